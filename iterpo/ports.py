@@ -1,0 +1,64 @@
+"""What the loop needs from the world, as Protocols. `iterpo.clients` has them over gRPC, tests have fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from iterpo.types import Completion, FeedbackEvent, GateDecision, Group, PolicyVersion, Prompt, SamplingSettings
+
+
+class Generator(Protocol):
+    """Draws completions from a policy that inference serves."""
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str = "serving"
+    ) -> list[list[Completion]]:
+        """[P][n] completions in the prompts' order. `policy` is an alias (`serving`, `candidate`, `previous`,
+        `base`) or a version number in decimal."""
+        ...
+
+
+class Labeler(Protocol):
+    """Scores completions here and now, storing nothing: what the gate uses on held-out prompts."""
+
+    def score(self, labeler: str, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float | None]:
+        """One reward a completion, in order; None where the labeler abstained."""
+        ...
+
+
+class FeedbackStore(Protocol):
+    """The durable, append-only record of groups, rewards, tasks and labels."""
+
+    def record(self, run_id: str, labeler: str, groups: Sequence[Group], request_id: str) -> list[str]:
+        """Store groups and have them labelled by `labeler`. Durable on return, idempotent by `request_id`.
+        Returns the event ids of the groups."""
+        ...
+
+    def stream(self, run_id: str, cursor: int, idle_seconds: float) -> Iterator[FeedbackEvent]:
+        """Events of a run after `cursor`, in order; ends once nothing has come for `idle_seconds`."""
+        ...
+
+
+class PolicyPublisher(Protocol):
+    """Brings a policy directory into serving."""
+
+    def load(self, version: int, manifest_digest: str) -> PolicyVersion:
+        """Verify, load and probe. Raises PolicyRejected with a stable reason when any proof fails."""
+        ...
+
+    def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
+        """Make a proved version the serving one; returns the swap's duration in milliseconds."""
+        ...
+
+    def reject(self, version: int, decision: GateDecision, request_id: str) -> None:
+        """Record that the gate refused a proved version, and retire it."""
+        ...
+
+    def versions(self) -> list[PolicyVersion]: ...
+
+
+class Clock(Protocol):
+    def __call__(self) -> float:
+        """Seconds since the epoch."""
+        ...

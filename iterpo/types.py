@@ -1,0 +1,286 @@
+"""The domain's nouns. Frozen; shapes and units stand on the fields.
+
+Letters used in names: P prompts, G completions of a group, T tokens of one completion, B packed tokens of a batch.
+This module imports nothing but the standard library, so that every other module may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+BASE_VERSION = 0
+"""`policy_version` of the untouched base model."""
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    """The policy chose an end-of-sequence token (or hit a stop string)."""
+    LENGTH = "length"
+    """Truncated at `max_tokens`: the text is not the policy's whole answer."""
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the policy is asked. `prompt_id` is stable across runs: it keys curricula and held-out splits."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    reference_answer: str = ""
+    """Ground truth for verifiers that need one (exact numbers, for example); empty when there is none."""
+
+    @property
+    def text(self) -> str:
+        """The last user message: what verifiers and people are shown."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How tokens are drawn. Top-p and top-k renormalise the kept set, so training rollouts leave them off."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    max_tokens: int = 64
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    seed: int | None = None
+    """Sample i of prompt j is drawn with its own seed, derived from this one; None draws fresh ones."""
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer, as token ids. `token_ids` include the end-of-sequence token when the policy chose one."""
+
+    completion_id: str
+    prompt_id: str
+    group_id: str
+    """Completions of one prompt drawn together; advantages and pairs never cross groups."""
+    text: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """[T]"""
+    logprobs: tuple[float, ...]
+    """[T], nats, of the sampled distribution (after temperature): the behaviour policy's."""
+    finish_reason: FinishReason
+    policy_version: int
+    policy_digest: str
+    """Digest of the manifest of the policy that drew every token; the base model's digest for version 0."""
+    temperature: float = 1.0
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason is not FinishReason.STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A labeler's number for one completion. Rewards of verifiers lie in [0, 1]; reward models are unbounded."""
+
+    completion_id: str
+    value: float
+    labeler: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """A labeler that could not tell (timeout, exception, unparseable). Never a reward of zero."""
+
+    completion_id: str
+    labeler: str
+    reason: str
+
+
+class Outcome(StrEnum):
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+    BOTH_BAD = "both_bad"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One person's (or machine's) judgement of two completions, in the task's own order, not the presented one."""
+
+    label_id: str
+    task_id: str
+    group_id: str
+    first_id: str
+    second_id: str
+    outcome: Outcome
+    annotator: str
+    strength: int = 0
+    """0 (not said) to 3 (much better)."""
+    rationale: str = ""
+    presented_swapped: bool = False
+    """True when the screen showed `second` first; `outcome` is already swapped back."""
+    duration_seconds: float = 0.0
+
+    @property
+    def p_first_wins(self) -> float | None:
+        """In [0, 1]; None when the label says nothing about the order (skip, both bad)."""
+        return {Outcome.FIRST: 1.0, Outcome.SECOND: 0.0, Outcome.TIE: 0.5}.get(self.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What the learner reads of one or more labels of the same pair: never raw votes."""
+
+    group_id: str
+    first_id: str
+    second_id: str
+    p_first_wins: float
+    """[0, 1]."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Two completions of one prompt, to be compared by a person."""
+
+    task_id: str
+    run_id: str
+    group_id: str
+    prompt: Prompt
+    first: Completion
+    second: Completion
+    guideline: str = ""
+    required_labels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to label one task until `expires_at` (server clock, seconds since the epoch), read when used."""
+
+    lease_id: str
+    task: Task
+    annotator: str
+    expires_at: float
+    swapped: bool
+    """Whether to show `second` first; drawn by the server so that left bias can be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt, its completions and everything known about them: what the response-sampling axis selects from."""
+
+    group_id: str
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    """[G]"""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """completion_id -> reward. A completion whose labeler abstained is absent."""
+    preferences: tuple[Preference, ...] = ()
+    event_ids: tuple[str, ...] = ()
+    """The feedback events this group was assembled from: the ledger of what was consumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackEvent:
+    """One row of the append-only feedback store. `cursor` is its position; exactly one of the bodies is set."""
+
+    cursor: int
+    event_id: str
+    run_id: str
+    created_at: float
+    """Seconds since the epoch, server clock."""
+    group: Group | None = None
+    """A recorded group: the prompt and its completions, no rewards yet."""
+    reward: Reward | None = None
+    abstention: Abstention | None = None
+    task: Task | None = None
+    label: Label | None = None
+
+    @property
+    def kind(self) -> str:
+        for name in ("group", "reward", "abstention", "task", "label"):
+            if getattr(self, name) is not None:
+                return name
+        raise ValueError(f"feedback event {self.event_id} has no body")
+
+
+class PolicyState(StrEnum):
+    """Life of a policy version inside inference. REJECTED is final; RETIRED may be loaded again."""
+
+    LOADING = "loading"
+    PROVED = "proved"
+    SERVING = "serving"
+    PREVIOUS = "previous"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the probe measured when a policy was loaded: mean absolute log-prob differences, nats a token."""
+
+    proved: bool
+    reason: str
+    """Empty when proved; otherwise a stable reason such as PROBE_DISAGREES."""
+    error: float
+    """Engine against the learner's own numbers, new weights."""
+    noise_floor: float
+    """Engine against the learner's own numbers, base weights: what identical weights measure."""
+    shift: float
+    """Engine's new weights against engine's base weights: zero means that nothing arrived."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    version: int
+    digest: str
+    state: PolicyState
+    parent: int = BASE_VERSION
+    run_id: str = ""
+    method: str = ""
+    proof: Proof | None = None
+    reason: str = ""
+    """Why it was rejected; empty otherwise."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The recorded answer to "may this candidate serve?", with the numbers it was taken on."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    """Every check that failed, in words; empty when promoted."""
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class IterationRow:
+    """What one iteration did: the row the demo prints, WatchRun streams and the plot shows."""
+
+    run_id: str
+    iteration: int
+    """Counts from 1."""
+    policy_version: int
+    """Version serving when the iteration ended."""
+    promoted: bool
+    proved: bool
+    train_reward: float
+    heldout_reward: float
+    kl: float
+    """Nats a token, k3 estimate against the reference, on the training batch."""
+    swap_ms: float
+    load_ms: float
+    tokens_per_second: float
+    """Sampled tokens a second, through gRPC."""
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    decision: GateDecision | None = None

@@ -1,0 +1,210 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from iterpo.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
+    RUN_STATE_RUNNING: _ClassVar[RunState]
+    RUN_STATE_WAITING: _ClassVar[RunState]
+    RUN_STATE_PAUSED: _ClassVar[RunState]
+    RUN_STATE_STOPPED: _ClassVar[RunState]
+    RUN_STATE_FINISHED: _ClassVar[RunState]
+    RUN_STATE_FAILED: _ClassVar[RunState]
+    RUN_STATE_INTERRUPTED: _ClassVar[RunState]
+RUN_STATE_UNSPECIFIED: RunState
+RUN_STATE_RUNNING: RunState
+RUN_STATE_WAITING: RunState
+RUN_STATE_PAUSED: RunState
+RUN_STATE_STOPPED: RunState
+RUN_STATE_FINISHED: RunState
+RUN_STATE_FAILED: RunState
+RUN_STATE_INTERRUPTED: RunState
+
+class Run(_message.Message):
+    __slots__ = ("run_id", "algorithm", "state", "status", "iteration", "iterations", "policy_version", "heldout_reward_before", "heldout_reward")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_REWARD_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_REWARD_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    algorithm: str
+    state: RunState
+    status: str
+    iteration: int
+    iterations: int
+    policy_version: int
+    heldout_reward_before: float
+    heldout_reward: float
+    def __init__(self, run_id: _Optional[str] = ..., algorithm: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., status: _Optional[str] = ..., iteration: _Optional[int] = ..., iterations: _Optional[int] = ..., policy_version: _Optional[int] = ..., heldout_reward_before: _Optional[float] = ..., heldout_reward: _Optional[float] = ...) -> None: ...
+
+class IterationRow(_message.Message):
+    __slots__ = ("iteration", "policy_version", "promoted", "proved", "train_reward", "heldout_reward", "kl_nats", "swap_seconds", "load_seconds", "tokens_per_second", "seconds", "metrics", "decision")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
+    PROVED_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_REWARD_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_REWARD_FIELD_NUMBER: _ClassVar[int]
+    KL_NATS_FIELD_NUMBER: _ClassVar[int]
+    SWAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    policy_version: int
+    promoted: bool
+    proved: bool
+    train_reward: float
+    heldout_reward: float
+    kl_nats: float
+    swap_seconds: float
+    load_seconds: float
+    tokens_per_second: float
+    seconds: float
+    metrics: _containers.ScalarMap[str, float]
+    decision: _types_pb2.GateDecision
+    def __init__(self, iteration: _Optional[int] = ..., policy_version: _Optional[int] = ..., promoted: bool = ..., proved: bool = ..., train_reward: _Optional[float] = ..., heldout_reward: _Optional[float] = ..., kl_nats: _Optional[float] = ..., swap_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., seconds: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ...) -> None: ...
+
+class StartRunRequest(_message.Message):
+    __slots__ = ("run_id", "config", "prompts", "heldout_prompts")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    config: _struct_pb2.Struct
+    prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
+    heldout_prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
+    def __init__(self, run_id: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ..., heldout_prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ...) -> None: ...
+
+class StartRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class PauseRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class PauseRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class ResumeRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class ResumeRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class StopRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class StopRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class GetRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class GetRunResponse(_message.Message):
+    __slots__ = ("run", "rows")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    rows: _containers.RepeatedCompositeFieldContainer[IterationRow]
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[IterationRow, _Mapping]]] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[Run]
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class WatchRunResponse(_message.Message):
+    __slots__ = ("run", "row")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    row: IterationRow
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., row: _Optional[_Union[IterationRow, _Mapping]] = ...) -> None: ...
+
+class ListAlgorithmsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AlgorithmInfo(_message.Message):
+    __slots__ = ("name", "prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer", "reference", "source", "defaults")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZER_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    prompt_sampling: str
+    response_sampling: str
+    gradient_coefficient: str
+    normalizer: str
+    reference: str
+    source: str
+    defaults: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., prompt_sampling: _Optional[str] = ..., response_sampling: _Optional[str] = ..., gradient_coefficient: _Optional[str] = ..., normalizer: _Optional[str] = ..., reference: _Optional[str] = ..., source: _Optional[str] = ..., defaults: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ListAlgorithmsResponse(_message.Message):
+    __slots__ = ("algorithms",)
+    ALGORITHMS_FIELD_NUMBER: _ClassVar[int]
+    algorithms: _containers.RepeatedCompositeFieldContainer[AlgorithmInfo]
+    def __init__(self, algorithms: _Optional[_Iterable[_Union[AlgorithmInfo, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,153 @@
+from iterpo.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PolicyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POLICY_STATE_UNSPECIFIED: _ClassVar[PolicyState]
+    POLICY_STATE_LOADING: _ClassVar[PolicyState]
+    POLICY_STATE_PROVED: _ClassVar[PolicyState]
+    POLICY_STATE_SERVING: _ClassVar[PolicyState]
+    POLICY_STATE_PREVIOUS: _ClassVar[PolicyState]
+    POLICY_STATE_RETIRED: _ClassVar[PolicyState]
+    POLICY_STATE_REJECTED: _ClassVar[PolicyState]
+POLICY_STATE_UNSPECIFIED: PolicyState
+POLICY_STATE_LOADING: PolicyState
+POLICY_STATE_PROVED: PolicyState
+POLICY_STATE_SERVING: PolicyState
+POLICY_STATE_PREVIOUS: PolicyState
+POLICY_STATE_RETIRED: PolicyState
+POLICY_STATE_REJECTED: PolicyState
+
+class Proof(_message.Message):
+    __slots__ = ("proved", "reason", "error", "noise_floor", "shift", "tokens")
+    PROVED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    proved: bool
+    reason: str
+    error: float
+    noise_floor: float
+    shift: float
+    tokens: int
+    def __init__(self, proved: bool = ..., reason: _Optional[str] = ..., error: _Optional[float] = ..., noise_floor: _Optional[float] = ..., shift: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class PolicyVersion(_message.Message):
+    __slots__ = ("version", "digest", "state", "parent", "run_id", "method", "proof", "reason", "metrics", "decision", "in_flight_requests")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    digest: str
+    state: PolicyState
+    parent: int
+    run_id: str
+    method: str
+    proof: Proof
+    reason: str
+    metrics: _containers.ScalarMap[str, float]
+    decision: _types_pb2.GateDecision
+    in_flight_requests: int
+    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[PolicyState, str]] = ..., parent: _Optional[int] = ..., run_id: _Optional[str] = ..., method: _Optional[str] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., reason: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., in_flight_requests: _Optional[int] = ...) -> None: ...
+
+class LoadPolicyRequest(_message.Message):
+    __slots__ = ("version", "manifest_digest")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    manifest_digest: str
+    def __init__(self, version: _Optional[int] = ..., manifest_digest: _Optional[str] = ...) -> None: ...
+
+class LoadPolicyResponse(_message.Message):
+    __slots__ = ("policy", "load_seconds")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    policy: PolicyVersion
+    load_seconds: float
+    def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ..., load_seconds: _Optional[float] = ...) -> None: ...
+
+class PromotePolicyRequest(_message.Message):
+    __slots__ = ("version", "decision", "request_id")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    decision: _types_pb2.GateDecision
+    request_id: str
+    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PromotePolicyResponse(_message.Message):
+    __slots__ = ("policy", "swap_seconds")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SWAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    policy: PolicyVersion
+    swap_seconds: float
+    def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ..., swap_seconds: _Optional[float] = ...) -> None: ...
+
+class RollbackPolicyRequest(_message.Message):
+    __slots__ = ("request_id", "reason")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    reason: str
+    def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollbackPolicyResponse(_message.Message):
+    __slots__ = ("policy", "swap_seconds")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SWAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    policy: PolicyVersion
+    swap_seconds: float
+    def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ..., swap_seconds: _Optional[float] = ...) -> None: ...
+
+class RetirePolicyRequest(_message.Message):
+    __slots__ = ("version", "decision", "request_id")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    decision: _types_pb2.GateDecision
+    request_id: str
+    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RetirePolicyResponse(_message.Message):
+    __slots__ = ("policy",)
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    policy: PolicyVersion
+    def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPoliciesResponse(_message.Message):
+    __slots__ = ("policies", "serving_version")
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
+    serving_version: int
+    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ...) -> None: ...
