@@ -239,6 +239,16 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The recorded answer to "may this candidate serve?", with the numbers it was taken on."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    """Every check that failed, in words; empty when promoted."""
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyVersion:
     version: int
     digest: str
@@ -250,16 +260,7 @@ class PolicyVersion:
     reason: str = ""
     """Why it was rejected; empty otherwise."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class GateDecision:
-    """The recorded answer to "may this candidate serve?", with the numbers it was taken on."""
-
-    promote: bool
-    reasons: tuple[str, ...]
-    """Every check that failed, in words; empty when promoted."""
-    numbers: Mapping[str, float]
+    decision: GateDecision | None = None
 
 
 @dataclass(frozen=True, slots=True)

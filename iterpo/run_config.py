@@ -1,0 +1,67 @@
+"""The `[run]` section of iterpo.toml: one run of one algorithm. Loads no torch, so the command line may read it.
+
+Fields left at None take the algorithm's published default (iterpo/algorithms.py). The axis tables override single
+fields of the algorithm's own choice, or name another one: `[run.response_sampling] name = "group"  size = 8`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(_Section):
+    """The adapter. Targets are all linear layers; DoRA, bias and embedding targets cannot be served by vLLM."""
+
+    r: int = Field(16, ge=1, le=256)
+    alpha: int = Field(32, ge=1)
+
+
+class GateConfig(_Section):
+    """What a candidate must show before it may serve."""
+
+    min_heldout_gain: float = -0.05
+    """Held-out reward of the candidate minus that of the serving version; below it the candidate is refused."""
+    max_kl: float = Field(2.0, gt=0)
+    """Nats a token to the base model (k3 estimate) on the iteration's own completions."""
+
+
+class RunConfig(_Section):
+    algorithm: str = "grpo"
+    labeler: str = "one_friendly_sentence"
+    """A name from `[labelers]`, a built-in verifier, or `people`."""
+    prompts: str = ""
+    """JSON Lines file: {"prompt": "..."} or {"messages": [...]}, optional "id" and "answer". Empty: the demo's."""
+    heldout: str = ""
+    """The same for the gate's held-out prompts."""
+    pairs: str = ""
+    """JSON Lines file of prompt/chosen/rejected (for `offline_dpo`) or prompt/completion (for `sft`)."""
+    iterations: int = Field(10, ge=1)
+    seed: int = 0
+    prompts_per_iteration: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(48, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    epochs: int | None = Field(None, ge=1)
+    minibatches: int | None = Field(None, ge=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    micro_batch_tokens: int = Field(4096, ge=64)
+    """Tokens (padding included) of one forward and backward; bounds memory, changes no gradient."""
+    mismatch: str = "tis"
+    """Correction of the trainer/sampler mismatch: `none`, `tis` or `mis`."""
+    max_policy_age: int = Field(4, ge=0)
+    """Older policy-gradient samples are dropped and counted; pairs are used at any age."""
+    feedback_timeout_seconds: float = Field(600.0, gt=0)
+    """How long an iteration waits for its labels before it trains on what there is."""
+    prompt_sampling: dict[str, Any] = Field(default_factory=dict)
+    response_sampling: dict[str, Any] = Field(default_factory=dict)
+    gradient_coefficient: dict[str, Any] = Field(default_factory=dict)
+    normalizer: dict[str, Any] = Field(default_factory=dict)
+    lora: LoraConfig = LoraConfig()
+    gate: GateConfig = GateConfig()

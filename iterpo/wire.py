@@ -1,0 +1,390 @@
+"""Domain types <-> protobuf: the one place where they meet.
+
+`x_to_proto` never fails on a valid domain object; `x_from_proto` raises InvalidInput for what the domain cannot hold.
+"""
+
+from __future__ import annotations
+
+from iterpo.errors import InvalidInput
+from iterpo.types import (
+    Abstention,
+    Completion,
+    FeedbackEvent,
+    FinishReason,
+    GateDecision,
+    Group,
+    IterationRow,
+    Label,
+    Lease,
+    Message,
+    Outcome,
+    PolicyState,
+    PolicyVersion,
+    Prompt,
+    Proof,
+    Reward,
+    SamplingSettings,
+    Task,
+)
+from iterpo.v1 import inference_pb2, labeling_pb2, learner_pb2, policy_pb2, types_pb2
+
+ROLES = ("system", "user", "assistant")
+
+
+def message_to_proto(message: Message) -> types_pb2.Message:
+    return types_pb2.Message(role=message.role, content=message.content)
+
+
+def message_from_proto(message: types_pb2.Message) -> Message:
+    if message.role not in ROLES:
+        raise InvalidInput(f"Unknown role {message.role!r} of a message.", f"Use one of {', '.join(ROLES)}.")
+    return Message(message.role, message.content)
+
+
+def prompt_to_proto(prompt: Prompt) -> types_pb2.Prompt:
+    return types_pb2.Prompt(
+        prompt_id=prompt.prompt_id,
+        messages=[message_to_proto(m) for m in prompt.messages],
+        reference_answer=prompt.reference_answer,
+    )
+
+
+def prompt_from_proto(prompt: types_pb2.Prompt) -> Prompt:
+    if not any(m.content.strip() for m in prompt.messages):
+        raise InvalidInput(
+            f"Prompt {prompt.prompt_id!r} is empty.", "Give it at least one message with text.", "EMPTY_PROMPT"
+        )
+    return Prompt(prompt.prompt_id, tuple(message_from_proto(m) for m in prompt.messages), prompt.reference_answer)
+
+
+def sampling_to_proto(settings: SamplingSettings) -> types_pb2.SamplingSettings:
+    return types_pb2.SamplingSettings(
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        seed=settings.seed,
+        stop=settings.stop,
+    )
+
+
+def sampling_from_proto(settings: types_pb2.SamplingSettings) -> SamplingSettings:
+    default = SamplingSettings()
+    temperature = settings.temperature if settings.HasField("temperature") else default.temperature
+    top_p = settings.top_p or default.top_p
+    if not 0 <= temperature <= 10 or not 0 < top_p <= 1 or settings.top_k < 0 or settings.max_tokens < 0:
+        raise InvalidInput(
+            f"Sampling settings out of range: temperature {temperature}, top_p {top_p}, top_k {settings.top_k}, "
+            f"max_tokens {settings.max_tokens}.",
+            "Use temperature in [0, 10], top_p in (0, 1], top_k >= 0 and max_tokens >= 0 (0 is the default).",
+        )
+    return SamplingSettings(
+        temperature=temperature,
+        max_tokens=settings.max_tokens or default.max_tokens,
+        top_p=top_p,
+        top_k=settings.top_k,
+        seed=settings.seed if settings.HasField("seed") else None,
+        stop=tuple(settings.stop),
+    )
+
+
+def finish_reason_to_proto(reason: FinishReason) -> types_pb2.FinishReason:
+    return types_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}")
+
+
+def finish_reason_from_proto(reason: types_pb2.FinishReason) -> FinishReason:
+    if reason == types_pb2.FINISH_REASON_UNSPECIFIED:
+        raise InvalidInput("A completion has no finish reason.", "Set it to STOP, LENGTH or ABORTED.")
+    return FinishReason[types_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_")]
+
+
+def completion_to_proto(completion: Completion) -> types_pb2.Completion:
+    return types_pb2.Completion(
+        completion_id=completion.completion_id,
+        prompt_id=completion.prompt_id,
+        group_id=completion.group_id,
+        text=completion.text,
+        prompt_token_ids=completion.prompt_token_ids,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        finish_reason=finish_reason_to_proto(completion.finish_reason),
+        policy_version=completion.policy_version,
+        policy_digest=completion.policy_digest,
+        temperature=completion.temperature,
+    )
+
+
+def completion_from_proto(completion: types_pb2.Completion) -> Completion:
+    if not completion.completion_id:
+        raise InvalidInput("A completion has no completion_id.", "Give every completion a unique id.")
+    if completion.logprobs and len(completion.logprobs) != len(completion.token_ids):
+        raise InvalidInput(
+            f"Completion {completion.completion_id!r} has {len(completion.token_ids)} tokens "
+            f"but {len(completion.logprobs)} log-probs.",
+            "Send one log-prob a token, or none.",
+        )
+    return Completion(
+        completion_id=completion.completion_id,
+        prompt_id=completion.prompt_id,
+        group_id=completion.group_id,
+        text=completion.text,
+        prompt_token_ids=tuple(completion.prompt_token_ids),
+        token_ids=tuple(completion.token_ids),
+        logprobs=tuple(completion.logprobs),
+        finish_reason=finish_reason_from_proto(completion.finish_reason),
+        policy_version=completion.policy_version,
+        policy_digest=completion.policy_digest,
+        temperature=completion.temperature,
+    )
+
+
+def group_to_proto(group: Group) -> types_pb2.Group:
+    """Rewards and preferences are events of their own and do not travel with the group."""
+    return types_pb2.Group(
+        group_id=group.group_id,
+        prompt=prompt_to_proto(group.prompt),
+        completions=[completion_to_proto(c) for c in group.completions],
+    )
+
+
+def group_from_proto(group: types_pb2.Group) -> Group:
+    if not group.group_id or not group.completions:
+        raise InvalidInput(
+            f"Group {group.group_id!r} has {len(group.completions)} completions.",
+            "Give every group an id and at least one completion.",
+        )
+    completions = tuple(completion_from_proto(c) for c in group.completions)
+    strangers = [c.completion_id for c in completions if c.group_id != group.group_id]
+    if strangers:
+        raise InvalidInput(
+            f"Completions {strangers} do not name group {group.group_id!r} as theirs.",
+            "Set group_id of every completion to its group's.",
+        )
+    return Group(group.group_id, prompt_from_proto(group.prompt), completions)
+
+
+def reward_to_proto(reward: Reward) -> types_pb2.Reward:
+    return types_pb2.Reward(completion_id=reward.completion_id, value=reward.value, labeler=reward.labeler)
+
+
+def reward_from_proto(reward: types_pb2.Reward) -> Reward:
+    return Reward(reward.completion_id, reward.value, reward.labeler)
+
+
+def abstention_to_proto(abstention: Abstention) -> types_pb2.Abstention:
+    return types_pb2.Abstention(
+        completion_id=abstention.completion_id, labeler=abstention.labeler, reason=abstention.reason
+    )
+
+
+def abstention_from_proto(abstention: types_pb2.Abstention) -> Abstention:
+    return Abstention(abstention.completion_id, abstention.labeler, abstention.reason)
+
+
+def outcome_to_proto(outcome: Outcome) -> types_pb2.Outcome:
+    return types_pb2.Outcome.Value(f"OUTCOME_{outcome.name}")
+
+
+def outcome_from_proto(outcome: types_pb2.Outcome) -> Outcome:
+    if outcome == types_pb2.OUTCOME_UNSPECIFIED:
+        raise InvalidInput("A label has no outcome.", "Set it to FIRST, SECOND, TIE, BOTH_BAD or SKIP.")
+    return Outcome[types_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")]
+
+
+def label_to_proto(label: Label) -> types_pb2.Label:
+    return types_pb2.Label(
+        label_id=label.label_id,
+        task_id=label.task_id,
+        group_id=label.group_id,
+        first_id=label.first_id,
+        second_id=label.second_id,
+        outcome=outcome_to_proto(label.outcome),
+        annotator=label.annotator,
+        strength=label.strength,
+        rationale=label.rationale,
+        presented_swapped=label.presented_swapped,
+        duration_seconds=label.duration_seconds,
+    )
+
+
+def label_from_proto(label: types_pb2.Label) -> Label:
+    return Label(
+        label_id=label.label_id,
+        task_id=label.task_id,
+        group_id=label.group_id,
+        first_id=label.first_id,
+        second_id=label.second_id,
+        outcome=outcome_from_proto(label.outcome),
+        annotator=label.annotator,
+        strength=label.strength,
+        rationale=label.rationale,
+        presented_swapped=label.presented_swapped,
+        duration_seconds=label.duration_seconds,
+    )
+
+
+def task_to_proto(task: Task) -> types_pb2.Task:
+    return types_pb2.Task(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        group_id=task.group_id,
+        prompt=prompt_to_proto(task.prompt),
+        first=completion_to_proto(task.first),
+        second=completion_to_proto(task.second),
+        guideline=task.guideline,
+        required_labels=task.required_labels,
+    )
+
+
+def task_from_proto(task: types_pb2.Task) -> Task:
+    return Task(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        group_id=task.group_id,
+        prompt=prompt_from_proto(task.prompt),
+        first=completion_from_proto(task.first),
+        second=completion_from_proto(task.second),
+        guideline=task.guideline,
+        required_labels=task.required_labels,
+    )
+
+
+def lease_to_proto(lease: Lease) -> labeling_pb2.Lease:
+    return labeling_pb2.Lease(
+        lease_id=lease.lease_id,
+        task=task_to_proto(lease.task),
+        expires_at_unix_seconds=lease.expires_at,
+        swapped=lease.swapped,
+    )
+
+
+def lease_from_proto(lease: labeling_pb2.Lease, annotator: str) -> Lease:
+    return Lease(lease.lease_id, task_from_proto(lease.task), annotator, lease.expires_at_unix_seconds, lease.swapped)
+
+
+def event_to_proto(event: FeedbackEvent) -> labeling_pb2.StreamFeedbackResponse:
+    return labeling_pb2.StreamFeedbackResponse(
+        cursor=event.cursor,
+        event_id=event.event_id,
+        run_id=event.run_id,
+        created_at_unix_seconds=event.created_at,
+        group=group_to_proto(event.group) if event.group else None,
+        reward=reward_to_proto(event.reward) if event.reward else None,
+        abstention=abstention_to_proto(event.abstention) if event.abstention else None,
+        task=task_to_proto(event.task) if event.task else None,
+        label=label_to_proto(event.label) if event.label else None,
+    )
+
+
+def event_from_proto(event: labeling_pb2.StreamFeedbackResponse) -> FeedbackEvent:
+    body = event.WhichOneof("body")
+    return FeedbackEvent(
+        cursor=event.cursor,
+        event_id=event.event_id,
+        run_id=event.run_id,
+        created_at=event.created_at_unix_seconds,
+        group=group_from_proto(event.group) if body == "group" else None,
+        reward=reward_from_proto(event.reward) if body == "reward" else None,
+        abstention=abstention_from_proto(event.abstention) if body == "abstention" else None,
+        task=task_from_proto(event.task) if body == "task" else None,
+        label=label_from_proto(event.label) if body == "label" else None,
+    )
+
+
+def decision_to_proto(decision: GateDecision) -> types_pb2.GateDecision:
+    return types_pb2.GateDecision(
+        promote=decision.promote, reasons=decision.reasons, numbers={k: float(v) for k, v in decision.numbers.items()}
+    )
+
+
+def decision_from_proto(decision: types_pb2.GateDecision) -> GateDecision:
+    return GateDecision(decision.promote, tuple(decision.reasons), dict(decision.numbers))
+
+
+def proof_to_proto(proof: Proof) -> policy_pb2.Proof:
+    return policy_pb2.Proof(
+        proved=proof.proved,
+        reason=proof.reason,
+        error=proof.error,
+        noise_floor=proof.noise_floor,
+        shift=proof.shift,
+        tokens=proof.tokens,
+    )
+
+
+def proof_from_proto(proof: policy_pb2.Proof) -> Proof:
+    return Proof(proof.proved, proof.reason, proof.error, proof.noise_floor, proof.shift, proof.tokens)
+
+
+def policy_to_proto(policy: PolicyVersion, in_flight: int = 0) -> policy_pb2.PolicyVersion:
+    return policy_pb2.PolicyVersion(
+        version=policy.version,
+        digest=policy.digest,
+        state=policy_pb2.PolicyState.Value(f"POLICY_STATE_{policy.state.name}"),
+        parent=policy.parent,
+        run_id=policy.run_id,
+        method=policy.method,
+        proof=proof_to_proto(policy.proof) if policy.proof else None,
+        reason=policy.reason,
+        metrics={k: float(v) for k, v in policy.metrics.items()},
+        decision=decision_to_proto(policy.decision) if policy.decision else None,
+        in_flight_requests=in_flight,
+    )
+
+
+def policy_from_proto(policy: policy_pb2.PolicyVersion) -> PolicyVersion:
+    return PolicyVersion(
+        version=policy.version,
+        digest=policy.digest,
+        state=PolicyState[policy_pb2.PolicyState.Name(policy.state).removeprefix("POLICY_STATE_")],
+        parent=policy.parent,
+        run_id=policy.run_id,
+        method=policy.method,
+        proof=proof_from_proto(policy.proof) if policy.HasField("proof") else None,
+        reason=policy.reason,
+        metrics=dict(policy.metrics),
+        decision=decision_from_proto(policy.decision) if policy.HasField("decision") else None,
+    )
+
+
+def row_to_proto(row: IterationRow) -> learner_pb2.IterationRow:
+    return learner_pb2.IterationRow(
+        iteration=row.iteration,
+        policy_version=row.policy_version,
+        promoted=row.promoted,
+        proved=row.proved,
+        train_reward=row.train_reward,
+        heldout_reward=row.heldout_reward,
+        kl_nats=row.kl,
+        swap_seconds=row.swap_ms / 1000,
+        load_seconds=row.load_ms / 1000,
+        tokens_per_second=row.tokens_per_second,
+        seconds=row.seconds,
+        metrics={k: float(v) for k, v in row.metrics.items()},
+        decision=decision_to_proto(row.decision) if row.decision else None,
+    )
+
+
+def row_from_proto(run_id: str, row: learner_pb2.IterationRow) -> IterationRow:
+    return IterationRow(
+        run_id=run_id,
+        iteration=row.iteration,
+        policy_version=row.policy_version,
+        promoted=row.promoted,
+        proved=row.proved,
+        train_reward=row.train_reward,
+        heldout_reward=row.heldout_reward,
+        kl=row.kl_nats,
+        swap_ms=row.swap_seconds * 1000,
+        load_ms=row.load_seconds * 1000,
+        tokens_per_second=row.tokens_per_second,
+        seconds=row.seconds,
+        metrics=dict(row.metrics),
+        decision=decision_from_proto(row.decision) if row.HasField("decision") else None,
+    )
+
+
+def score_request(sequences: list[tuple[int, ...]], policy: str) -> inference_pb2.ScoreRequest:
+    return inference_pb2.ScoreRequest(
+        sequences=[inference_pb2.TokenSequence(token_ids=s) for s in sequences], policy=policy
+    )
