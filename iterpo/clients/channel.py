@@ -1,0 +1,194 @@
+"""Channels to the three services, and the errors that come back through them.
+
+Only UNAVAILABLE is retried, by gRPC itself; every mutation carries a request id, so a retry is never a second effect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from iterpo import errors
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+_RETRY = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+OPTIONS: Sequence[tuple[str, int | str]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # gRPC's own reconnect delay grows to two minutes: a service that was restarted should be found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.service_config", json.dumps(_RETRY)),
+)
+
+_BY_CODE: dict[str, type[errors.IterpoError]] = {
+    "INVALID_ARGUMENT": errors.InvalidInput,
+    "NOT_FOUND": errors.NotFound,
+    "ALREADY_EXISTS": errors.Conflict,
+    "FAILED_PRECONDITION": errors.WrongState,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "RESOURCE_EXHAUSTED": errors.ResourceExhausted,
+    "UNAVAILABLE": errors.Unavailable,
+    "DEADLINE_EXCEEDED": errors.Unavailable,
+    "CANCELLED": errors.Unavailable,
+    "UNIMPLEMENTED": errors.InvalidInput,
+}
+"""For statuses without ErrorInfo: those that gRPC itself, or a proxy on the way, gives."""
+
+_FIXES = {
+    "RESOURCE_EXHAUSTED": "Send less at a time: a message holds at most 16 MiB.",
+    "UNAVAILABLE": "See that the service runs (`iterpo up`) and that the address is right.",
+    "DEADLINE_EXCEEDED": "Try again, or allow the call more time.",
+    "CANCELLED": "Try again: the server ended the call, as it does when it stops.",
+    "UNIMPLEMENTED": "See that the address is the right service's and that both sides have the same version.",
+}
+_REASONS = {"RESOURCE_EXHAUSTED": "MESSAGE_TOO_LARGE", "UNIMPLEMENTED": "UNKNOWN_METHOD"}
+
+
+def connect(address: str, token: str | None = None, tls_ca: Path | None = None) -> grpc.Channel:
+    """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust.
+
+    Raises InvalidConfig when a token would cross the network in the clear or `tls_ca` cannot be read.
+    """
+    if token and tls_ca is None and not is_loopback(address):
+        raise errors.InvalidConfig(
+            f"The token would reach {address} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
+        )
+    if tls_ca is None:
+        channel = grpc.insecure_channel(address, options=OPTIONS)
+    else:
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=OPTIONS)
+    return grpc.intercept_channel(channel, _BearerToken(token)) if token else channel
+
+
+def connect_service(settings: Any, service: str, role: str = "admin") -> grpc.Channel:
+    """A channel to `inference`, `labeling` or `learner` of an iterpo.config.Settings, with the best token for `role`."""
+    return connect(getattr(settings, service).address, settings.token(role), settings.auth.tls_ca)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn grpc.RpcError into the IterpoError that the server raised, message, fix and reason included."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translate(error) from error
+
+
+def translate(error: grpc.RpcError) -> errors.IterpoError:
+    """The IterpoError of a failed call: from its ErrorInfo when it has one, else from its status code."""
+    call: Any = error
+    code, details = call.code().name, call.details() or ""
+    info = _error_info(call)
+    if info is None:
+        kind = _BY_CODE.get(code, errors.IterpoError)
+        return kind(_sentence(code, details), _FIXES.get(code, ""), _REASONS.get(code, code))
+    fix = info.metadata.get("fix", "")
+    kind = getattr(errors, info.metadata.get("error", ""), None) or _BY_CODE.get(code, errors.IterpoError)
+    return kind(details.removesuffix(fix).strip(), fix, info.reason)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` (`host:port`, or `unix:path`) is on this machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _error_info(call: Any) -> error_details_pb2.ErrorInfo | None:
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:
+        # A proxy rewrote the code or the message: the plain status is all that can be trusted.
+        return None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info
+    return None
+
+
+def _sentence(code: str, details: str) -> str:
+    text = details.strip() or "the call failed without a message"
+    return f"{code}: {text}" + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise errors.InvalidConfig(
+            f"auth.tls_ca cannot be read: {error.strerror}: {path}.", "Name a readable PEM file."
+        ) from error
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Sequence[tuple[str, str | bytes]] | None
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _BearerToken(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Adds `authorization: Bearer TOKEN`. gRPC's own call credentials refuse channels without TLS, loopback too."""
+
+    def __init__(self, token: str) -> None:
+        self._entry = ("authorization", f"Bearer {token}")
+
+    def _intercept(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+        metadata = [*(details.metadata or ()), self._entry]
+        return continuation(
+            _CallDetails(
+                details.method,
+                details.timeout,
+                metadata,
+                details.credentials,
+                details.wait_for_ready,
+                details.compression,
+            ),
+            request,
+        )
+
+    intercept_unary_unary: Any = _intercept
+    intercept_unary_stream: Any = _intercept
+    intercept_stream_unary: Any = _intercept
+    intercept_stream_stream: Any = _intercept

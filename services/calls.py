@@ -1,0 +1,84 @@
+"""One interceptor for every shape of call: enters a guard around the handler, whatever the handler streams.
+
+A guard is an async context manager made per call. Handlers that stream responses must be async generators; the
+standard health service alone is written with `context.write`, and is wrapped as the coroutine that it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+Guard = Callable[["Method", "grpc.aio.ServicerContext[Any, Any]"], AbstractAsyncContextManager[None]]
+Handler = Any
+"""A servicer's method: coroutine or async generator of (request or request iterator, context)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    service: str
+    """Fully qualified, `iterpo.v1.InferenceService`."""
+    name: str
+    call_type: str
+    """`unary`, `client_stream`, `server_stream` or `bidi_stream`: the label values that dashboards know."""
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):
+    """Runs each call inside `guard`. Methods that do not exist are left to gRPC, which answers UNIMPLEMENTED."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        return None if handler is None else _guarded(handler, str(handler_call_details.method), self._guard)
+
+
+def _guarded(handler: Any, path: str, guard: Guard) -> grpc.RpcMethodHandler[Any, Any]:
+    kind, attribute, factory = _shape(handler)
+    service, _, name = path.lstrip("/").partition("/")
+    behaviour = getattr(handler, attribute)
+    wrap = _stream if inspect.isasyncgenfunction(behaviour) else _unary
+    wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
+        wrap(behaviour, Method(service, name, kind), guard),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
+
+
+def _shape(handler: Any) -> tuple[str, str, Callable[..., Any]]:
+    if handler.request_streaming and handler.response_streaming:
+        return "bidi_stream", "stream_stream", grpc.stream_stream_rpc_method_handler
+    if handler.response_streaming:
+        return "server_stream", "unary_stream", grpc.unary_stream_rpc_method_handler
+    if handler.request_streaming:
+        return "client_stream", "stream_unary", grpc.stream_unary_rpc_method_handler
+    return "unary", "unary_unary", grpc.unary_unary_rpc_method_handler
+
+
+def _unary(behaviour: Handler, method: Method, guard: Guard) -> Handler:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async with guard(method, context):
+            return await behaviour(request, context)
+
+    return call
+
+
+def _stream(behaviour: Handler, method: Method, guard: Guard) -> Handler:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        # aclosing: a cancelled call must run the handler's own cleanup now, not when the garbage collector comes by.
+        async with guard(method, context), aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                yield response
+
+    return call

@@ -1,0 +1,247 @@
+"""What the three services share: a grpc.aio server with health, reflection, roles, rich errors, /metrics and drain.
+
+A service's `__main__` makes a Host, adds its servicers to `host.server`, binds and runs:
+
+    host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
+    add_LabelingServiceServicer_to_server(servicer, host.server)
+    host.bind()
+    await host.run(["iterpo.v1.LabelingService"], drain=servicer.drain)
+
+and the whole coroutine goes through `run_service`, which turns errors into exit codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
+from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState
+from services.auth import OPEN_SERVICES, ROLES, TokenGuard
+from services.call_metrics import CallMetrics
+from services.calls import GuardInterceptor, Method
+from services.metrics_endpoint import MetricsEndpoint
+from services.status import error_guard
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long calls may go on after the drain before they are cut."""
+
+OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it silently
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),  # long silent calls otherwise die with too_many_pings
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    address: str = "127.0.0.1:0"
+    """`host:port`; port 0 takes a free one."""
+    metrics_address: str = ""
+    """`host:port` of /metrics over HTTP; empty: none."""
+    tls_certificate: Path | None = None
+    """PEM. Together with `tls_key`: TLS on both ports."""
+    tls_key: Path | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """token -> role. Empty: everybody may do everything, which only a loopback address is allowed."""
+
+    @classmethod
+    def of(cls, settings: Any, service: str) -> ServerSettings:
+        """From iterpo.config.Settings; `service` is `inference`, `labeling` or `learner`."""
+        section = getattr(settings, service)
+        return cls(
+            section.address,
+            section.metrics_address,
+            settings.auth.tls_certificate,
+            settings.auth.tls_key,
+            settings.tokens(),
+        )
+
+
+class Host:
+    """One gRPC server on one event loop; make it inside the running loop. `server` takes servicers until `run`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ServerSettings,
+        registry: CollectorRegistry,
+        extra_registries: Sequence[CollectorRegistry] = (),
+    ) -> None:
+        check_settings(settings)
+        self.name = name
+        self.settings = settings
+        self.stopping = asyncio.Event()
+        """Set when the process was asked to end: streams that wait for news should watch it."""
+        self.metrics_port: int | None = None
+        self._ready = False
+        self._metrics = MetricsEndpoint(registry, extra_registries)
+        guards = (CallMetrics(registry).guard, error_guard, self._only_when_ready, TokenGuard(settings.tokens))
+        self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+
+    def bind(self) -> int:
+        """Take both ports and return the gRPC one. Raises WrongState (PORT_IN_USE) when another process has one."""
+        try:
+            port = self._bind_grpc()
+        except RuntimeError as error:
+            raise _port_in_use(self.name, "address", self.settings.address) from error
+        if self.settings.metrics_address:
+            self._bind_metrics()
+        return port
+
+    async def run(
+        self,
+        service_names: Sequence[str],
+        drain: Callable[[], Awaitable[None]] | None = None,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Serve until SIGTERM, SIGINT or `stop()`. Health says NOT_SERVING, and calls are refused as UNAVAILABLE,
+        until `prepare` (loading an engine, for example) is through, and again from the moment of the stop;
+        then `drain` ends open streams with a reason, calls get GRACE_SECONDS more, and `run` returns."""
+        await self._announce(service_names, serving=False)
+        reflection.enable_server_reflection((*service_names, *OPEN_SERVICES), self.server)
+        await self.server.start()
+        self._catch_signals()
+        try:
+            if prepare is None or await self._unless_stopped(prepare()):
+                await self._announce(service_names, serving=True)
+                logger.info("%s is serving on %s", self.name, self.settings.address)
+                await self.stopping.wait()
+        finally:
+            await self._shut_down(drain)
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return. Safe to call twice."""
+        self.stopping.set()
+
+    def _bind_grpc(self) -> int:
+        certificate, key = self.settings.tls_certificate, self.settings.tls_key
+        if certificate is None or key is None:
+            return self.server.add_insecure_port(self.settings.address)
+        pair = (_read(key, "auth.tls_key"), _read(certificate, "auth.tls_certificate"))
+        return self.server.add_secure_port(self.settings.address, grpc.ssl_server_credentials([pair]))
+
+    def _bind_metrics(self) -> None:
+        address = self.settings.metrics_address
+        try:
+            self.metrics_port = self._metrics.start(address, self.settings.tls_certificate, self.settings.tls_key)
+        except OSError as error:
+            raise _port_in_use(self.name, "metrics_address", address) from error
+
+    async def _announce(self, service_names: Sequence[str], *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *service_names):
+            await self._health.set(name, status)
+        self._ready = serving
+
+    async def _shut_down(self, drain: Callable[[], Awaitable[None]] | None) -> None:
+        self._ready = False
+        await self._health.enter_graceful_shutdown()
+        try:
+            if drain is not None:
+                await drain()
+        finally:
+            await self.server.stop(GRACE_SECONDS)
+            self._metrics.stop()
+            logger.info("%s has stopped", self.name)
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> bool:
+        """Wait for `work`; cancel it and answer False when the process is asked to end before it is through."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            task.cancel()
+            stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    def _catch_signals(self) -> None:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        except (ValueError, RuntimeError):
+            # Signals reach the main thread's loop only; a host in another thread (tests, notebooks) ends by `stop()`.
+            logger.debug("%s handles no signals outside the main thread", self.name)
+
+    @asynccontextmanager
+    async def _only_when_ready(self, method: Method, context: Any) -> AsyncIterator[None]:
+        if not self._ready and method.service not in OPEN_SERVICES:
+            reason = "STOPPING" if self.stopping.is_set() else "STARTING"
+            raise Unavailable(f"The {self.name} service is {reason.lower()}.", "Try again in a moment.", reason)
+        yield
+
+
+def check_settings(settings: ServerSettings) -> None:
+    """Raises InvalidConfig when a port would be open to others without TLS and tokens, or a role is unknown."""
+    tls = settings.tls_certificate is not None and settings.tls_key is not None
+    if not is_loopback(settings.address) and not (tls and settings.tokens):
+        raise InvalidConfig(
+            f"{settings.address} can be reached by other machines, and TLS or tokens are missing.",
+            "Bind to 127.0.0.1, or set auth.tokens_file, auth.tls_certificate and auth.tls_key.",
+            "INSECURE_ADDRESS",
+        )
+    if settings.metrics_address and not is_loopback(settings.metrics_address) and not tls:
+        raise InvalidConfig(
+            f"The metrics on {settings.metrics_address} can be reached by other machines, and TLS is missing.",
+            "Bind metrics_address to 127.0.0.1, or set auth.tls_certificate and auth.tls_key.",
+            "INSECURE_ADDRESS",
+        )
+    unknown = sorted(set(settings.tokens.values()) - set(ROLES))
+    if unknown:
+        raise InvalidConfig(f"Unknown role `{unknown[0]}` in the tokens file.", f"Roles are {', '.join(ROLES)}.")
+
+
+def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run a service's main coroutine; the exit code of the process: 0 after a drain, 2 after an IterpoError."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(main())
+    except IterpoError as error:
+        print(f"error: {error} [{error.reason}]", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        # SIGINT before `Host.run` took over the signals: nothing is open yet, so nothing needs a drain.
+        return 0
+    return 0
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidConfig(f"{key} cannot be read: {error.strerror}: {path}.", "Name a readable PEM file.") from error
+
+
+def _port_in_use(name: str, key: str, address: str) -> WrongState:
+    return WrongState(
+        f"The {name} service cannot listen on {address}: the port is taken or the address is not this machine's.",
+        f"Stop the other process, or set {name}.{key} in iterpo.toml.",
+        "PORT_IN_USE",
+    )
