@@ -1,0 +1,269 @@
+"""iterpo.toml: sparse, strict, with every default here. Loads no torch and no grpc: the command line reads it.
+
+`load(path)` gives a frozen `Settings`. An unknown key is an error that names its place and the nearest valid key.
+Relative paths are relative to the file (or to the working directory when there is no file). Empty path: not set.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from iterpo.errors import InvalidConfig
+from iterpo.run_config import RunConfig
+
+DEFAULT_FILE = "iterpo.toml"
+ROLES = ("client", "annotator", "learner", "admin")
+SERVICES = ("inference", "labeling", "learner")
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Slot sizes that vLLM 0.32 can allocate."""
+MIN_TOKEN_CHARACTERS = 16
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    """A path against the file's directory; the empty string is None."""
+    if isinstance(value, str | Path) and str(value):
+        return (_root(info) / Path(value).expanduser()).resolve()
+    return None if value == "" else value
+
+
+def _root(info: ValidationInfo) -> Path:
+    root = (info.context or {}).get("root")
+    return root if isinstance(root, Path) else Path.cwd()
+
+
+def _host_and_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65536):
+        raise ValueError("an address is `host:port`, for example 127.0.0.1:50051")
+    return value
+
+
+def _lora_rank(value: int) -> int:
+    if value not in LORA_RANKS:
+        raise ValueError(f"the engine allocates slots of rank {', '.join(map(str, LORA_RANKS))} only")
+    return value
+
+
+def _host_and_port_or_none(value: str) -> str:
+    return _host_and_port(value) if value else value
+
+
+ConfigPath = Annotated[Path | None, BeforeValidator(_resolve)]
+Address = Annotated[str, AfterValidator(_host_and_port)]
+OptionalAddress = Annotated[str, AfterValidator(_host_and_port_or_none)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    path: ConfigPath = None
+    """Directory of the base model: config, tokenizer, safetensors. Empty: the embedded SmolLM2-135M-Instruct."""
+
+
+class InferenceSettings(Section):
+    address: Address = "127.0.0.1:50051"
+    """Where it listens and where clients find it. Port 0 takes a free one."""
+    metrics_address: OptionalAddress = "127.0.0.1:9101"
+    """Prometheus metrics over HTTP. Empty: none."""
+    delivery: Literal["auto", "adapter", "merged"] = "auto"
+    """How policies reach the engine. `auto`: merged on CPU (4 to 8 times faster there), adapter on GPU."""
+    max_model_len: int = Field(1024, ge=64)
+    """Tokens of prompt and answer together."""
+    max_num_seqs: int = Field(64, ge=1)
+    """Answers generated at the same time; more wait."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """GiB of memory for the key-value cache, on CPU."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_lora_rank: Annotated[int, AfterValidator(_lora_rank)] = 16
+    """Largest rank of an adapter, in adapter mode."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: a GPU when the installed vllm finds one."""
+    probe_tokens: int = Field(256, ge=16)
+    """Tokens of the probe that proves that a policy arrived."""
+
+
+class LabelingSettings(Section):
+    address: Address = "127.0.0.1:50052"
+    metrics_address: OptionalAddress = "127.0.0.1:9102"
+    database: ConfigPath = None
+    """The feedback store. Default: feedback.db in data_dir."""
+    max_attempts: int = Field(3, ge=1)
+    """How often a labeler is tried on one completion before it abstains for good."""
+    labeler_timeout_seconds: float = Field(30.0, gt=0)
+    """Deadline of one attempt."""
+    lease_seconds: float = Field(300.0, gt=0)
+    """How long a person may keep a task."""
+    workers: int = Field(2, ge=1)
+    """Labelers that run at the same time."""
+
+
+class LabelerSettings(Section):
+    """`[labelers.NAME]`: a labeler of your own. Built-in verifiers need no entry unless you set their options."""
+
+    kind: Literal["verifier", "reward_model"]
+    verifier: str = ""
+    """A built-in verifier's name."""
+    function: str = ""
+    """Your own verifier, `module:function`."""
+    path: ConfigPath = None
+    """Directory of a reward model."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed on to the verifier or the reward model."""
+
+
+class LearnerSettings(Section):
+    address: Address = "127.0.0.1:50053"
+    metrics_address: OptionalAddress = "127.0.0.1:9103"
+    threads: int = Field(0, ge=0)
+    """CPU threads of torch. 0: all cores."""
+
+
+class AuthSettings(Section):
+    tokens_file: ConfigPath = None
+    """Lines of `token = role`; roles are client, annotator, learner, admin. Empty: no tokens, loopback only."""
+    tls_certificate: ConfigPath = None
+    """PEM, for the servers."""
+    tls_key: ConfigPath = None
+    """PEM, for the servers."""
+    tls_ca: ConfigPath = None
+    """PEM of the authority that clients trust. Empty: clients connect without TLS."""
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        return self
+
+
+class Settings(Section):
+    """The whole of iterpo.toml."""
+
+    data_dir: Annotated[Path, BeforeValidator(_resolve)] = Path(".iterpo")
+    """Models, policies, runs, the feedback store and logs."""
+    model: ModelSettings = ModelSettings()
+    inference: InferenceSettings = InferenceSettings()
+    labeling: LabelingSettings = LabelingSettings()
+    labelers: dict[str, LabelerSettings] = Field(default_factory=dict)
+    learner: LearnerSettings = LearnerSettings()
+    auth: AuthSettings = AuthSettings()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_paths(cls, raw: Any, info: ValidationInfo) -> Any:
+        """The database's default follows data_dir; a run's files are relative to iterpo.toml, as all paths are."""
+        if not isinstance(raw, dict):
+            return raw
+        filled = dict(raw)
+        labeling = filled.get("labeling", {})
+        if isinstance(labeling, dict) and not labeling.get("database"):
+            filled["labeling"] = {**labeling, "database": str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db"))}
+        run = filled.get("run")
+        if isinstance(run, dict):
+            files = {k: str(_resolve(run[k], info)) for k in ("prompts", "heldout", "pairs") if run.get(k)}
+            filled["run"] = {**run, **files}
+        return filled
+
+    def tokens(self) -> dict[str, str]:
+        """token -> role, read from auth.tokens_file now; empty without one. Raises InvalidConfig."""
+        return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else {}
+
+    def token(self, role: str) -> str | None:
+        """The token to call with: of that role, or of the strongest role in the file; None without a file."""
+        by_role = {r: token for token, r in self.tokens().items()}
+        return next((by_role[r] for r in (role, *reversed(ROLES)) if r in by_role), None)
+
+
+def load(path: Path | None = None) -> Settings:
+    """Settings of a file; without one, of ./iterpo.toml when there is one, else the defaults. Raises InvalidConfig."""
+    if path is None:
+        default = Path.cwd() / DEFAULT_FILE
+        return load(default) if default.is_file() else Settings()
+    raw = _parse(path)
+    try:
+        return Settings.model_validate(raw, context={"root": path.resolve().parent})
+    except ValidationError as error:
+        *others, (message, fix) = [_problem(e) for e in error.errors(include_url=False)]
+        before = "".join(f"{m} {f} ".replace("  ", " ") for m, f in others)
+        raise InvalidConfig(f"{path}: {before}{message}", fix) from error
+
+
+def read_tokens(path: Path) -> dict[str, str]:
+    """Parse lines of `token = role`, quotes and `#` comments allowed. Raises InvalidConfig, never showing a token."""
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        token, equals, role = (part.strip().strip("\"'") for part in text.rpartition("="))
+        if not equals or role not in ROLES or len(token) < MIN_TOKEN_CHARACTERS:
+            raise InvalidConfig(
+                f"{path}, line {number} is not `token = role`.",
+                f"A token has at least {MIN_TOKEN_CHARACTERS} characters; roles are {', '.join(ROLES)}.",
+            )
+        tokens[token] = role
+    if not tokens:
+        raise InvalidConfig(f"{path} holds no tokens.", "Add a line `token = role`, or leave auth.tokens_file empty.")
+    return tokens
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{path} is not TOML: {error}.", "Mend that line.") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidConfig(f"{path} cannot be read: {error.strerror}.", "Name a file that exists.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from error
+
+
+def _problem(error: Any) -> tuple[str, str]:
+    """One pydantic error as (what is wrong, how to mend it)."""
+    place, key = [str(p) for p in error["loc"][:-1]], str(error["loc"][-1]) if error["loc"] else ""
+    where = f"[{'.'.join(place)}]" if place else "the top level"
+    if error["type"] == "extra_forbidden":
+        return f"Unknown key `{key}` in {where}.", _nearest(key, valid_keys(place))
+    if error["type"] == "missing":
+        return f"The key `{key}` is missing in {where}.", "Add it."
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], dict) else f"It is {error['input']!r} now."
+    return f"`{key}` in {where}: {message[:1].lower()}{message[1:]}.", shown
+
+
+def valid_keys(place: list[str]) -> list[str]:
+    """The keys of a section, for example ["labelers", "mine"]."""
+    model: Any = Settings
+    for name in place:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            # A table of sections (`labelers`): its own keys are free, every value is of the one type.
+            model = get_args(model)[-1] if get_args(model) else None
+        elif name in model.model_fields:
+            model = model.model_fields[name].annotation
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    near = get_close_matches(key, valid, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"Valid keys are: {', '.join(valid)}."
