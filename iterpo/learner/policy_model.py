@@ -1,0 +1,168 @@
+"""A base model with one LoRA adapter: log-probs of sampled tokens, and the backward of one coefficient a token.
+
+The head is evaluated in chunks and its gradient written down by hand, so neither logits nor their gradient are ever
+kept for all tokens: with logits z/T, p = softmax(z/T) and loss -sum_b c_b log p_b(y_b),
+
+    d loss / d z_b = c_b (p_b - onehot(y_b)) / T
+
+Right padding needs no attention mask: under a causal mask no real token sees it. Dropout is off.
+Not implemented: packing without padding, a prompt computed once per group, gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from iterpo.errors import CorruptModel
+from iterpo.learner.packing import micro_batches
+from iterpo.run_config import LoraConfig
+from iterpo.types import Completion
+
+HEAD_CHUNK = 512
+"""Tokens whose logits exist at the same time: 100 MB in float32 at a vocabulary of 49152."""
+Adapter = dict[str, Tensor]
+
+
+class PolicyModel:
+    """`logprobs` and `backward` take completions and speak of their tokens flat, in order: [B]."""
+
+    def __init__(self, base: Path, lora: LoraConfig, seed: int, budget: int, dtype: str = "auto") -> None:
+        """`budget`: tokens of one micro-batch, padding included. `dtype` auto: bfloat16, adapters in float32."""
+        torch.manual_seed(seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.mixed = dtype == "auto"
+        # Eager attention beats scaled_dot_product on CPU backwards: 945 against 716 tokens/s (DECISIONS.md).
+        attention = "eager" if self.device.type == "cpu" else "sdpa"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                base, dtype=torch.bfloat16 if self.mixed else getattr(torch, dtype), attn_implementation=attention
+            )
+        except (OSError, ValueError) as error:
+            raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
+        config = PeftLoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        self.peft = get_peft_model(model, config, autocast_adapter_dtype=self.mixed).to(self.device).eval()
+        self.decoder = model.get_decoder()
+        self.head: Tensor = model.get_output_embeddings().weight
+        self.budget = budget
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.peft.parameters() if p.requires_grad]
+
+    @torch.no_grad()
+    def logprobs(self, completions: Sequence[Completion]) -> Tensor:
+        """[B] float32 (float64 in a float64 model), nats, at each completion's own sampling temperature."""
+        parts: list[Tensor] = [torch.empty(0)] * len(completions)
+        for batch in self._micro_batches(completions):
+            chosen = [completions[i] for i in batch]
+            selected, targets, temperature = self._selected(chosen)
+            rows = torch.cat(
+                [
+                    self._log_softmax(h, t).gather(1, y[:, None])[:, 0]
+                    for h, y, t in _chunks(selected, targets, temperature)
+                ]
+            )
+            for index, part in zip(batch, rows.split([len(c.token_ids) for c in chosen]), strict=True):
+                parts[index] = part.cpu()
+        return torch.cat(parts)
+
+    def backward(self, completions: Sequence[Completion], coefficients: Tensor) -> None:
+        """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [B]."""
+        per_completion = coefficients.split([len(c.token_ids) for c in completions])
+        for batch in self._micro_batches(completions):
+            chosen = [completions[i] for i in batch]
+            with torch.enable_grad():
+                selected, targets, temperature = self._selected(chosen)
+            weight = torch.cat([per_completion[i] for i in batch]).to(self.device)
+            selected.backward(self._head_gradient(selected.detach(), targets, temperature, weight))
+
+    @torch.no_grad()
+    def kl(self, completions: Sequence[Completion]) -> float:
+        """Mean over the completions' tokens of KL(current; base), exact over the vocabulary, nats, temperature 1."""
+        total, count = 0.0, 0
+        for batch in self._micro_batches(completions):
+            chosen = [completions[i] for i in batch]
+            current, targets, _ = self._selected(chosen)
+            with self.peft.disable_adapter():
+                base, _, _ = self._selected(chosen)
+            one = torch.ones(len(targets), device=self.device)
+            for h, h_base, t in _chunks(current, base, one):
+                p, q = self._log_softmax(h, t), self._log_softmax(h_base, t)
+                total += float((p.exp() * (p - q)).sum())
+            count += len(targets)
+        return total / max(1, count)
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Within: the adapter is off."""
+        with self.peft.disable_adapter():
+            yield
+
+    @contextmanager
+    def using(self, adapter: Adapter) -> Iterator[None]:
+        """Within: another adapter's weights; a frozen copy is a reference without a second model."""
+        current = self.adapter()
+        self.load_adapter(adapter)
+        try:
+            yield
+        finally:
+            self.load_adapter(current)
+
+    def adapter(self) -> Adapter:
+        """A copy of the adapter's weights."""
+        return {name: t.detach().clone() for name, t in get_peft_model_state_dict(self.peft).items()}
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        set_peft_model_state_dict(self.peft, adapter)
+
+    def save_adapter(self, directory: Path) -> None:
+        """Write the two files of a PEFT adapter."""
+        self.peft.save_pretrained(str(directory), safe_serialization=True)
+        (directory / "README.md").unlink(missing_ok=True)
+
+    def _micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
+        return micro_batches([len(c.prompt_token_ids) + len(c.token_ids) for c in completions], self.budget)
+
+    def _selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""
+        ids = [torch.tensor(c.prompt_token_ids + c.token_ids) for c in completions]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)[:, :-1].to(self.device)
+        rows = [i for i, c in enumerate(completions) for _ in c.token_ids]
+        columns = [len(c.prompt_token_ids) - 1 + t for c in completions for t in range(len(c.token_ids))]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            hidden = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
+        targets = torch.tensor([y for c in completions for y in c.token_ids], device=self.device)
+        # Greedy completions (temperature 0) are scored under the distribution that they were the argmax of.
+        temperature = torch.tensor([c.temperature or 1.0 for c in completions for _ in c.token_ids], device=self.device)
+        return hidden[rows, columns], targets, temperature
+
+    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        logits = hidden @ self.head.T
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return (wide / temperature[:, None].to(wide.dtype)).log_softmax(-1)
+
+    @torch.no_grad()
+    def _head_gradient(self, hidden: Tensor, targets: Tensor, temperature: Tensor, coefficients: Tensor) -> Tensor:
+        """[B, hidden] gradient of -(c * logprobs).sum() with respect to the hidden states."""
+        parts = []
+        for h, y, t, c in _chunks(hidden, targets, temperature, coefficients):
+            gradient = self._log_softmax(h, t).exp_()
+            gradient[torch.arange(len(y)), y] -= 1
+            gradient *= (c / t).to(gradient.dtype)[:, None]
+            parts.append(gradient.to(self.head.dtype) @ self.head)
+        return torch.cat(parts)
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(t.split(HEAD_CHUNK) for t in tensors), strict=True)
