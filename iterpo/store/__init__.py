@@ -1,0 +1,1 @@
+"""The feedback store: append-only events in SQLite, durable before the answer."""

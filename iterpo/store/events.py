@@ -1,0 +1,38 @@
+"""Reading events back."""
+
+from __future__ import annotations
+
+import apsw
+
+from iterpo import wire
+from iterpo.store.rows import bytes_of, int_of
+from iterpo.types import FeedbackEvent
+from iterpo.v1 import labeling_pb2
+
+
+def read_events(connection: apsw.Connection, run_id: str, after: int, limit: int) -> list[FeedbackEvent]:
+    """At most `limit` events with a cursor above `after`, oldest first; `run_id` "" means every run."""
+    if run_id:
+        rows = connection.execute(
+            "SELECT cursor, body FROM events WHERE run_id = ? AND cursor > ? ORDER BY cursor LIMIT ?",
+            (run_id, after, limit),
+        )
+    else:
+        rows = connection.execute(
+            "SELECT cursor, body FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (after, limit)
+        )
+    return [decode(int_of(cursor), bytes_of(body)) for cursor, body in rows]
+
+
+def read_event(connection: apsw.Connection, cursor: int) -> FeedbackEvent:
+    """The event at a cursor that a derived table named; LookupError means a damaged database."""
+    body = connection.execute("SELECT body FROM events WHERE cursor = ?", (cursor,)).get
+    if body is None:
+        raise LookupError(f"no event has cursor {cursor}")
+    return decode(cursor, bytes_of(body))
+
+
+def decode(cursor: int, body: bytes) -> FeedbackEvent:
+    message = labeling_pb2.StreamFeedbackResponse.FromString(body)
+    message.cursor = cursor
+    return wire.event_from_proto(message)

@@ -1,0 +1,152 @@
+"""The tables, and how a database file is opened: WAL, every commit synced, one schema version.
+
+`events` is append-only (triggers refuse anything else) and is the record; the other tables are derived state that the
+same transactions keep: what was answered to which request, what is still to be labelled, who may label which task.
+Bodies are protobuf (`StreamFeedbackResponse` without its cursor): compact for log-probs, and able to gain fields.
+PostgreSQL is not implemented.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from iterpo.errors import InvalidConfig, WrongState
+
+SCHEMA_VERSION = 1
+"""Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
+APPLICATION_ID = 0x69747270
+"""`itrp`: marks the file as iterpo's feedback store (SQLite's application_id)."""
+
+TABLES = """
+CREATE TABLE events (
+    cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    schema_version INTEGER NOT NULL,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX events_of_run ON events (run_id, cursor);
+CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+
+CREATE TABLE requests (
+    request_id TEXT PRIMARY KEY,
+    payload_sha256 BLOB NOT NULL,
+    answer TEXT NOT NULL,
+    created_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE completions (
+    completion_id TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    group_cursor INTEGER NOT NULL REFERENCES events (cursor),
+    position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE work (
+    completion_id TEXT NOT NULL,
+    labeler TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (completion_id, labeler)
+) STRICT;
+CREATE INDEX work_due ON work (labeler, not_before);
+CREATE TABLE verdicts (
+    completion_id TEXT NOT NULL,
+    labeler TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    PRIMARY KEY (completion_id, labeler)
+) STRICT;
+
+CREATE TABLE tasks (
+    task_id TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    event_cursor INTEGER NOT NULL REFERENCES events (cursor),
+    required_labels INTEGER NOT NULL CHECK (required_labels > 0),
+    accepted_labels INTEGER NOT NULL DEFAULT 0 CHECK (accepted_labels <= required_labels)
+) STRICT;
+CREATE INDEX tasks_open ON tasks (event_cursor) WHERE accepted_labels < required_labels;
+CREATE TABLE leases (
+    lease_id TEXT PRIMARY KEY,
+    task_id TEXT NOT NULL REFERENCES tasks (task_id),
+    annotator TEXT NOT NULL,
+    expires_at REAL NOT NULL,
+    swapped INTEGER NOT NULL,
+    used_at REAL
+) STRICT;
+CREATE INDEX leases_of_task ON leases (task_id, annotator);
+CREATE TABLE labels (
+    task_id TEXT NOT NULL REFERENCES tasks (task_id),
+    annotator TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    PRIMARY KEY (task_id, annotator)
+) STRICT;
+"""
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """The only connection that writes. Creates the tables of a new file.
+
+    Raises InvalidConfig when the file cannot be opened, WrongState STORE_TOO_NEW or STORE_CORRUPT.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(5000)
+        _check_identity(connection, path)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.pragma("foreign_keys", True)
+        if connection.pragma("user_version") == 0:
+            _create(connection)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise _corrupt(path) from error
+    except apsw.CantOpenError as error:
+        raise InvalidConfig(
+            f"The feedback database {path} cannot be opened: {error}.",
+            "Set labeling.database to a path in a writable directory.",
+        ) from error
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A read-only connection: it never checkpoints, so the writer is the only one that does."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(5000)
+    return connection
+
+
+def _create(connection: apsw.Connection) -> None:
+    with connection:
+        connection.execute(TABLES)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
+
+
+def _check_identity(connection: apsw.Connection, path: Path) -> None:
+    version = connection.pragma("user_version")
+    has_tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if has_tables and connection.pragma("application_id") != APPLICATION_ID:
+        raise WrongState(
+            f"{path} is a database of another program.", "Set labeling.database to another path.", "STORE_CORRUPT"
+        )
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise WrongState(
+            f"{path} has schema version {version}; this iterpo knows versions up to {SCHEMA_VERSION}.",
+            "Install the newer iterpo that wrote it, or set labeling.database to another path.",
+            "STORE_TOO_NEW",
+        )
+
+
+def _corrupt(path: Path) -> WrongState:
+    return WrongState(
+        f"{path} is not a readable SQLite database.",
+        "Restore it from a backup, or set labeling.database to another path.",
+        "STORE_CORRUPT",
+    )
