@@ -1,0 +1,44 @@
+# Ten targets at most; `make help` lists them. Everything runs in .venv, which is made when it is missing or out of date.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ALGORITHM ?= grpo
+SEED ?= 0
+
+.PHONY: help install demo test bench lint lock proto clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | column -t -s $$'\t'
+
+install: $(STAMP) ## Make .venv with everything pinned in requirements/cpu.lock
+
+$(STAMP): requirements/cpu.lock requirements/install.sh pyproject.toml
+	@./requirements/install.sh
+	@touch $@
+
+demo: $(STAMP) ## A real model learns a stated preference while it serves (ALGORITHM=grpo SEED=0)
+	@$(BIN)/iterpo demo --algorithm $(ALGORITHM) --seed $(SEED)
+
+test: lint ## Everything that must hold: lint, types, import contracts, protos, all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, mypy, import contracts, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+bench: $(STAMP) ## Measure speed and memory; results go to benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+lock: $(STAMP) ## Resolve requirements/cpu.lock anew from pyproject.toml (CONTRIBUTING.md says what it needs)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./requirements/lock.sh
+
+proto: $(STAMP) ## Regenerate iterpo/v1 from protos/
+	$(BIN)/python protos/generate.py
+
+clean: ## Remove .venv and caches; .iterpo (models, policies, feedback) stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
