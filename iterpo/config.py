@@ -173,7 +173,10 @@ class Settings(Section):
         filled = dict(raw)
         labeling = filled.get("labeling", {})
         if isinstance(labeling, dict) and not labeling.get("database"):
-            filled["labeling"] = {**labeling, "database": str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db"))}
+            filled["labeling"] = {
+                **labeling,
+                "database": str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db")),
+            }
         run = filled.get("run")
         if isinstance(run, dict):
             files = {k: str(_resolve(run[k], info)) for k in ("prompts", "heldout", "pairs") if run.get(k)}

@@ -17,7 +17,9 @@ def main() -> int:
         print(f"error: torch cannot be imported: {error}\n{FIX}", file=sys.stderr)
         return 2
     if torch.version.cuda is not None:
-        print(f"error: torch {torch.__version__} is a CUDA build; the CPU engine needs a CPU build.\n{FIX}", file=sys.stderr)
+        print(
+            f"error: torch {torch.__version__} is a CUDA build, the CPU engine needs a CPU one.\n{FIX}", file=sys.stderr
+        )
         return 2
     return 0
 

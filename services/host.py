@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +33,7 @@ from prometheus_client import CollectorRegistry
 
 from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
 from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState
+from iterpo.supervisor import STOP_SECONDS, SUPERVISED
 from services.auth import OPEN_SERVICES, ROLES, TokenGuard
 from services.call_metrics import CallMetrics
 from services.calls import GuardInterceptor, Method
@@ -220,6 +224,8 @@ def check_settings(settings: ServerSettings) -> None:
 
 def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a service's main coroutine; the exit code of the process: 0 after a drain, 2 after an IterpoError."""
+    if os.environ.get(SUPERVISED):
+        threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         asyncio.run(main())
@@ -230,6 +236,15 @@ def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
         # SIGINT before `Host.run` took over the signals: nothing is open yet, so nothing needs a drain.
         return 0
     return 0
+
+
+def _end_with_supervisor() -> None:
+    """Standard input is a pipe from `iterpo up`; it closes when that process ends, however it ends."""
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)  # the drain hangs, and nobody is left who could kill this process
 
 
 def _read(path: Path, key: str) -> bytes:

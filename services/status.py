@@ -32,12 +32,12 @@ async def error_guard(method: Method, context: grpc.aio.ServicerContext[Any, Any
         raise
     except IterpoError as error:
         await context.abort_with_status(rich_status(error))
-    except Exception as error:  # whatever a handler let slip: the caller gets an id, the log gets the traceback
+    except Exception as error:  # noqa: BLE001  # whatever slipped through: the caller gets an id, the log the traceback
         await context.abort_with_status(rich_status(_incident(method, error)))
 
 
 def rich_status(error: IterpoError) -> grpc.Status:
-    """`ErrorInfo.metadata` holds the class (`error`) and the remedy (`fix`); the status message holds both sentences."""
+    """`ErrorInfo.metadata` holds the class (`error`) and the remedy (`fix`); the message holds both sentences."""
     message, fix = error.message[:MAX_SENTENCE], error.fix[:MAX_SENTENCE]
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     info.metadata.update({"error": type(error).__name__, "fix": fix})

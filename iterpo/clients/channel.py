@@ -73,7 +73,9 @@ _FIXES = {
 _REASONS = {"RESOURCE_EXHAUSTED": "MESSAGE_TOO_LARGE", "UNIMPLEMENTED": "UNKNOWN_METHOD"}
 
 
-def connect(address: str, token: str | None = None, tls_ca: Path | None = None) -> grpc.Channel:
+def connect(
+    address: str, token: str | None = None, tls_ca: Path | None = None, *, retries: bool = True
+) -> grpc.Channel:
     """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust.
 
     Raises InvalidConfig when a token would cross the network in the clear or `tls_ca` cannot be read.
@@ -82,16 +84,18 @@ def connect(address: str, token: str | None = None, tls_ca: Path | None = None) 
         raise errors.InvalidConfig(
             f"The token would reach {address} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
         )
+    options = [*OPTIONS, ("grpc.enable_retries", int(retries))]
     if tls_ca is None:
-        channel = grpc.insecure_channel(address, options=OPTIONS)
+        channel = grpc.insecure_channel(address, options=options)
     else:
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=OPTIONS)
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=options)
     return grpc.intercept_channel(channel, _BearerToken(token)) if token else channel
 
 
-def connect_service(settings: Any, service: str, role: str = "admin") -> grpc.Channel:
-    """A channel to `inference`, `labeling` or `learner` of an iterpo.config.Settings, with the best token for `role`."""
-    return connect(getattr(settings, service).address, settings.token(role), settings.auth.tls_ca)
+def connect_service(settings: Any, service: str, role: str = "admin", *, retries: bool = True) -> grpc.Channel:
+    """A channel to `inference`, `labeling` or `learner` of iterpo.config.Settings, with the best token for `role`."""
+    address = getattr(settings, service).address
+    return connect(address, settings.token(role), settings.auth.tls_ca, retries=retries)
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""`iterpo up`: the three services in the foreground, kept running until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iterpo.cli.options import config_option, json_option, print_json
+
+READY_SECONDS = 600.0
+"""First start included: converting the embedded model, and an engine that compiles."""
+
+
+@click.command()
+@config_option
+@json_option
+def command(config_path: Path | None, as_json: bool) -> None:
+    """Start inference, labeling and learner, restart what dies, and stop them all on Ctrl-C or SIGTERM.
+
+    Logs go to logs/ in data_dir.
+    """
+    from iterpo.config import load
+    from iterpo.embedded_model import model_directory
+    from iterpo.supervisor import Event, Supervisor
+
+    settings = load(config_path)
+
+    def say(message: str) -> None:
+        if not as_json:
+            click.echo(message, err=True)
+
+    def on_event(event: Event) -> None:
+        if as_json:
+            print_json({"service": event.service, "event": event.kind, "message": event.message})
+        else:
+            click.echo(event.message, err=True)
+
+    model_directory(settings.model.path, settings.data_dir, say)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Supervisor(config_path, on_event) as supervisor:
+        _wait_ready(supervisor, stop)
+        if not stop.is_set():
+            _print_places(settings, supervisor.log_dir, as_json)
+        while not stop.wait(0.5):
+            supervisor.poll()
+
+
+def _wait_ready(supervisor: Any, stop: threading.Event) -> None:
+    """As Supervisor.wait_ready, in slices, so that Ctrl-C during a slow start is heard."""
+    from iterpo.errors import Unavailable
+
+    waited = 0.0
+    while not stop.is_set():
+        try:
+            supervisor.wait_ready(timeout=0.5)
+        except Unavailable:
+            waited += 0.5
+            if waited >= READY_SECONDS:
+                raise
+        else:
+            return
+
+
+def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
+    from iterpo.config import SERVICES
+
+    places = [
+        {"service": n, "grpc": getattr(settings, n).address, "metrics": _metrics_url(getattr(settings, n))}
+        for n in SERVICES
+    ]
+    if as_json:
+        print_json({"event": "ready", "services": places})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("service", "gRPC", "metrics")
+    for place in places:
+        table.add_row(*place.values())
+    Console().print(table)
+    click.echo(
+        f"Logs: {log_dir}. Try `iterpo chat` or `iterpo run start` in another terminal; Ctrl-C stops everything."
+    )
+
+
+def _metrics_url(section: Any) -> str:
+    return f"http://{section.metrics_address}/metrics" if section.metrics_address else ""
