@@ -13,8 +13,30 @@ _STOPS = re.compile(r"[.!?…]+")
 _CLOSERS = "\"'”’)]*_"
 _ABBREVIATIONS = frozenset(
     {
-        "e.g", "i.e", "etc", "mr", "mrs", "ms", "dr", "prof", "st", "vs", "cf", "al", "approx", "a.m",
-        "p.m", "u.s", "u.k", "jan", "feb", "aug", "sept", "oct", "nov", "dec",
+        "e.g",
+        "i.e",
+        "etc",
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "vs",
+        "cf",
+        "al",
+        "approx",
+        "a.m",
+        "p.m",
+        "u.s",
+        "u.k",
+        "jan",
+        "feb",
+        "aug",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
     }
 )
 
@@ -40,7 +62,7 @@ def sentence_ends(text: str) -> int:
     return sum(_ends_sentence(body, match) for match in _STOPS.finditer(body))
 
 
-def ends_properly(text: str) -> bool:
+def ends_on_a_stop(text: str) -> bool:
     """True when the text's last character, closing quotes and brackets aside, is a full stop, `!`, `?` or `…`."""
     return text.rstrip().rstrip(_CLOSERS).endswith((".", "!", "?", "…"))
 
@@ -58,5 +80,5 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
 
 
 def _is_abbreviation(before: str) -> bool:
-    last = before.split()[-1].lstrip("(\"'“‘[")
+    last = before.rsplit(maxsplit=1)[-1].lstrip("(\"'“‘[")
     return last.lower() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

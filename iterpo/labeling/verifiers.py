@@ -3,19 +3,74 @@
 A verifier that cannot tell raises `Abstain`; it never returns 0 for that. Options are keyword arguments.
 """
 
+# ruff: noqa: ARG001 - verifiers have one signature, whether they read the prompt or not
+
 from __future__ import annotations
 
-from iterpo.labeling.sentences import ends_properly, sentence_ends, share_of_commonest, words
+import re
+from collections.abc import Callable, Mapping
+
+from iterpo.labeling.exact_number import last_number
+from iterpo.labeling.labeler import Abstain
+from iterpo.labeling.sentences import ends_on_a_stop, sentence_ends, share_of_commonest, words
 from iterpo.types import Completion, FinishReason, Prompt
 
 WARM_WORDS = frozenset(
     {
-        "happy", "happily", "glad", "gladly", "delighted", "pleased", "pleasure", "enjoy", "enjoyed",
-        "enjoying", "enjoyable", "hope", "hopefully", "love", "loved", "loves", "loving", "lovely",
-        "wonderful", "great", "fantastic", "amazing", "awesome", "beautiful", "delightful", "excellent",
-        "welcome", "please", "thank", "thanks", "thankful", "grateful", "friend", "friends", "friendly",
-        "cheer", "cheers", "cheerful", "kind", "kindly", "kindness", "warm", "warmly", "joy", "joyful",
-        "smile", "smiling", "fun", "sweet", "dear", "congratulations", "bravo", "hello", "hi",
+        "happy",
+        "happily",
+        "glad",
+        "gladly",
+        "delighted",
+        "pleased",
+        "pleasure",
+        "enjoy",
+        "enjoyed",
+        "enjoying",
+        "enjoyable",
+        "hope",
+        "hopefully",
+        "love",
+        "loved",
+        "loves",
+        "loving",
+        "lovely",
+        "wonderful",
+        "great",
+        "fantastic",
+        "amazing",
+        "awesome",
+        "beautiful",
+        "delightful",
+        "excellent",
+        "welcome",
+        "please",
+        "thank",
+        "thanks",
+        "thankful",
+        "grateful",
+        "friend",
+        "friends",
+        "friendly",
+        "cheer",
+        "cheers",
+        "cheerful",
+        "kind",
+        "kindly",
+        "kindness",
+        "warm",
+        "warmly",
+        "joy",
+        "joyful",
+        "smile",
+        "smiling",
+        "fun",
+        "sweet",
+        "dear",
+        "congratulations",
+        "bravo",
+        "hello",
+        "hi",
     }
 )
 WARM_PHRASES = ("best wishes", "take care", "good luck", "well done", "my dear")
@@ -43,8 +98,43 @@ def one_friendly_sentence(prompt: Prompt, completion: Completion) -> float:
     return complete + short + friendly
 
 
+def word_count(prompt: Prompt, completion: Completion, min_words: int = 1, max_words: int = 50) -> float:
+    """1 when the text has between `min_words` and `max_words` words, both included, else 0."""
+    return float(min_words <= len(words(completion.text)) <= max_words)
+
+
+def sentence_count(prompt: Prompt, completion: Completion, min_sentences: int = 1, max_sentences: int = 1) -> float:
+    """1 when between `min_sentences` and `max_sentences` sentences end in the text, both included, else 0."""
+    return float(min_sentences <= sentence_ends(completion.text) <= max_sentences)
+
+
+def ends_properly(prompt: Prompt, completion: Completion) -> float:
+    """1 when the policy stopped by itself on a full stop, `!`, `?` or `…` (closing quotes may follow), else 0."""
+    return float(completion.finish_reason is FinishReason.STOP and ends_on_a_stop(completion.text))
+
+
+def regex(prompt: Prompt, completion: Completion, pattern: str) -> float:
+    """1 when `pattern` (Python's re, searched anywhere, dot matches newlines only with (?s)) is found, else 0."""
+    return float(re.search(pattern, completion.text) is not None)
+
+
+def exact_number(prompt: Prompt, completion: Completion) -> float:
+    """1 when the answer's last number equals the reference answer's, else 0; abstains without a reference number."""
+    expected = last_number(prompt.reference_answer)
+    if expected is None:
+        raise Abstain(f"NO_REFERENCE_ANSWER: prompt {prompt.prompt_id!r} names no number to compare with")
+    return float(last_number(completion.text) == expected)
+
+
+VERIFIERS: Mapping[str, Callable[..., float]] = {
+    function.__name__: function
+    for function in (one_friendly_sentence, word_count, sentence_count, ends_properly, regex, exact_number)
+}
+"""Name -> function of (prompt, completion, **options)."""
+
+
 def _is_one_sentence(text: str) -> bool:
-    return "\n" not in text and ends_properly(text) and sentence_ends(text) == 1
+    return "\n" not in text and ends_on_a_stop(text) and sentence_ends(text) == 1
 
 
 def _shortness(word_count: int) -> float:

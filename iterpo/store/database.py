@@ -14,9 +14,9 @@ from typing import TypeVar
 import apsw
 
 from iterpo.errors import WrongState
-from iterpo.ports import Clock
 from iterpo.store.events import read_events
 from iterpo.store.schema import open_reader, open_writer
+from iterpo.store.transaction import Clock
 from iterpo.store.writer import Commit, Operation, Writer, store_error
 from iterpo.types import FeedbackEvent
 

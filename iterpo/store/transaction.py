@@ -16,6 +16,9 @@ from iterpo.store.schema import SCHEMA_VERSION
 from iterpo.types import Abstention, FeedbackEvent, Group, Label, Reward, Task
 
 EventBody = Group | Reward | Abstention | Task | Label
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
 _FIELD_OF = {Group: "group", Reward: "reward", Abstention: "abstention", Task: "task", Label: "label"}
 
 
@@ -75,6 +78,10 @@ class Transaction:
             "INSERT INTO requests VALUES (?, ?, ?, ?)", (request_id, digest, json.dumps(ids), self.now)
         )
         return Answer(ids)
+
+    def forget(self, request_id: str) -> None:
+        """Let a request id that was answered in this very transaction be decided anew when it comes again."""
+        self.connection.execute("DELETE FROM requests WHERE request_id = ?", (request_id,))
 
 
 def _event(event_id: str, run_id: str, created_at: float, body: EventBody) -> FeedbackEvent:

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 import apsw
 
 from iterpo.errors import IterpoError, ResourceExhausted, Unavailable, WrongState
-from iterpo.ports import Clock
-from iterpo.store.transaction import Transaction
+from iterpo.store.transaction import Clock, Transaction
 
 T = TypeVar("T")
 Operation = Callable[[Transaction], T]

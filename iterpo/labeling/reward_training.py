@@ -1,0 +1,230 @@
+"""Training a reward model from stored preferences: Bradley-Terry, with LoRA on the base model.
+
+loss(pair) = weight * ( -p log s(d) - (1 - p) log s(-d) + centering * (r_first + r_second)^2 ),
+d = r_first - r_second - margin * sign(p - 1/2), s the logistic function, p = p_first_wins: for p = 1 it is the
+-log s(r_w - r_l - m) of the literature (Bradley & Terry 1952; margin: Llama 2, arXiv 2307.09288; centering with
+0.01: Eisenstein et al., arXiv 2312.09244). Averaged over the batch by weight. Learning rate 1e-4 is TRL's default.
+Not implemented: margins that follow the label's strength, ensembles, GPUs in parallel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iterpo.errors import Conflict, InvalidInput
+from iterpo.labeling.feedback import Pair
+from iterpo.labeling.reward_model import classifier, encode, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS_FILE = "reward_model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardTraining:
+    epochs: int = 1
+    batch_pairs: int = 8
+    learning_rate: float = 1e-4
+    """Peak; falls linearly to nothing over the training."""
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    margin: float = 0.0
+    centering: float = 0.0
+    """eta of the centering term; published 0.01."""
+    heldout_share: float = 0.1
+    """Share of the groups kept from training; a group's pairs never stand on both sides."""
+    max_tokens: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    step: int
+    """Counts from 1."""
+    steps: int
+    loss: float
+
+
+def train_reward_model(
+    base_path: Path,
+    pairs: Sequence[Pair],
+    out_dir: Path,
+    settings: RewardTraining | None = None,
+    progress: Callable[[Step], None] = lambda _step: None,
+) -> dict[str, float]:
+    """Write a PEFT adapter with its score head and tokenizer to `out_dir`, whole or not at all; returns the metrics:
+    `loss`, `train_pairs`, `heldout_pairs`, `heldout_accuracy_before`, `heldout_accuracy` (share of untied held-out
+    pairs in the right order; absent without any), `seconds`.
+
+    Raises Conflict when `out_dir` exists, InvalidInput without an untied pair.
+    """
+    settings = settings or RewardTraining()
+    started = time.monotonic()
+    if out_dir.exists():
+        raise Conflict(f"{out_dir} already exists.", "Name a new directory, or move that one away.", "OUT_DIR_EXISTS")
+    train, heldout = split_by_group(pairs, settings.heldout_share, settings.seed)
+    if all(pair.tied for pair in train):
+        raise InvalidInput(
+            f"There is no preference to learn from ({len(pairs)} pairs, all of them ties).",
+            "Collect labels, or rewards that differ within a group, first.",
+            "NO_PREFERENCES",
+        )
+    model, tokenizer = _trainable(base_path, settings)
+    before = _accuracy(model, tokenizer, heldout, settings)
+    loss = _train(model, tokenizer, train, settings, progress)
+    metrics = {"loss": loss, "train_pairs": float(len(train)), "heldout_pairs": float(len(heldout))}
+    metrics |= {} if before is None else {"heldout_accuracy_before": before}
+    after = _accuracy(model, tokenizer, heldout, settings)
+    metrics |= {} if after is None else {"heldout_accuracy": after}
+    metrics["seconds"] = time.monotonic() - started
+    _write(model, tokenizer, out_dir, {"base": str(base_path), "training": asdict(settings), "metrics": metrics})
+    return metrics
+
+
+def bradley_terry_loss(
+    first: torch.Tensor, second: torch.Tensor, p_first: torch.Tensor, weight: torch.Tensor, settings: RewardTraining
+) -> torch.Tensor:
+    """All [pairs]; the weighted mean of the module's formula, a scalar."""
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    difference = first - second - settings.margin * torch.sign(p_first - 0.5)
+    loss = -(p_first * logsigmoid(difference) + (1 - p_first) * logsigmoid(-difference))
+    loss = loss + settings.centering * (first + second).square()
+    return (weight * loss).sum() / weight.sum()
+
+
+def split_by_group(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training, held-out) pairs; at least one group trains, and with two groups or more at least one is held out."""
+    groups = sorted({pair.preference.group_id for pair in pairs})
+    random.Random(seed).shuffle(groups)
+    count = min(len(groups) - 1, max(1, round(share * len(groups)))) if share > 0 and len(groups) > 1 else 0
+    kept_out = set(groups[:count])
+    train = [pair for pair in pairs if pair.preference.group_id not in kept_out]
+    return train, [pair for pair in pairs if pair.preference.group_id in kept_out]
+
+
+def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    torch.manual_seed(settings.seed)
+    tokenizer = load_tokenizer(base_path)
+    base, _ = classifier(base_path, torch.float32)
+    base.config.pad_token_id = tokenizer.pad_token_id
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules="all-linear",
+        modules_to_save=["score"],
+    )
+    model = get_peft_model(base, lora)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _train(
+    model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining, progress: Callable[[Step], None]
+) -> float:
+    """Mean loss of the last tenth of the steps."""
+    import torch
+
+    steps = settings.epochs * -(-len(pairs) // settings.batch_pairs)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    losses: list[float] = []
+    model.train()
+    for batch in _batches(pairs, settings):
+        optimizer.zero_grad()
+        loss = _batch_loss(model, tokenizer, batch, settings)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        decay.step()
+        losses.append(loss.item())
+        progress(Step(len(losses), steps, losses[-1]))
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
+
+
+def _batches(pairs: list[Pair], settings: RewardTraining) -> list[list[Pair]]:
+    """Every epoch in a fresh order."""
+    draw = random.Random(settings.seed)
+    batches: list[list[Pair]] = []
+    for _ in range(settings.epochs):
+        order = draw.sample(pairs, len(pairs))
+        batches += [order[i : i + settings.batch_pairs] for i in range(0, len(order), settings.batch_pairs)]
+    return batches
+
+
+def _batch_loss(model: Any, tokenizer: Any, batch: list[Pair], settings: RewardTraining) -> torch.Tensor:
+    import torch
+
+    first, second = _rewards(model, tokenizer, batch, settings)
+    p_first = torch.tensor([pair.preference.p_first_wins for pair in batch], device=first.device)
+    weight = torch.tensor([pair.preference.weight for pair in batch], device=first.device)
+    return bradley_terry_loss(first, second, p_first, weight, settings)
+
+
+def _rewards(
+    model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[pairs] each, of the first and of the second completions, in one forward pass under bf16 autocast."""
+    import torch
+
+    items = [(pair.prompt, pair.first) for pair in pairs] + [(pair.prompt, pair.second) for pair in pairs]
+    batch = encode(tokenizer, items, settings.max_tokens).to(model.device)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        rewards = model(**batch).logits[:, 0].float()
+    return rewards[: len(pairs)], rewards[len(pairs) :]
+
+
+def _accuracy(model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining) -> float | None:
+    import torch
+
+    untied = [pair for pair in pairs if not pair.tied]
+    if not untied:
+        return None
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(untied), settings.batch_pairs):
+            batch = untied[start : start + settings.batch_pairs]
+            first, second = _rewards(model, tokenizer, batch, settings)
+            wins = torch.tensor([pair.preference.p_first_wins > 0.5 for pair in batch], device=first.device)
+            # An equal reward is no right answer, whichever side won.
+            right += int((torch.where(wins, first - second, second - first) > 0).sum())
+    return right / len(untied)
+
+
+def _write(model: Any, tokenizer: Any, out_dir: Path, record: dict[str, Any]) -> None:
+    """Into a dot-directory beside the target, synced, then renamed: `out_dir` is whole or absent."""
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial = out_dir.parent / f".{out_dir.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    model.save_pretrained(str(partial), safe_serialization=True)
+    tokenizer.save_pretrained(str(partial))
+    (partial / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
+    partial.rename(out_dir)
+    _sync(out_dir.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
