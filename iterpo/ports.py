@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
+from iterpo.response_sampling import Selection
 from iterpo.types import Completion, FeedbackEvent, GateDecision, Group, PolicyVersion, Prompt, SamplingSettings
 
 
@@ -58,7 +60,31 @@ class PolicyPublisher(Protocol):
     def versions(self) -> list[PolicyVersion]: ...
 
 
-class Clock(Protocol):
-    def __call__(self) -> float:
-        """Seconds since the epoch."""
+class Learner(Protocol):
+    """Updates one adapter; `iterpo.learner.learner.LoraLearner` is the real one."""
+
+    def update(self, selection: Selection) -> dict[str, float]:
+        """Train on a selection; returns numbers for metrics and the gate."""
+        ...
+
+    def kl(self, completions: Sequence[Completion]) -> float:
+        """Nats a token to the base, averaged over the completions' tokens."""
+        ...
+
+    def snapshot(self) -> Any:
+        """The adapter as it is, to be given back to `restore`."""
+        ...
+
+    def restore(self, snapshot: Any) -> None: ...
+
+    def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        """Write a policy version under `root`; returns the digest of its manifest."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint, atomically."""
+        ...
+
+    def encode(self, prompt: Prompt, answers: Sequence[str], p_first_wins: float | None) -> Group:
+        """Given answers as a group of completions, for offline methods."""
         ...

@@ -23,6 +23,8 @@ TEXTS = (
 )
 """Prompt and answer: short, long, listed and friendly text, so that most updates show somewhere."""
 
+LIMIT_TOKENS = 96
+"""Of each text; together about 280 tokens."""
 ABSOLUTE_NOISE = 0.03
 """Nats a token granted above the measured floor. bf16 engines against a bf16 trainer differ by 0.05 to 0.11 with
 identical weights, and a few hundredths more or less from one set of weights to the next (benchmarks/results)."""
@@ -30,11 +32,11 @@ RELATIVE_NOISE = 1.6
 """The error may exceed the floor by this factor: it is measured on other weights than the floor was."""
 
 
-def sequences(tokenizer: object, limit: int) -> tuple[tuple[int, ...], ...]:
-    """Token ids of the probe's chats, each cut to `limit` tokens."""
+def sequences(tokenizer: object) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the probe's chats, each cut to LIMIT_TOKENS."""
     encode = tokenizer.apply_chat_template  # type: ignore[attr-defined]  # any transformers tokenizer
     chats = ([{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in TEXTS)
-    return tuple(tuple(encode(chat, return_dict=False)[:limit]) for chat in chats)
+    return tuple(tuple(encode(chat, return_dict=False)[:LIMIT_TOKENS]) for chat in chats)
 
 
 def compare(

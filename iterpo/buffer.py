@@ -1,0 +1,126 @@
+"""Feedback events folded into groups: what is complete, what still waits, and where to read on after a crash.
+
+A group is complete once every completion has a reward or an abstention, or, when people judge it, once every one of
+its tasks has all its labels. `resume_cursor` lies before the oldest event of every group not yet taken: reading from
+there, minus the events that the ledger knows as consumed, rebuilds this buffer exactly (invariant 3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from iterpo.types import FeedbackEvent, Group, Label, Preference, Task
+
+
+@dataclass
+class _Pending:
+    group: Group
+    first_cursor: int
+    events: list[tuple[int, str]]
+    rewards: dict[str, float] = field(default_factory=dict)
+    abstained: set[str] = field(default_factory=set)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    labels: dict[str, list[Label]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        if self.tasks:
+            return all(len(self.labels.get(t.task_id, ())) >= max(1, t.required_labels) for t in self.tasks.values())
+        return len(self.rewards.keys() | self.abstained) == len(self.group.completions)
+
+    def finished(self) -> Group:
+        return replace(
+            self.group,
+            rewards=dict(self.rewards),
+            preferences=tuple(p for labels in self.labels.values() if (p := preference(labels))),
+            event_ids=tuple(event_id for _, event_id in self.events),
+        )
+
+
+class GroupBuffer:
+    def __init__(self, cursor: int = 0, consumed: Collection[str] = ()) -> None:
+        self.cursor = cursor
+        self._consumed = set(consumed)
+        self._pending: dict[str, _Pending] = {}
+        self._group_of: dict[str, str] = {}
+        self.late: Counter[str] = Counter()
+        """Events whose group was taken before they came, by kind: counted, never silently dropped."""
+
+    def absorb(self, events: Iterable[FeedbackEvent], until_complete: bool = False) -> None:
+        """Take events in; with `until_complete`, stop reading as soon as no group waits any more."""
+        for event in events:
+            if event.cursor > self.cursor:
+                self.cursor = event.cursor
+                if event.event_id not in self._consumed:
+                    self._fold(event)
+            if until_complete and self.all_complete:
+                return
+
+    def _fold(self, event: FeedbackEvent) -> None:
+        if event.group is not None:
+            pending = _Pending(event.group, event.cursor, [])
+            self._pending[event.group.group_id] = pending
+            self._group_of |= {c.completion_id: event.group.group_id for c in event.group.completions}
+        else:
+            found = self._pending.get(self._owner(event))
+            if found is None:
+                self.late[event.kind] += 1
+                return
+            pending = found
+        pending.events.append((event.cursor, event.event_id))
+        if event.reward is not None:
+            pending.rewards[event.reward.completion_id] = event.reward.value
+        elif event.abstention is not None:
+            pending.abstained.add(event.abstention.completion_id)
+        elif event.task is not None:
+            pending.tasks[event.task.task_id] = event.task
+        elif event.label is not None:
+            pending.labels.setdefault(event.label.task_id, []).append(event.label)
+
+    def _owner(self, event: FeedbackEvent) -> str:
+        if event.task is not None:
+            return event.task.group_id
+        if event.label is not None:
+            return event.label.group_id
+        body = event.reward or event.abstention
+        return self._group_of.get(body.completion_id, "") if body else ""
+
+    @property
+    def all_complete(self) -> bool:
+        return all(p.complete for p in self._pending.values())
+
+    @property
+    def waiting(self) -> int:
+        return sum(not p.complete for p in self._pending.values())
+
+    @property
+    def prompt_ids(self) -> set[str]:
+        """Prompts of all groups in the buffer, complete or not."""
+        return {p.group.prompt.prompt_id for p in self._pending.values()}
+
+    @property
+    def resume_cursor(self) -> int:
+        return min((p.first_cursor - 1 for p in self._pending.values()), default=self.cursor)
+
+    def take(self) -> tuple[list[Group], list[tuple[int, str]]]:
+        """Remove the complete groups; returns them and the (cursor, event id) of everything they were made of."""
+        ready = [p for p in self._pending.values() if p.complete]
+        for pending in ready:
+            del self._pending[pending.group.group_id]
+            for completion in pending.group.completions:
+                del self._group_of[completion.completion_id]
+        return [p.finished() for p in ready], [event for p in ready for event in p.events]
+
+
+def preference(labels: list[Label]) -> Preference | None:
+    """Mean of what the labels of one pair say; None when none of them says which is better (skip, both bad).
+
+    Not implemented yet: annotator reliability (Dawid-Skene) and strengths as weights.
+    """
+    votes = [p for label in labels if (p := label.p_first_wins) is not None]
+    if not votes:
+        return None
+    first = labels[0]
+    return Preference(first.group_id, first.first_id, first.second_id, sum(votes) / len(votes))

@@ -1,0 +1,102 @@
+"""The inference server as the loop's Generator and PolicyPublisher, over gRPC; synchronous."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+
+import grpc
+
+from iterpo import wire
+from iterpo.clients.channel import translated_errors
+from iterpo.errors import Unavailable
+from iterpo.types import Completion, GateDecision, Message, PolicyVersion, Prompt, SamplingSettings
+from iterpo.v1 import inference_pb2 as pb
+from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
+
+SAMPLE_TIMEOUT_SECONDS = 1800.0
+LOAD_TIMEOUT_SECONDS = 900.0
+CALL_TIMEOUT_SECONDS = 30.0
+
+
+class InferenceClient:
+    """Implements ports.Generator."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = inference_pb2_grpc.InferenceServiceStub(channel)
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str = "serving"
+    ) -> list[list[Completion]]:
+        request = pb.SampleRequest(
+            prompts=[wire.prompt_to_proto(p) for p in prompts],
+            n=n,
+            sampling=wire.sampling_to_proto(settings),
+            policy=policy,
+        )
+        found: dict[tuple[int, int], Completion] = {}
+        with translated_errors():
+            for answer in self._stub.Sample(request, timeout=SAMPLE_TIMEOUT_SECONDS):
+                place = answer.prompt_index, answer.sample_index
+                found[place] = wire.completion_from_proto(answer.completion)
+        if len(found) != len(prompts) * n:
+            raise Unavailable(
+                f"Inference sent {len(found)} of {len(prompts) * n} completions.", "It is stopping; try again."
+            )
+        return [[found[p, i] for i in range(n)] for p in range(len(prompts))]
+
+    def generate(
+        self, messages: Sequence[Message], settings: SamplingSettings, policy: str = "serving"
+    ) -> Iterator[pb.GenerateResponse]:
+        request = pb.GenerateRequest(
+            messages=[wire.message_to_proto(m) for m in messages],
+            sampling=wire.sampling_to_proto(settings),
+            policy=policy,
+        )
+        with translated_errors():
+            yield from self._stub.Generate(request, timeout=SAMPLE_TIMEOUT_SECONDS)
+
+    def score(self, sequences: list[tuple[int, ...]], policy: str = "serving") -> list[list[float]]:
+        with translated_errors():
+            response = self._stub.Score(wire.score_request(sequences, policy), timeout=SAMPLE_TIMEOUT_SECONDS)
+        return [list(s.logprobs) for s in response.sequences]
+
+    def model(self) -> pb.GetModelResponse:
+        with translated_errors():
+            return self._stub.GetModel(pb.GetModelRequest(), timeout=CALL_TIMEOUT_SECONDS)
+
+
+class PolicyClient:
+    """Implements ports.PolicyPublisher."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = policy_pb2_grpc.PolicyServiceStub(channel)
+
+    def load(self, version: int, manifest_digest: str) -> PolicyVersion:
+        request = policy_pb2.LoadPolicyRequest(version=version, manifest_digest=manifest_digest)
+        with translated_errors():
+            return wire.policy_from_proto(self._stub.LoadPolicy(request, timeout=LOAD_TIMEOUT_SECONDS).policy)
+
+    def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
+        request = policy_pb2.PromotePolicyRequest(
+            version=version, decision=wire.decision_to_proto(decision), request_id=request_id
+        )
+        with translated_errors():
+            return 1000 * float(self._stub.PromotePolicy(request, timeout=LOAD_TIMEOUT_SECONDS).swap_seconds)
+
+    def reject(self, version: int, decision: GateDecision, request_id: str) -> None:
+        request = policy_pb2.RetirePolicyRequest(
+            version=version, decision=wire.decision_to_proto(decision), request_id=request_id
+        )
+        with translated_errors():
+            self._stub.RetirePolicy(request, timeout=LOAD_TIMEOUT_SECONDS)
+
+    def rollback(self, reason: str) -> PolicyVersion:
+        request = policy_pb2.RollbackPolicyRequest(request_id=uuid.uuid4().hex, reason=reason)
+        with translated_errors():
+            return wire.policy_from_proto(self._stub.RollbackPolicy(request, timeout=LOAD_TIMEOUT_SECONDS).policy)
+
+    def versions(self) -> list[PolicyVersion]:
+        with translated_errors():
+            response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return [wire.policy_from_proto(p) for p in response.policies]

@@ -1,0 +1,265 @@
+"""The synchronous loop: sample, collect feedback, update, publish, prove, gate, promote, commit. On one screen.
+
+    prompts --axis 1--> generator --axis 2--> feedback store --labels--> buffer --axis 3--> learner
+       ^                                                                                       |
+       |                                    serving <--promote-- gate <--proof-- load <--publish
+       +---------------------------------------------------------------------------------------+
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iterpo.algorithms import Algorithm
+from iterpo.buffer import GroupBuffer
+from iterpo.errors import PolicyRejected, WrongState
+from iterpo.learner.ledger import Progress
+from iterpo.patience import Control
+from iterpo.policies import gate, manifest
+from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
+from iterpo.run_config import RunConfig
+from iterpo.types import Completion, GateDecision, Group, IterationRow, Prompt, SamplingSettings
+
+LOAD_ATTEMPTS = 3
+"""Inference may restart between load and promotion: the candidate is then loaded and proved again."""
+IDLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside of the loop, behind ports."""
+
+    generator: Generator
+    feedback: FeedbackStore
+    labeler: Labeler
+    publisher: PolicyPublisher
+    learner: Learner
+    policies: Path
+    """Where policy directories are published."""
+    checkpoints: Path
+    commit: Callable[[IterationRow, Progress, str, list[tuple[int, str]]], None]
+    """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a candidate."""
+
+    version: int
+    proved: bool
+    decision: GateDecision
+    heldout: float
+    kl: float
+    load_ms: float = 0.0
+    swap_ms: float = 0.0
+
+
+class Loop:
+    def __init__(
+        self,
+        run_id: str,
+        config: RunConfig,
+        algorithm: Algorithm,
+        prompts: Sequence[Prompt],
+        heldout: Sequence[Prompt],
+        world: World,
+        progress: Progress,
+        buffer: GroupBuffer,
+        control: Control,
+    ) -> None:
+        self.run_id, self.config, self.algorithm, self.world = run_id, config, algorithm, world
+        self.prompts, self.heldout = prompts, heldout
+        self.progress, self.buffer, self.control = progress, buffer, control
+        self._tokens, self._sampling_seconds = 0, 0.0
+
+    def iterations(self) -> Iterator[IterationRow]:
+        """One committed row an iteration, from wherever `progress` stands to the last."""
+        while self.progress.iteration < self.config.iterations:
+            self.control.point()
+            started = time.monotonic()
+            groups, consumed, dropped = self.collect()
+            selection = self.algorithm.response_sampling.select(groups, self.config.seed + self.progress.iteration)
+            before = self.world.learner.snapshot()
+            numbers = self.control.patiently("updating", lambda: self.update(selection))
+            delivery = self.deliver(numbers) if numbers else None
+            if delivery and not delivery.decision.promote:
+                self.world.learner.restore(before)
+            row = self.row(groups, numbers, delivery, dropped + selection.dropped, time.monotonic() - started)
+            self.commit(row, delivery, consumed)
+            yield row
+
+    def collect(self) -> tuple[list[Group], list[tuple[int, str]], Counter[str]]:
+        """Groups with their feedback: as many prompts as the algorithm wants, refilled where it says so."""
+        groups: list[Group] = []
+        consumed: list[tuple[int, str]] = []
+        dropped: Counter[str] = Counter()
+        for _ in range(1 + getattr(self.algorithm.response_sampling, "refill", 0)):
+            useful = self.algorithm.response_sampling.select(groups, self.config.seed).groups
+            wanted = self.algorithm.prompts_per_iteration - len(set(useful))
+            if wanted <= 0:
+                break
+            fresh, events = self.draw(wanted)
+            young = [g for g in fresh if self.young(g)]
+            dropped["policy_age"] += sum(len(g.completions) for g in fresh) - sum(len(g.completions) for g in young)
+            groups, consumed = groups + young, consumed + events
+        return groups, consumed, dropped
+
+    def draw(self, count: int) -> tuple[list[Group], list[tuple[int, str]]]:
+        """Axis 1 draws prompts, inference answers them, labelers judge; backlog of a crash is used, not redone."""
+        order = self.algorithm.prompt_sampling.draw(len(self.prompts), count, self.progress.drawn, self.config.seed)
+        self.progress = replace(self.progress, drawn=self.progress.drawn + count)
+        chosen = [self.prompts[i] for i in order]
+        if self.algorithm.response_sampling.offline:
+            return [self.world.learner.encode(p, *_answers(p)) for p in chosen], []
+        self.absorb(IDLE_SECONDS if self.progress.iteration == 0 else 0.05)
+        missing = [p for p in chosen if p.prompt_id not in self.buffer.prompt_ids]
+        if missing:
+            self.record(self.sample(missing))
+        deadline = time.monotonic() + self.config.feedback_timeout_seconds
+        while not self.buffer.all_complete and time.monotonic() < deadline:
+            self.absorb(IDLE_SECONDS, until_complete=True)
+            if self.buffer.waiting:
+                self.control.status(f"waiting for feedback on {self.buffer.waiting} groups", True)
+        return self.buffer.take()
+
+    def sample(self, prompts: Sequence[Prompt]) -> list[Group]:
+        settings = SamplingSettings(
+            temperature=self.config.temperature,
+            max_tokens=self.config.max_tokens,
+            seed=self.config.seed * 1_000_003 + self.progress.drawn,
+        )
+        size = self.algorithm.response_sampling.size
+        started = time.monotonic()
+        answers = self.control.patiently(
+            "sampling", lambda: self.world.generator.sample(prompts, size, settings, "serving")
+        )
+        self._sampling_seconds += time.monotonic() - started
+        self._tokens += sum(len(c.token_ids) for group in answers for c in group)
+        return [Group(g[0].group_id, p, tuple(g)) for p, g in zip(prompts, answers, strict=True)]
+
+    def record(self, groups: list[Group]) -> None:
+        request = f"{self.run_id}/{self.progress.iteration + 1}/{uuid.uuid4().hex}"
+        self.control.patiently(
+            "recording", lambda: self.world.feedback.record(self.run_id, self.config.labeler, groups, request)
+        )
+
+    def absorb(self, idle_seconds: float, until_complete: bool = False) -> None:
+        def read() -> None:
+            events = self.world.feedback.stream(self.run_id, self.buffer.cursor, idle_seconds)
+            self.buffer.absorb(events, until_complete)
+
+        self.control.patiently("collecting feedback", read)
+
+    def young(self, group: Group) -> bool:
+        """Too old for a policy gradient is still good for a pair (invariant 8); age counts label lag."""
+        if "rewards" not in self.algorithm.gradient_coefficient.needs:
+            return True
+        age = self.progress.version - min(c.policy_version for c in group.completions)
+        return age <= self.config.max_policy_age
+
+    def update(self, selection: object) -> dict[str, float]:
+        completions = getattr(selection, "completions")
+        return self.world.learner.update(selection) if completions else {}  # type: ignore[arg-type]
+
+    def deliver(self, numbers: Mapping[str, float]) -> Delivery:
+        """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
+        version = 1 + max(
+            manifest.latest_version(self.world.policies),
+            *(p.version for p in self.control.patiently("asking for versions", self.world.publisher.versions)),
+            0,
+        )
+        lineage = {
+            "parent": self.progress.version,
+            "run_id": self.run_id,
+            "iteration": self.progress.iteration + 1,
+            "feedback_cursor": self.buffer.cursor,
+        }
+        digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
+        for attempt in range(LOAD_ATTEMPTS):
+            try:
+                return self.control.patiently(
+                    f"delivering version {version}", lambda: self.prove_and_promote(version, digest, numbers)
+                )
+            except PolicyRejected as error:
+                decision = GateDecision(False, (f"{error.reason}: {error.message}",), {})
+                return Delivery(version, False, decision, self.progress.heldout_serving, float("nan"))
+            except WrongState as error:
+                if error.reason != "POLICY_NOT_LOADED" or attempt == LOAD_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def prove_and_promote(self, version: int, digest: str, numbers: Mapping[str, float]) -> Delivery:
+        """Repeatable: loading, judging and promoting the same version twice is the same as once."""
+        started = time.monotonic()
+        self.world.publisher.load(version, digest)
+        load_ms = 1000 * (time.monotonic() - started)
+        heldout, completions = self.evaluate(str(version))
+        kl = self.world.learner.kl(completions)
+        update = {name: numbers[name] for name in ("grad_norm",) if name in numbers}
+        decision = gate.decide(self.config.gate, heldout, self.progress.heldout_serving, kl, update)
+        request = f"{self.run_id}/v{version}"
+        if not decision.promote:
+            self.world.publisher.reject(version, decision, request)
+            return Delivery(version, True, decision, heldout, kl, load_ms)
+        swap_ms = self.world.publisher.promote(version, decision, request)
+        return Delivery(version, True, decision, heldout, kl, load_ms, swap_ms)
+
+    def evaluate(self, policy: str) -> tuple[float, list[Completion]]:
+        """Mean reward of greedy answers to the held-out prompts; NaN when the labeler abstained on all."""
+        settings = SamplingSettings(temperature=0.0, max_tokens=self.config.max_tokens)
+        answers = [g[0] for g in self.world.generator.sample(self.heldout, 1, settings, policy)]
+        rewards = self.world.labeler.score(self.config.labeler, self.heldout, answers)
+        known = [r for r in rewards if r is not None]
+        return (sum(known) / len(known) if known else float("nan")), answers
+
+    def row(
+        self,
+        groups: Sequence[Group],
+        numbers: Mapping[str, float],
+        delivery: Delivery | None,
+        dropped: Counter[str],
+        seconds: float,
+    ) -> IterationRow:
+        rewards = [r for g in groups for r in g.rewards.values()]
+        promoted = bool(delivery and delivery.decision.promote)
+        speed = self._tokens / self._sampling_seconds if self._sampling_seconds else 0.0
+        self._tokens, self._sampling_seconds = 0, 0.0
+        return IterationRow(
+            run_id=self.run_id,
+            iteration=self.progress.iteration + 1,
+            policy_version=delivery.version if delivery and promoted else self.progress.version,
+            promoted=promoted,
+            proved=bool(delivery and delivery.proved),
+            train_reward=sum(rewards) / len(rewards) if rewards else float("nan"),
+            heldout_reward=delivery.heldout if delivery else self.progress.heldout_serving,
+            kl=delivery.kl if delivery else 0.0,
+            swap_ms=delivery.swap_ms if delivery else 0.0,
+            load_ms=delivery.load_ms if delivery else 0.0,
+            tokens_per_second=speed,
+            seconds=seconds,
+            metrics={**numbers, **{f"dropped_{reason}": float(n) for reason, n in dropped.items() if n}},
+            decision=delivery.decision if delivery else None,
+        )
+
+    def commit(self, row: IterationRow, delivery: Delivery | None, consumed: list[tuple[int, str]]) -> None:
+        """Checkpoint first, then the transaction that names it: a crash in between repeats the iteration."""
+        self.progress = replace(
+            self.progress,
+            iteration=row.iteration,
+            cursor=self.buffer.resume_cursor,
+            version=row.policy_version,
+            heldout_serving=row.heldout_reward if row.promoted else self.progress.heldout_serving,
+        )
+        name = f"{row.iteration:06d}"
+        self.world.learner.save(self.world.checkpoints / name)
+        self.world.commit(row, self.progress, name, consumed)
+
+
+def _answers(prompt: Prompt) -> tuple[tuple[str, ...], float | None]:
+    """Chosen and rejected of an offline pair, or one demonstration: what `iterpo.prompts` stored with the prompt."""
+    raise NotImplementedError(prompt)

@@ -1,0 +1,61 @@
+"""A checkpoint: adapter, optimiser and random state, written atomically, without pickle.
+
+The directory is complete or absent (dot-name, fsync, rename). It becomes *the* checkpoint when the ledger's
+transaction names it; the one before is removed only afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from iterpo.errors import CorruptModel, ResourceExhausted
+from iterpo.policies.manifest import sync
+
+
+def save(directory: Path, adapter: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+    """Raises ResourceExhausted (DISK_FULL); then nothing is left behind and the previous checkpoint stands."""
+    staging = directory.parent / f".{directory.name}.writing"
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        save_file({k: v.contiguous().cpu() for k, v in adapter.items()}, staging / "adapter.safetensors")
+        flat = {f"{i}.{name}": value for i, state in optimizer["state"].items() for name, value in state.items()}
+        save_file({k: v.contiguous().cpu() for k, v in flat.items()}, staging / "optimizer.safetensors")
+        save_file({"torch": torch.get_rng_state()}, staging / "random.safetensors")
+        (staging / "optimizer.json").write_text(json.dumps(optimizer["param_groups"]))
+        for path in (*staging.iterdir(), staging):
+            sync(path)
+        staging.rename(directory)
+        sync(directory.parent)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise ResourceExhausted(
+            f"The checkpoint could not be written to {directory.parent}: {error.strerror}.",
+            "Free disk space there and resume the run: its previous checkpoint stands.",
+            "DISK_FULL",
+        ) from error
+
+
+def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The adapter and the optimiser's state dict; restores torch's random state."""
+    try:
+        adapter = load_file(directory / "adapter.safetensors")
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in load_file(directory / "optimizer.safetensors").items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        groups = json.loads((directory / "optimizer.json").read_text())
+        torch.set_rng_state(load_file(directory / "random.safetensors")["torch"])
+    except (OSError, ValueError) as error:
+        raise CorruptModel(
+            f"Checkpoint {directory} cannot be read: {error}.", "Start a new run from a published policy version."
+        ) from error
+    return adapter, {"state": state, "param_groups": groups}

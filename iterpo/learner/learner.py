@@ -1,0 +1,100 @@
+"""What the loop asks of a learner: update, measure, publish, save, load. The loop itself knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from iterpo.algorithms import Algorithm
+from iterpo.learner import checkpoint
+from iterpo.learner.policy_model import Adapter, PolicyModel
+from iterpo.learner.trainer import Trainer
+from iterpo.policies import manifest, probe
+from iterpo.response_sampling import Selection
+from iterpo.run_config import RunConfig
+from iterpo.types import Completion, FinishReason, Group, Preference, Prompt
+
+
+class LoraLearner:
+    """One base model, one adapter, one algorithm (implements iterpo.ports.Learner)."""
+
+    def __init__(self, base: Path, algorithm: Algorithm, config: RunConfig) -> None:
+        self.model = PolicyModel(base, config.lora, config.seed, config.micro_batch_tokens)
+        self.trainer = Trainer(self.model, algorithm, config)
+        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.base_digest = manifest.digest_model(base)
+        self.method = algorithm.name
+        self._probe = [_given(ids) for ids in probe.sequences(self.tokenizer)]
+        with self.model.base():
+            self._probe_base = self._probe_logprobs()
+
+    def update(self, selection: Selection) -> dict[str, float]:
+        return self.trainer.update(selection)
+
+    def kl(self, completions: Sequence[Completion]) -> float:
+        return self.model.kl([c for c in completions if c.token_ids])
+
+    def snapshot(self) -> Adapter:
+        return self.model.adapter()
+
+    def restore(self, snapshot: Adapter) -> None:
+        self.model.load_adapter(snapshot)
+
+    def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
+        measured = manifest.Probe(
+            sequences=tuple(c.prompt_token_ids + c.token_ids for c in self._probe),
+            base_logprobs=self._probe_base,
+            logprobs=self._probe_logprobs(),
+        )
+        made = manifest.Manifest(
+            version, self.base_digest, measured, method=self.method, metrics=dict(metrics), **lineage
+        )
+        return manifest.publish(root, made, self.model.save_adapter)
+
+    def save(self, directory: Path) -> None:
+        checkpoint.save(directory, self.model.adapter(), self.trainer.state())
+
+    def load(self, directory: Path) -> None:
+        adapter, optimizer = checkpoint.load(directory)
+        self.model.load_adapter(adapter)
+        self.trainer.load_state(optimizer)
+
+    def encode(self, prompt: Prompt, answers: Sequence[str], p_first_wins: float | None) -> Group:
+        """A group of given answers, as token ids that end with the end-of-sequence token."""
+        chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        prompt_ids = tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        group_id = f"offline/{prompt.prompt_id}"
+        completions = tuple(
+            Completion(
+                completion_id=f"{group_id}/{i}",
+                prompt_id=prompt.prompt_id,
+                group_id=group_id,
+                text=answer,
+                prompt_token_ids=prompt_ids,
+                token_ids=(*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id),
+                logprobs=(),
+                finish_reason=FinishReason.STOP,
+                policy_version=0,
+                policy_digest="",
+            )
+            for i, answer in enumerate(answers)
+        )
+        group = Group(group_id, prompt, completions)
+        if p_first_wins is None:
+            return group
+        first, second = (c.completion_id for c in completions)
+        return replace(group, preferences=(Preference(group_id, first, second, p_first_wins),))
+
+    def _probe_logprobs(self) -> tuple[tuple[float, ...], ...]:
+        flat = self.model.logprobs(self._probe)
+        return tuple(tuple(row.tolist()) for row in flat.split([len(c.token_ids) for c in self._probe]))
+
+
+def _given(ids: tuple[int, ...]) -> Completion:
+    """Token ids whose every token but the first is to be scored."""
+    return Completion("probe", "probe", "probe", "", ids[:1], ids[1:], (), FinishReason.STOP, 0, "")

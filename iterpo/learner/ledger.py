@@ -1,0 +1,171 @@
+"""The learner's own durable memory: runs, their rows, and which feedback events they consumed (invariant 3).
+
+One transaction per iteration commits the row, the checkpoint's name, the cursor and the consumed event ids together:
+either all of an iteration happened or none of it. The primary key on the event id is what makes training twice on an
+event impossible rather than unlikely.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from iterpo.errors import Conflict, NotFound
+from iterpo.types import GateDecision, IterationRow
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY, config TEXT NOT NULL, prompts TEXT NOT NULL, heldout TEXT NOT NULL,
+    state TEXT NOT NULL, status TEXT NOT NULL DEFAULT '', progress TEXT NOT NULL DEFAULT '{}', checkpoint TEXT);
+CREATE TABLE IF NOT EXISTS rows (
+    run_id TEXT NOT NULL, iteration INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (run_id, iteration));
+CREATE TABLE IF NOT EXISTS consumed (
+    event_id TEXT PRIMARY KEY, cursor INTEGER NOT NULL, run_id TEXT NOT NULL, iteration INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS consumed_by_run ON consumed (run_id, cursor);
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after its last committed iteration."""
+
+    iteration: int = 0
+    drawn: int = 0
+    """Prompts drawn so far: the prompt sampler's whole state."""
+    cursor: int = 0
+    """Where to read feedback on from."""
+    version: int = 0
+    """The policy version whose weights the checkpoint holds."""
+    heldout_before: float = float("nan")
+    heldout_serving: float = float("nan")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    run_id: str
+    config: dict[str, Any]
+    prompts: list[dict[str, Any]]
+    heldout: list[dict[str, Any]]
+    state: str
+    status: str
+    progress: Progress
+    checkpoint: str | None
+
+
+class Ledger:
+    """Safe to use from several threads; every write is durable when it returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._db = apsw.Connection(str(path))
+        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;")
+        self._db.execute(SCHEMA)
+
+    def create(
+        self, run_id: str, config: dict[str, Any], prompts: list[dict[str, Any]], heldout: list[dict[str, Any]]
+    ) -> None:
+        """Raises Conflict when the run exists."""
+        with self._lock, self._db:
+            if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
+                raise Conflict(
+                    f"Run {run_id!r} exists already.", f"Resume it (iterpo run resume {run_id}) or choose another name."
+                )
+            self._db.execute(
+                "INSERT INTO runs (run_id, config, prompts, heldout, state) VALUES (?, ?, ?, ?, 'RUNNING')",
+                (run_id, json.dumps(config), json.dumps(prompts), json.dumps(heldout)),
+            )
+
+    def get(self, run_id: str) -> RunRecord:
+        with self._lock:
+            row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
+        name, config, prompts, heldout, state, status, progress, checkpoint = row
+        return RunRecord(
+            name,
+            json.loads(config),
+            json.loads(prompts),
+            json.loads(heldout),
+            state,
+            status,
+            Progress(**json.loads(progress)),
+            checkpoint,
+        )
+
+    def run_ids(self) -> list[str]:
+        with self._lock:
+            return [row[0] for row in self._db.execute("SELECT run_id FROM runs ORDER BY rowid")]
+
+    def set_state(self, run_id: str, state: str, status: str) -> None:
+        with self._lock, self._db:
+            self._db.execute("UPDATE runs SET state = ?, status = ? WHERE run_id = ?", (state, status, run_id))
+
+    def set_progress(self, run_id: str, progress: Progress) -> None:
+        with self._lock, self._db:
+            self._db.execute("UPDATE runs SET progress = ? WHERE run_id = ?", (json.dumps(asdict(progress)), run_id))
+
+    def interrupt(self) -> list[str]:
+        """Mark runs that were active when the last process ended; returns their names."""
+        with self._lock, self._db:
+            active = "('RUNNING', 'WAITING', 'PAUSED')"
+            found = [row[0] for row in self._db.execute(f"SELECT run_id FROM runs WHERE state IN {active}")]
+            self._db.execute(
+                f"UPDATE runs SET state = 'INTERRUPTED', status = 'the learner ended in mid-run' "
+                f"WHERE state IN {active}"
+            )
+        return found
+
+    def commit(
+        self,
+        row: IterationRow,
+        progress: Progress,
+        checkpoint: str,
+        consumed: Iterable[tuple[int, str]],
+    ) -> None:
+        """One iteration, all of it or nothing. Raises apsw.ConstraintError if an event had been consumed before."""
+        with self._lock, self._db:
+            self._db.executemany(
+                "INSERT INTO consumed (cursor, event_id, run_id, iteration) VALUES (?, ?, ?, ?)",
+                [(cursor, event_id, row.run_id, row.iteration) for cursor, event_id in consumed],
+            )
+            self._db.execute(
+                "INSERT INTO rows (run_id, iteration, body) VALUES (?, ?, ?)",
+                (row.run_id, row.iteration, json.dumps(asdict(row))),
+            )
+            self._db.execute(
+                "UPDATE runs SET progress = ?, checkpoint = ? WHERE run_id = ?",
+                (json.dumps(asdict(progress)), checkpoint, row.run_id),
+            )
+
+    def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
+        with self._lock:
+            found = self._db.execute(
+                "SELECT body FROM rows WHERE run_id = ? AND iteration > ? ORDER BY iteration", (run_id, after)
+            ).fetchall()
+        return [_row(json.loads(body)) for (body,) in found]
+
+    def consumed(self, run_id: str, after: int = 0) -> list[str]:
+        """Ids of the events that the run consumed, beyond a cursor."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT event_id FROM consumed WHERE run_id = ? AND cursor > ? ORDER BY cursor", (run_id, after)
+            )
+            return [row[0] for row in found]
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+def _row(body: dict[str, Any]) -> IterationRow:
+    decision = body.pop("decision")
+    if decision:
+        decision = GateDecision(decision["promote"], tuple(decision["reasons"]), decision["numbers"])
+    return IterationRow(**body, decision=decision)

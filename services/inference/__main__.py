@@ -1,0 +1,117 @@
+"""`python -m services.inference --config iterpo.toml`: reads the configuration, starts the engine, serves."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from iterpo.config import Settings, load
+from iterpo.embedded_model import model_directory
+from iterpo.errors import Unavailable
+from iterpo.policies import manifest, probe
+from iterpo.v1 import inference_pb2, inference_pb2_grpc, policy_pb2_grpc
+from services.host import Host, ServerSettings, run_service
+from services.inference.answering import Answering
+from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
+from services.inference.engine import VllmEngine, find_device
+from services.inference.metrics import InferenceMetrics
+from services.inference.registry import PolicyRegistry
+from services.inference.servicer import InferenceServicer, PolicyServicer
+
+SERVICES = ("iterpo.v1.InferenceService", "iterpo.v1.PolicyService")
+HEALTH_PERIOD_SECONDS = 1.0
+
+
+async def serve(settings: Settings) -> None:
+    metrics_registry = CollectorRegistry()
+    host = Host("inference", ServerSettings.of(settings, "inference"), metrics_registry)
+    host.bind()
+    base = await asyncio.to_thread(model_directory, settings.model.path, settings.data_dir)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    device = find_device(settings.inference.device)
+    delivery = make_delivery(settings, base, device)
+    registry = PolicyRegistry(
+        root=settings.data_dir / "policies",
+        state_file=settings.data_dir / "inference.json",
+        delivery=delivery,
+        base_digest=await asyncio.to_thread(manifest.digest_model, base),
+        probe_sequences=probe.sequences(tokenizer),
+        max_rank=settings.inference.max_lora_rank,
+    )
+    metrics = InferenceMetrics(metrics_registry)
+    metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
+    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics)
+    model = inference_pb2.GetModelResponse(
+        name=base.name,
+        base_digest=registry.base_digest,
+        max_model_len_tokens=settings.inference.max_model_len,
+        delivery=delivery.name,
+        device=device,
+        max_lora_rank=settings.inference.max_lora_rank,
+    )
+    policies = PolicyServicer(registry, metrics)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceServicer(answering, registry, model), host.server)
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, host.server)
+
+    async def prepare() -> None:
+        await registry.start()
+        policies.observe()
+
+    watch = asyncio.create_task(stop_when_dead(delivery, host))
+    try:
+        await host.run(SERVICES, prepare=prepare)
+    finally:
+        watch.cancel()
+        delivery.shutdown()
+    if delivery.dead:
+        raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
+
+
+async def stop_when_dead(delivery: Delivery, host: Host) -> None:
+    """An engine that died cannot be revived in this process: end it, so that the supervisor starts another."""
+    while not delivery.dead:
+        await asyncio.sleep(HEALTH_PERIOD_SECONDS)
+    host.stop()
+
+
+def make_delivery(settings: Settings, base: Path, device: str) -> Delivery:
+    mode = settings.inference.delivery
+    if mode == "auto":
+        mode = "merged" if device == "cpu" else "adapter"
+    scratch = scratch_directory(settings.data_dir)
+    slots = LORA_SLOTS if mode == "adapter" else 0
+
+    def make() -> VllmEngine:
+        return VllmEngine(base, settings.inference, slots, device)
+
+    return AdapterDelivery(scratch, make) if mode == "adapter" else MergedDelivery(base, scratch, make)
+
+
+def scratch_directory(data_dir: Path) -> Path:
+    """In memory where the system has it; one a data directory, emptied of what a killed process left there."""
+    shared_memory = Path("/dev/shm")
+    parent = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
+    scratch = parent / f"iterpo-{hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m services.inference", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
+    arguments = parser.parse_args()
+    return run_service(lambda: serve(load(arguments.config)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""From prompts to completions: chat template, limits, seeds, and n samples of P prompts in flight together."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from iterpo.errors import InvalidInput
+from iterpo.types import Completion, FinishReason, Message, PolicyVersion, Prompt, SamplingSettings
+from services.inference.delivery import Source
+from services.inference.engine import Chunk
+from services.inference.metrics import InferenceMetrics
+from services.inference.registry import PolicyRegistry
+
+MAX_SAMPLES = 4096
+"""Completions of one Sample call."""
+
+
+class Answering:
+    def __init__(
+        self, registry: PolicyRegistry, tokenizer: Any, max_model_len: int, metrics: InferenceMetrics
+    ) -> None:
+        self._registry, self._tokenizer, self._metrics = registry, tokenizer, metrics
+        self._max_model_len = max_model_len
+
+    def encode(self, messages: Sequence[Message], settings: SamplingSettings) -> tuple[int, ...]:
+        """Token ids of a chat, ready for the answer. Raises InvalidInput (EMPTY_PROMPT, CONTEXT_EXCEEDED)."""
+        if not any(m.content.strip() for m in messages):
+            raise InvalidInput("The prompt is empty.", "Send at least one message with text.", "EMPTY_PROMPT")
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        ids = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        room = self._max_model_len - len(ids)
+        if room < settings.max_tokens:
+            raise InvalidInput(
+                f"The prompt has {len(ids)} tokens and max_tokens is {settings.max_tokens}, "
+                f"more than the context of {self._max_model_len}.",
+                f"Lower max_tokens to {room}." if room > 0 else "Shorten the prompt, or raise inference.max_model_len.",
+                "CONTEXT_EXCEEDED",
+            )
+        return tuple(ids)
+
+    async def generate(
+        self, messages: Sequence[Message], settings: SamplingSettings, policy: str
+    ) -> AsyncIterator[tuple[PolicyVersion, int, Chunk]]:
+        """(version, prompt tokens, chunk), the last chunk with its finish reason."""
+        ids = self.encode(messages, settings)
+        async with self._registry.using(policy) as (version, source):
+            async for chunk in source.engine.generate(ids, settings, settings.seed, source.lora, stream=True):
+                self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
+                yield version, len(ids), chunk
+
+    async def sample(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str
+    ) -> AsyncIterator[tuple[int, int, Completion]]:
+        """(prompt index, sample index, completion) as they finish. Leaving the iterator aborts what is in flight."""
+        if not prompts or not 1 <= n or len(prompts) * n > MAX_SAMPLES:
+            raise InvalidInput(
+                f"{len(prompts)} prompts x {n} samples.", f"Ask for 1 to {MAX_SAMPLES} completions a call."
+            )
+        encoded = [self.encode(p.messages, settings) for p in prompts]
+        groups = [uuid.uuid4().hex for _ in prompts]
+        async with self._registry.using(policy) as (version, source):
+
+            async def one(p: int, i: int) -> tuple[int, int, Completion]:
+                seed = None if settings.seed is None else sample_seed(settings.seed, p, i)
+                chunk = await self._whole(encoded[p], settings, seed, source)
+                return p, i, _completion(prompts[p], groups[p], encoded[p], settings, version, chunk)
+
+            tasks = [asyncio.create_task(one(p, i)) for p in range(len(prompts)) for i in range(n)]
+            try:
+                for done in asyncio.as_completed(tasks):
+                    yield await done
+            finally:
+                for task in tasks:
+                    task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _whole(
+        self, ids: Sequence[int], settings: SamplingSettings, seed: int | None, source: Source
+    ) -> Chunk:
+        async for chunk in source.engine.generate(ids, settings, seed, source.lora, stream=False):
+            if chunk.finish_reason is not None:
+                self._metrics.tokens.labels("sample").inc(len(chunk.token_ids))
+                return chunk
+        return Chunk("", (), (), FinishReason.ABORTED)
+
+    async def score(self, sequences: Sequence[Sequence[int]], policy: str) -> tuple[PolicyVersion, list[list[float]]]:
+        """Log-probs of every token but the first of each sequence, at temperature 1."""
+        for ids in sequences:
+            if not 2 <= len(ids) < self._max_model_len or min(ids) < 0 or max(ids) >= len(self._tokenizer):
+                raise InvalidInput(
+                    f"A sequence of {len(ids)} tokens cannot be scored.",
+                    f"Send 2 to {self._max_model_len - 1} ids of the vocabulary (0 to {len(self._tokenizer) - 1}).",
+                )
+        async with self._registry.using(policy) as (version, source):
+            scores = [source.engine.score(ids, source.lora) for ids in sequences]
+            return version, list(await asyncio.gather(*scores))
+
+
+def sample_seed(seed: int, prompt_index: int, sample_index: int) -> int:
+    """Every sample its own seed, so that a group's members differ and a call can be repeated."""
+    return (seed * 1_000_003 + prompt_index * 4099 + sample_index) % 2**31
+
+
+def _completion(
+    prompt: Prompt,
+    group_id: str,
+    prompt_ids: tuple[int, ...],
+    settings: SamplingSettings,
+    version: PolicyVersion,
+    chunk: Chunk,
+) -> Completion:
+    return Completion(
+        completion_id=uuid.uuid4().hex,
+        prompt_id=prompt.prompt_id,
+        group_id=group_id,
+        text=chunk.text,
+        prompt_token_ids=prompt_ids,
+        token_ids=chunk.token_ids,
+        logprobs=chunk.logprobs,
+        finish_reason=chunk.finish_reason or FinishReason.ABORTED,
+        policy_version=version.version,
+        policy_digest=version.digest,
+        temperature=settings.temperature,
+    )

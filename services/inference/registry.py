@@ -1,0 +1,329 @@
+"""Which policy versions exist, which one serves, and how one becomes the other (invariants 1, 2 and 10).
+
+    LOADING -> PROVED -> SERVING -> PREVIOUS -> RETIRED        LOADING or PROVED -> REJECTED
+
+Every change is written to disk before it is answered, so that a restarted server comes back on the version it served.
+Requests hold the version they started on (`using`); a version leaves the engine only when its last request is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, WrongState
+from iterpo.policies import adapter as adapters
+from iterpo.policies import manifest, probe
+from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion, Proof
+from services.inference.delivery import Delivery, Source, not_loaded
+
+logger = logging.getLogger(__name__)
+
+ALIASES = ("serving", "candidate", "previous", "base")
+IDLE_TIMEOUT_SECONDS = 600.0
+"""How long a load waits for the last requests of the version whose place it takes."""
+REMEMBERED_REQUESTS = 1000
+
+
+class PolicyRegistry:
+    def __init__(
+        self,
+        root: Path,
+        state_file: Path,
+        delivery: Delivery,
+        base_digest: str,
+        probe_sequences: Sequence[tuple[int, ...]],
+        max_rank: int,
+    ) -> None:
+        self._root, self._file, self._delivery = root, state_file, delivery
+        self._probe_sequences, self._max_rank = tuple(probe_sequences), max_rank
+        self.base_digest = base_digest
+        self._versions = {BASE_VERSION: PolicyVersion(BASE_VERSION, base_digest, PolicyState.SERVING)}
+        self._serving, self._previous = BASE_VERSION, BASE_VERSION
+        self._requests: dict[str, int] = {}
+        self._in_flight: Counter[int] = Counter()
+        self._went_idle = asyncio.Event()
+        self._change = asyncio.Lock()
+        self._base_logprobs: list[list[float]] = []
+
+    async def start(self) -> None:
+        """Start the engine, measure the base's probe, and bring back the version that served before a restart."""
+        await self._delivery.start()
+        self._base_logprobs = await self._measure(BASE_VERSION)
+        if self._file.exists():
+            await self._restore(json.loads(self._file.read_text()))
+
+    async def _restore(self, saved: dict[str, Any]) -> None:
+        if saved["base_digest"] != self.base_digest:
+            logger.warning("the base model changed since the last start: serving the base, older versions are void")
+            return
+        known = {v.version: replace(v, state=_after_restart(v.state)) for v in map(_version, saved["policies"])}
+        self._versions = known | {BASE_VERSION: replace(self._versions[BASE_VERSION], state=PolicyState.RETIRED)}
+        self._requests, wanted = saved["requests"], saved["serving"]
+        if wanted != BASE_VERSION:
+            try:
+                await self._load(wanted, known[wanted].digest)
+            except PolicyRejected as error:
+                logger.error("version %d, which served before, is refused: %s", wanted, error)
+                wanted = BASE_VERSION
+        self._previous = saved["previous"] if saved["previous"] in self._versions else BASE_VERSION
+        self._serve(wanted)
+        self._save()
+
+    # What requests use.
+
+    def resolve(self, policy: str) -> int:
+        """A version number from an alias or a decimal number. Raises InvalidInput, NotFound."""
+        if policy in ("", "serving"):
+            return self._serving
+        if policy == "base":
+            return BASE_VERSION
+        if policy == "previous":
+            return self._previous
+        if policy == "candidate":
+            proved = [v.version for v in self._versions.values() if v.state is PolicyState.PROVED]
+            if not proved:
+                raise NotFound("There is no candidate.", "Load a policy version first.", "POLICY_NOT_FOUND")
+            return max(proved)
+        if not policy.isdecimal():
+            raise InvalidInput(f"Unknown policy {policy!r}.", f"Use a version number or {', '.join(ALIASES)}.")
+        return self.get(int(policy)).version
+
+    def get(self, version: int) -> PolicyVersion:
+        if version not in self._versions:
+            raise NotFound(
+                f"There is no policy version {version}.", "See: iterpo policies list.", "POLICY_NOT_FOUND"
+            )
+        return self._versions[version]
+
+    @asynccontextmanager
+    async def using(self, policy: str) -> AsyncIterator[tuple[PolicyVersion, Source]]:
+        """Pin a version for one request. Unproved versions serve nobody: they are not loaded as far as anyone sees."""
+        version = self.get(self.resolve(policy))
+        if version.state not in (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.PROVED) and (
+            version.version != BASE_VERSION
+        ):
+            raise not_loaded(version.version)
+        source = self._delivery.source(version.version)
+        self._in_flight[version.version] += 1
+        try:
+            yield version, source
+        finally:
+            self._in_flight[version.version] -= 1
+            if not self._in_flight[version.version]:
+                self._went_idle.set()
+
+    # What changes the policies; one change at a time.
+
+    async def load(self, version: int, manifest_digest: str) -> PolicyVersion:
+        """Verify, install and probe. Loading a proved version again is free; REJECTED is final for these bytes."""
+        if not manifest_digest:
+            raise InvalidInput("manifest_digest is empty.", "Send the SHA-256 of the version's manifest.json.")
+        async with self._change:
+            known = self._versions.get(version)
+            if known is not None and known.digest != manifest_digest:
+                raise Conflict(
+                    f"Policy version {version} is already known with digest {known.digest[:12]}.",
+                    "A version is immutable: publish under the next number.",
+                    "VERSION_REUSED",
+                )
+            if known is not None and known.state is PolicyState.REJECTED:
+                raise PolicyRejected(
+                    f"Policy version {version} was rejected before: {known.reason}.", "Publish a new version."
+                )
+            if known is None or version not in self._delivery.loaded():
+                await self._load(version, manifest_digest)
+                self._save()
+            return self._versions[version]
+
+    async def _load(self, version: int, manifest_digest: str) -> None:
+        entry = PolicyVersion(version, manifest_digest, PolicyState.LOADING)
+        proof: Proof | None = None
+        try:
+            made, files = await asyncio.to_thread(manifest.read, self._root, version, manifest_digest)
+            entry = replace(
+                entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics
+            )
+            self._check_origin(made)
+            adapter = await asyncio.to_thread(adapters.parse, files, self._max_rank)
+            self._versions[version] = entry
+            await self._make_room()
+            await self._delivery.install(version, adapter, files)
+            proof = probe.compare(
+                made.probe.base_logprobs, made.probe.logprobs, self._base_logprobs, await self._measure(version)
+            )
+            if not proof.proved:
+                await self._delivery.remove(version)
+                raise _disproved(version, proof)
+        except PolicyRejected as error:
+            if error.reason != "POLICY_MISSING":
+                self._versions[version] = replace(
+                    entry, state=PolicyState.REJECTED, reason=error.reason, proof=proof
+                )
+                self._save()
+            raise
+        self._versions[version] = replace(entry, state=PolicyState.PROVED, proof=proof)
+
+    def _check_origin(self, made: manifest.Manifest) -> None:
+        if made.base_digest != self.base_digest:
+            raise PolicyRejected(
+                f"Version {made.version} was trained on base {made.base_digest[:12]}, "
+                f"this server holds {self.base_digest[:12]}.",
+                "Serve the base that the learner trains on: the same model.path for both.",
+                "BASE_MISMATCH",
+            )
+        if made.probe.sequences != self._probe_sequences:
+            raise PolicyRejected(
+                f"Version {made.version} carries another probe than this server's.",
+                "Run learner and inference from the same release of iterpo.",
+                "PROBE_MISMATCH",
+            )
+
+    async def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
+        """Serve a proved version; returns the seconds until new requests could start on it."""
+        started = time.monotonic()
+        async with self._change:
+            if self._serving == version:
+                return 0.0
+            if not decision.promote:
+                raise WrongState(
+                    f"The gate's decision on version {version} is not to promote it.",
+                    "Send a decision that promotes, with its numbers.",
+                    "NOT_GATED",
+                )
+            entry = self.get(version)
+            if version not in self._delivery.loaded() or entry.state not in (PolicyState.PROVED, PolicyState.PREVIOUS):
+                raise not_loaded(version)
+            self._versions[version] = replace(entry, decision=decision)
+            self._remember(request_id, version)
+            self._serve(version)
+            self._save()
+        return time.monotonic() - started
+
+    async def rollback(self, request_id: str) -> float:
+        """Serve the previous version again; it is loaded and proved once more if the engine no longer holds it."""
+        started = time.monotonic()
+        async with self._change:
+            if request_id and request_id in self._requests:
+                return 0.0
+            target = self._previous
+            if target == self._serving:
+                raise WrongState("There is no previous version.", "Promote a version first.", "NO_PREVIOUS")
+            if target not in self._delivery.loaded():
+                if target == BASE_VERSION:
+                    await self._make_room()
+                    await self._delivery.install(BASE_VERSION, None, {})
+                else:
+                    await self._load(target, self.get(target).digest)
+            self._remember(request_id, target)
+            self._serve(target)
+            self._save()
+        return time.monotonic() - started
+
+    async def retire(self, version: int, decision: GateDecision | None) -> PolicyVersion:
+        """Take a version out; with a decision that refuses it, REJECTED for good. The serving one cannot go."""
+        async with self._change:
+            entry = self.get(version)
+            if version == self._serving:
+                raise WrongState(
+                    f"Version {version} is serving.", "Promote another version, or roll back, first.", "STILL_SERVING"
+                )
+            if version != BASE_VERSION:
+                refused = decision is not None and not decision.promote
+                state = PolicyState.REJECTED if refused else PolicyState.RETIRED
+                reason = "GATE_REFUSED" if refused else ""
+                self._versions[version] = replace(entry, state=state, decision=decision or entry.decision, reason=reason)
+                await self._evict(version)
+                self._save()
+            return self._versions[version]
+
+    def listed(self) -> list[tuple[PolicyVersion, int]]:
+        """Every known version with its requests in flight, oldest first."""
+        return [(self._versions[v], self._in_flight[v]) for v in sorted(self._versions)]
+
+    @property
+    def serving(self) -> PolicyVersion:
+        return self._versions[self._serving]
+
+    def _serve(self, version: int) -> None:
+        """The swap itself: from here on, new requests start on `version`. No await: nobody sees half of it."""
+        for other, entry in self._versions.items():
+            if other != version and entry.state in (PolicyState.SERVING, PolicyState.PREVIOUS):
+                self._versions[other] = replace(entry, state=PolicyState.RETIRED)
+        if version != self._serving:
+            self._previous, self._serving = self._serving, version
+        self._versions[version] = replace(self._versions[version], state=PolicyState.SERVING)
+        if self._previous != self._serving and self._previous in self._versions:
+            previous = self._versions[self._previous]
+            if previous.state is PolicyState.RETIRED:
+                self._versions[self._previous] = replace(previous, state=PolicyState.PREVIOUS)
+
+    async def _make_room(self) -> None:
+        for version in self._delivery.evictions(self._serving, self._previous):
+            entry = self._versions[version]
+            if entry.state in (PolicyState.PROVED, PolicyState.PREVIOUS):
+                self._versions[version] = replace(entry, state=PolicyState.RETIRED)
+            await self._evict(version)
+
+    async def _evict(self, version: int) -> None:
+        if version not in self._delivery.loaded():
+            return
+        async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
+            while self._in_flight[version]:
+                self._went_idle.clear()
+                await self._went_idle.wait()
+        await self._delivery.remove(version)
+
+    async def _measure(self, version: int) -> list[list[float]]:
+        source = self._delivery.source(version)
+        return [await source.engine.score(ids, source.lora) for ids in self._probe_sequences]
+
+    def _remember(self, request_id: str, version: int) -> None:
+        if request_id:
+            self._requests[request_id] = version
+            while len(self._requests) > REMEMBERED_REQUESTS:
+                del self._requests[next(iter(self._requests))]
+
+    def _save(self) -> None:
+        state = {
+            "base_digest": self.base_digest,
+            "serving": self._serving,
+            "previous": self._previous,
+            "requests": self._requests,
+            "policies": [asdict(v) for v in self._versions.values() if v.version != BASE_VERSION],
+        }
+        staging = self._file.with_suffix(".writing")
+        staging.write_text(json.dumps(state, indent=1))
+        manifest.sync(staging)
+        staging.rename(self._file)
+        manifest.sync(self._file.parent)
+
+
+def _disproved(version: int, proof: Proof) -> PolicyRejected:
+    return PolicyRejected(
+        f"The probe of version {version} failed: engine against learner {proof.error:.4f} nats a token "
+        f"(noise {proof.noise_floor:.4f}), engine against its base {proof.shift:.4f}.",
+        "The engine does not compute what the learner trained: publish again; if it persists, compare their versions.",
+        proof.reason,
+    )
+
+
+def _after_restart(state: PolicyState) -> PolicyState:
+    """Engines start with the base alone: whatever was loaded is loaded no more."""
+    return state if state is PolicyState.REJECTED else PolicyState.RETIRED
+
+
+def _version(raw: dict[str, Any]) -> PolicyVersion:
+    proof, decision = raw.pop("proof"), raw.pop("decision")
+    if decision:
+        decision = GateDecision(decision["promote"], tuple(decision["reasons"]), decision["numbers"])
+    state = PolicyState(raw.pop("state"))
+    return PolicyVersion(**raw, state=state, proof=Proof(**proof) if proof else None, decision=decision)

@@ -1,0 +1,135 @@
+"""The two services of inference: validate, convert, one library call, convert."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from iterpo import wire
+from iterpo.errors import InvalidInput, PolicyRejected
+from iterpo.types import GateDecision, PolicyState
+from iterpo.v1 import inference_pb2 as pb
+from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
+from services.inference.answering import Answering
+from services.inference.metrics import InferenceMetrics
+from services.inference.registry import PolicyRegistry
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
+    def __init__(self, answering: Answering, registry: PolicyRegistry, model: pb.GetModelResponse) -> None:
+        self._answering, self._registry, self._model = answering, registry, model
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
+        messages = [wire.message_from_proto(m) for m in request.messages]
+        settings = wire.sampling_from_proto(request.sampling)
+        completion_id, total = uuid.uuid4().hex, 0
+        async for version, prompt_tokens, chunk in self._answering.generate(messages, settings, request.policy):
+            total += len(chunk.token_ids)
+            response = pb.GenerateResponse(
+                completion_id=completion_id,
+                text_delta=chunk.text,
+                token_ids=chunk.token_ids,
+                policy_version=version.version,
+                policy_digest=version.digest,
+            )
+            if chunk.finish_reason is not None:
+                response.finish_reason = wire.finish_reason_to_proto(chunk.finish_reason)
+                response.prompt_tokens, response.completion_tokens = prompt_tokens, total
+            yield response
+
+    async def Sample(self, request: pb.SampleRequest, context: Any) -> AsyncIterator[pb.SampleResponse]:
+        prompts = [wire.prompt_from_proto(p) for p in request.prompts]
+        settings = wire.sampling_from_proto(request.sampling)
+        async for p, i, completion in self._answering.sample(prompts, request.n or 1, settings, request.policy):
+            yield pb.SampleResponse(prompt_index=p, sample_index=i, completion=wire.completion_to_proto(completion))
+
+    async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
+        sequences = [tuple(s.token_ids) for s in request.sequences]
+        version, scores = await self._answering.score(sequences, request.policy)
+        rows = [pb.TokenLogprobs(logprobs=row) for row in scores]
+        return pb.ScoreResponse(sequences=rows, policy_version=version.version, policy_digest=version.digest)
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        response = pb.GetModelResponse()
+        response.CopyFrom(self._model)
+        proof = self._registry.serving.proof
+        response.noise_floor = proof.noise_floor if proof else 0.0
+        return response
+
+
+class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
+    def __init__(self, registry: PolicyRegistry, metrics: InferenceMetrics) -> None:
+        self._registry, self._metrics = registry, metrics
+
+    async def LoadPolicy(
+        self, request: policy_pb2.LoadPolicyRequest, context: Any
+    ) -> policy_pb2.LoadPolicyResponse:
+        started = time.monotonic()
+        try:
+            policy = await self._registry.load(request.version, request.manifest_digest)
+        except PolicyRejected as error:
+            self._metrics.proofs.labels(error.reason).inc()
+            raise
+        seconds = time.monotonic() - started
+        self._metrics.proofs.labels("proved").inc()
+        self._metrics.load.observe(seconds)
+        if policy.proof:
+            self._metrics.probe_error.set(policy.proof.error)
+        return policy_pb2.LoadPolicyResponse(policy=wire.policy_to_proto(policy), load_seconds=seconds)
+
+    async def PromotePolicy(
+        self, request: policy_pb2.PromotePolicyRequest, context: Any
+    ) -> policy_pb2.PromotePolicyResponse:
+        _require_request_id(request.request_id)
+        decision = wire.decision_from_proto(request.decision)
+        seconds = await self._registry.promote(request.version, decision, request.request_id)
+        self._swapped("promote", seconds)
+        return policy_pb2.PromotePolicyResponse(
+            policy=wire.policy_to_proto(self._registry.serving), swap_seconds=seconds
+        )
+
+    async def RollbackPolicy(
+        self, request: policy_pb2.RollbackPolicyRequest, context: Any
+    ) -> policy_pb2.RollbackPolicyResponse:
+        _require_request_id(request.request_id)
+        seconds = await self._registry.rollback(request.request_id)
+        self._swapped("rollback", seconds)
+        return policy_pb2.RollbackPolicyResponse(
+            policy=wire.policy_to_proto(self._registry.serving), swap_seconds=seconds
+        )
+
+    async def RetirePolicy(
+        self, request: policy_pb2.RetirePolicyRequest, context: Any
+    ) -> policy_pb2.RetirePolicyResponse:
+        _require_request_id(request.request_id)
+        decision: GateDecision | None = None
+        if request.HasField("decision"):
+            decision = wire.decision_from_proto(request.decision)
+        policy = await self._registry.retire(request.version, decision)
+        return policy_pb2.RetirePolicyResponse(policy=wire.policy_to_proto(policy))
+
+    async def ListPolicies(
+        self, request: policy_pb2.ListPoliciesRequest, context: Any
+    ) -> policy_pb2.ListPoliciesResponse:
+        return policy_pb2.ListPoliciesResponse(
+            policies=[wire.policy_to_proto(policy, in_flight) for policy, in_flight in self._registry.listed()],
+            serving_version=self._registry.serving.version,
+        )
+
+    def observe(self) -> None:
+        """Set the gauges that follow the registry; called when metrics are scraped and after swaps."""
+        self._metrics.version.labels("serving").set(self._registry.serving.version)
+        candidates = [p.version for p, _ in self._registry.listed() if p.state is PolicyState.PROVED]
+        self._metrics.version.labels("candidate").set(max(candidates, default=0))
+
+    def _swapped(self, kind: str, seconds: float) -> None:
+        self._metrics.swap.observe(seconds)
+        self._metrics.swaps.labels(kind).inc()
+        self.observe()
+
+
+def _require_request_id(request_id: str) -> None:
+    if not request_id:
+        raise InvalidInput("request_id is empty.", "Send a unique id, so that a retry is not a second effect.")
