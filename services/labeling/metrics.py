@@ -1,0 +1,113 @@
+"""What the labeling service counts, under `iterpo_labeling_`. No annotator is ever a label."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as ReadTimeout
+from dataclasses import dataclass
+
+import apsw
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from iterpo.errors import IterpoError
+from iterpo.labeling.labeler import abstention_class
+from iterpo.store import work
+from iterpo.store.database import FeedbackDatabase
+from iterpo.store.tasks import TaskCounts, count_tasks
+from iterpo.store.work import Verdict
+from iterpo.store.writer import Commit
+from iterpo.types import Outcome, Reward
+
+COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+READ_SECONDS = 2.0
+
+
+class LabelingMetrics:
+    """Everything the service counts as it happens; `StoreState` adds what the store knows when asked."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rewards = Counter("iterpo_labeling_rewards", "Rewards stored.", ["labeler"], registry=registry)
+        self._abstentions = Counter(
+            "iterpo_labeling_abstentions", "Final abstentions stored.", ["labeler", "reason"], registry=registry
+        )
+        self._events = Counter("iterpo_labeling_events", "Events committed.", ["kind"], registry=registry)
+        self._commits = Histogram(
+            "iterpo_labeling_commit_seconds",
+            "Duration of a commit, its sync included.",
+            registry=registry,
+            buckets=COMMIT_BUCKETS,
+        )
+        self._operations = Counter("iterpo_labeling_store_operations", "Operations committed.", registry=registry)
+        self._duplicates = Counter(
+            "iterpo_labeling_duplicates", "Requests answered from the store.", ["method"], registry=registry
+        )
+        self._labels = Counter(
+            "iterpo_labeling_labels",
+            "People's labels accepted, by what the screen's order was answered with.",
+            ["presented_outcome"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "iterpo_labeling_labels_refused", "People's labels refused.", ["reason"], registry=registry
+        )
+
+    def on_commit(self, commit: Commit) -> None:
+        """For FeedbackDatabase.subscribe."""
+        self._commits.observe(commit.seconds)
+        self._operations.inc(commit.operations)
+        for kind in commit.kinds:
+            self._events.labels(kind).inc()
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        if isinstance(verdict, Reward):
+            self._rewards.labels(verdict.labeler).inc()
+        else:
+            self._abstentions.labels(verdict.labeler, abstention_class(verdict.reason)).inc()
+
+    def on_duplicate(self, method: str) -> None:
+        self._duplicates.labels(method).inc()
+
+    def on_label(self, presented: Outcome, refused_reason: str) -> None:
+        if refused_reason:
+            self._refusals.labels(refused_reason).inc()
+        else:
+            self._labels.labels(presented.value).inc()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    tasks: TaskCounts
+    queue_depth: int
+
+
+class StoreState(Collector):
+    """Tasks by state, expired leases and queue depth, read from the store at every scrape."""
+
+    def __init__(self, database: FeedbackDatabase) -> None:
+        self._database = database
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the store."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        tasks = GaugeMetricFamily("iterpo_labeling_tasks", "People's tasks by state.", labels=["state"])
+        expired = CounterMetricFamily("iterpo_labeling_lease_expiries", "Leases that ran out without a label in time.")
+        depth = GaugeMetricFamily("iterpo_labeling_queue_depth", "Completions that a labeler still owes a verdict.")
+        try:
+            state = self._database.read(_read_state).result(timeout=READ_SECONDS)
+        except (IterpoError, ReadTimeout, RuntimeError):
+            # The store is closed or busy for longer than a scrape may take: no sample is better than a wrong one.
+            return ()
+        for name in ("open", "leased", "complete"):
+            tasks.add_metric([name], getattr(state.tasks, name))
+        expired.add_metric([], state.tasks.expired_leases)
+        depth.add_metric([], state.queue_depth)
+        return (tasks, expired, depth)
+
+
+def _read_state(connection: apsw.Connection) -> _State:
+    return _State(count_tasks(connection, time.time()), work.depth(connection))
