@@ -48,7 +48,8 @@ def prepare(cache_dir: Path, on_progress: Progress = lambda _: None) -> Path:
         if not target.exists():
             gguf = find_gguf()
             on_progress(f"Preparing the embedded model {NAME} (once, about 20 s)")
-            _convert_into(gguf, target)
+            with _quiet_transformers():
+                _convert_into(gguf, target)
             on_progress(f"The embedded model is ready in {target}")
         try:
             check_model(target)
@@ -169,7 +170,23 @@ def _convert(gguf: Path, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its bars and its advice on GGUF speed are about running such a file, not about converting it."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
 def _make_durable(directory: Path) -> None:
+    directory.chmod(0o755)
     for file in directory.iterdir():
         file.chmod(0o644)
         _fsync(file)

@@ -7,6 +7,10 @@ import click
 from iterpo.cli.options import json_option, print_json
 
 
+MIN_WIDTH = 145
+"""Characters: a narrower terminal folds whole lines, which reads better than columns of three letters."""
+
+
 @click.command()
 @click.argument("name", required=False)
 @json_option
@@ -45,7 +49,11 @@ def _print_table(rows: list[dict[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*[column.replace("_", " ") for column in rows[0]])
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), no_wrap=column != "source", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(table)
