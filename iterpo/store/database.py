@@ -34,11 +34,12 @@ class FeedbackDatabase:
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = _lock(path)
+        lock = _lock(path)
+        self._lock_file: int | None = lock
         try:
             connection = open_writer(path)
         except BaseException:
-            os.close(self._lock_file)
+            os.close(lock)
             raise
         self._reading = open_reader(path)
         self._listeners: list[Listener] = []
@@ -71,12 +72,14 @@ class FeedbackDatabase:
         return unsubscribe
 
     def close(self) -> None:
-        """Commit what was submitted, then close; the file can be opened again afterwards."""
+        """Commit what was submitted, then close; the file can be opened again afterwards. Safe to call twice."""
         self._writer.close()
         self._reader.shutdown(wait=True)
         self._reading.close()
         self._write_connection.close()
-        os.close(self._lock_file)
+        lock, self._lock_file = self._lock_file, None
+        if lock is not None:
+            os.close(lock)
 
     def _query(self, query: Callable[[apsw.Connection], T]) -> T:
         try:
