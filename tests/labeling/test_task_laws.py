@@ -1,0 +1,132 @@
+"""The law of tasks under any history, and under people who race: never more labels than required, nobody twice on one
+task, nothing acknowledged lost."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.labeling.test_tasks import People
+
+from iterpo.store.tasks import Submission
+from iterpo.types import Lease, Outcome
+
+WAIT = 20
+NAMES = ("ann", "bob", "cem")
+
+
+class TaskMachine(RuleBasedStateMachine):
+    """Random people lease, submit, send again, dawdle, restart the server; the law is checked after every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = tempfile.TemporaryDirectory()
+        self.people = People(Path(self._directory.name) / "feedback.db")
+        self.leases: list[Lease] = []
+        self.acknowledged: set[str] = set()
+        self.required: dict[str, int] = {}
+
+    @initialize(required=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def ask(self, required: list[int]) -> None:
+        for index, labels in enumerate(required):
+            self.people.ask("a", "b", group_id=f"g{index}", required=labels)
+            self.required[f"g{index}"] = labels
+
+    @rule(who=st.sampled_from(NAMES), limit=st.integers(1, 3), seconds=st.sampled_from([10.0, 100.0]))
+    def lease(self, who: str, limit: int, seconds: float) -> None:
+        live = {lease.task.task_id for lease in self.leases if lease.annotator == who and self._is_live(lease)}
+        done = {label.task_id for label in self.people.labels() if label.annotator == who}
+        new = self.people.lease(who, limit, seconds)
+        assert len({lease.task.task_id for lease in new}) == len(new)
+        assert not {lease.task.task_id for lease in new} & (live | done), "a task came twice to one person"
+        self.leases += new
+
+    @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)), sent=st.integers(1, 2))
+    def submit(self, data: st.DataObject, outcome: Outcome, sent: int) -> None:
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        was_live, request_id = self._is_live(lease), self.people.fresh_id()
+        known = {(label.task_id, label.annotator) for label in self.people.labels()}
+        receipts = [self.people.submit(lease, outcome, request_id=request_id) for _ in range(sent)]
+        if (lease.task.task_id, lease.annotator) in known:
+            assert receipts[0].refused_reason == "ALREADY_LABELLED"
+        elif was_live:
+            assert receipts[0].accepted, "a live lease is a promise"
+        self.acknowledged |= {receipt.event_id for receipt in receipts if receipt.accepted}
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 150.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.people.clock.now += seconds
+
+    @rule()
+    def restart(self) -> None:
+        now, requests = self.people.clock.now, self.people._requests
+        path = self.people.database.path
+        self.people.desk.close()
+        self.people.database.close()
+        self.people = People(path)
+        self.people.clock.now, self.people._requests = now, requests
+
+    @invariant()
+    def the_law_holds(self) -> None:
+        labels = self.people.labels()
+        per_task = Counter(label.group_id for label in labels)
+        live = Counter(lease.task.group_id for lease in self.leases if self._is_live(lease) and not self._used(lease))
+        assert all(per_task[g] + live[g] <= required for g, required in self.required.items()), "over-collection"
+        assert len({(label.task_id, label.annotator) for label in labels}) == len(labels), "a person labelled twice"
+        events = self.people.database.events("", 0, 10_000).result(WAIT)
+        assert self.acknowledged == {e.event_id for e in events if e.label}, "acknowledged is not what is stored"
+
+    def _is_live(self, lease: Lease) -> bool:
+        return lease.expires_at > self.people.clock.now
+
+    def _used(self, lease: Lease) -> bool:
+        return any(
+            label.task_id == lease.task.task_id and label.annotator == lease.annotator for label in self.people.labels()
+        )
+
+    def teardown(self) -> None:
+        self.people.desk.close()
+        self.people.database.close()
+        self._directory.cleanup()
+
+
+TaskMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestTheLawOfTasks = TaskMachine.TestCase
+
+
+def test_racing_people_neither_overfill_a_task_nor_lose_a_label(tmp_path: Path) -> None:
+    people = People(tmp_path / "feedback.db")
+    for index in range(6):
+        people.ask("a", "b", group_id=f"g{index}", required=2)
+    acknowledged: list[str] = []
+    start = threading.Barrier(8)
+
+    def race(name: str) -> None:
+        start.wait(WAIT)
+        for turn in range(6):
+            for lease in people.desk.lease(name, 2, 60.0).result(WAIT)[0]:
+                label = (f"{name}-{turn}-{lease.lease_id}", Submission(lease.lease_id, Outcome.FIRST))
+                # Sent twice, as a client does that lost the answer.
+                receipts = [people.desk.submit(name, [label]).result(WAIT)[0] for _ in range(2)]
+                assert receipts[0].event_id == receipts[1].event_id
+                acknowledged.extend({receipt.event_id for receipt in receipts if receipt.accepted})
+
+    threads = [threading.Thread(target=race, args=(f"person-{i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    labels = people.labels()
+    people.desk.close()
+    people.database.close()
+
+    assert Counter(label.group_id for label in labels) == {f"g{index}": 2 for index in range(6)}
+    assert len({(label.task_id, label.annotator) for label in labels}) == 12
+    assert len(acknowledged) == 12
