@@ -66,9 +66,16 @@ def find_gguf() -> Path:
     except metadata.PackageNotFoundError:
         raise NotFound(f"The package {PACKAGE}, which holds the embedded model, is not installed.", fix) from None
     found = [Path(str(f.locate())) for f in files if f.suffix == ".gguf"]
-    if not found or not found[0].is_file() or found[0].open("rb").read(4) != b"GGUF":
+    if not found or not _starts_with(found[0], b"GGUF"):
         raise CorruptModel(f"The package {PACKAGE} has no readable GGUF file.", f"Reinstall it: {fix}")
     return found[0]
+
+
+def _starts_with(file: Path, magic: bytes) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(magic)) == magic
 
 
 def check_model(path: Path) -> None:

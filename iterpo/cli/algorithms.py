@@ -6,7 +6,6 @@ import click
 
 from iterpo.cli.options import json_option, print_json
 
-
 MIN_WIDTH = 145
 """Characters: a narrower terminal folds whole lines, which reads better than columns of three letters."""
 

@@ -6,8 +6,10 @@ Not implemented: methods that take a stream of requests.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -94,11 +96,19 @@ class RemoteServices:
 
 
 def _answers(channel: grpc.Channel) -> bool:
+    """Whether the channel connects; False as soon as the connection is refused."""
+    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    channel.subscribe(states.put, try_to_connect=True)
+    deadline = time.monotonic() + CONNECT_SECONDS
     try:
-        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
-    except grpc.FutureTimeoutError:
+        while True:
+            state = states.get(timeout=max(0.0, deadline - time.monotonic()))
+            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                return state is grpc.ChannelConnectivity.READY
+    except Empty:
         return False
-    return True
+    finally:
+        channel.unsubscribe(states.put)
 
 
 def _methods(channel: grpc.Channel) -> Iterator[MethodDescriptor]:
