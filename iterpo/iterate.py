@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
@@ -18,12 +19,21 @@ from pathlib import Path
 from iterpo.algorithms import Algorithm
 from iterpo.buffer import GroupBuffer
 from iterpo.errors import PolicyRejected, WrongState
-from iterpo.learner.ledger import Progress
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
 from iterpo.run_config import RunConfig
-from iterpo.types import Completion, GateDecision, Group, IterationRow, Prompt, SamplingSettings
+from iterpo.response_sampling import Selection
+from iterpo.types import (
+    Completion,
+    Example,
+    GateDecision,
+    Group,
+    IterationRow,
+    Progress,
+    Prompt,
+    SamplingSettings,
+)
 
 LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
@@ -44,6 +54,8 @@ class World:
     checkpoints: Path
     commit: Callable[[IterationRow, Progress, str, list[tuple[int, str]]], None]
     """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
+    note: Callable[[Progress], None]
+    """Records progress between iterations."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Loop:
         run_id: str,
         config: RunConfig,
         algorithm: Algorithm,
-        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
         heldout: Sequence[Prompt],
         world: World,
         progress: Progress,
@@ -73,19 +85,23 @@ class Loop:
         control: Control,
     ) -> None:
         self.run_id, self.config, self.algorithm, self.world = run_id, config, algorithm, world
-        self.prompts, self.heldout = prompts, heldout
+        self.examples, self.heldout = examples, heldout
         self.progress, self.buffer, self.control = progress, buffer, control
         self._tokens, self._sampling_seconds = 0, 0.0
 
     def iterations(self) -> Iterator[IterationRow]:
         """One committed row an iteration, from wherever `progress` stands to the last."""
+        if math.isnan(self.progress.heldout_before):
+            heldout, _ = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
+            self.progress = replace(self.progress, heldout_before=heldout, heldout_serving=heldout)
+            self.world.note(self.progress)
         while self.progress.iteration < self.config.iterations:
             self.control.point()
             started = time.monotonic()
             groups, consumed, dropped = self.collect()
             selection = self.algorithm.response_sampling.select(groups, self.config.seed + self.progress.iteration)
             before = self.world.learner.snapshot()
-            numbers = self.control.patiently("updating", lambda: self.update(selection))
+            numbers = self.update(selection)
             delivery = self.deliver(numbers) if numbers else None
             if delivery and not delivery.decision.promote:
                 self.world.learner.restore(before)
@@ -111,13 +127,13 @@ class Loop:
 
     def draw(self, count: int) -> tuple[list[Group], list[tuple[int, str]]]:
         """Axis 1 draws prompts, inference answers them, labelers judge; backlog of a crash is used, not redone."""
-        order = self.algorithm.prompt_sampling.draw(len(self.prompts), count, self.progress.drawn, self.config.seed)
+        order = self.algorithm.prompt_sampling.draw(len(self.examples), count, self.progress.drawn, self.config.seed)
         self.progress = replace(self.progress, drawn=self.progress.drawn + count)
-        chosen = [self.prompts[i] for i in order]
+        chosen = [self.examples[i] for i in dict.fromkeys(order)]
         if self.algorithm.response_sampling.offline:
-            return [self.world.learner.encode(p, *_answers(p)) for p in chosen], []
+            return [self.world.learner.encode(e) for e in chosen], []
         self.absorb(IDLE_SECONDS if self.progress.iteration == 0 else 0.05)
-        missing = [p for p in chosen if p.prompt_id not in self.buffer.prompt_ids]
+        missing = [e.prompt for e in chosen if e.prompt.prompt_id not in self.buffer.prompt_ids]
         if missing:
             self.record(self.sample(missing))
         deadline = time.monotonic() + self.config.feedback_timeout_seconds
@@ -162,9 +178,10 @@ class Loop:
         age = self.progress.version - min(c.policy_version for c in group.completions)
         return age <= self.config.max_policy_age
 
-    def update(self, selection: object) -> dict[str, float]:
-        completions = getattr(selection, "completions")
-        return self.world.learner.update(selection) if completions else {}  # type: ignore[arg-type]
+    def update(self, selection: Selection) -> dict[str, float]:
+        """Axis 3. Nothing to learn from (all groups uniform, say) is no update, and no new version."""
+        self.control.status(f"updating on {len(selection.completions)} completions", False)
+        return self.world.learner.update(selection) if selection.completions else {}
 
     def deliver(self, numbers: Mapping[str, float]) -> Delivery:
         """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
@@ -258,8 +275,3 @@ class Loop:
         name = f"{row.iteration:06d}"
         self.world.learner.save(self.world.checkpoints / name)
         self.world.commit(row, self.progress, name, consumed)
-
-
-def _answers(prompt: Prompt) -> tuple[tuple[str, ...], float | None]:
-    """Chosen and rejected of an offline pair, or one demonstration: what `iterpo.prompts` stored with the prompt."""
-    raise NotImplementedError(prompt)

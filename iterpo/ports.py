@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from iterpo.response_sampling import Selection
-from iterpo.types import Completion, FeedbackEvent, GateDecision, Group, PolicyVersion, Prompt, SamplingSettings
+from iterpo.types import (
+    Completion,
+    Example,
+    FeedbackEvent,
+    GateDecision,
+    Group,
+    PolicyVersion,
+    Prompt,
+    SamplingSettings,
+)
 
 
 class Generator(Protocol):
@@ -85,6 +94,6 @@ class Learner(Protocol):
         """Write a checkpoint, atomically."""
         ...
 
-    def encode(self, prompt: Prompt, answers: Sequence[str], p_first_wins: float | None) -> Group:
-        """Given answers as a group of completions, for offline methods."""
+    def encode(self, example: Example) -> Group:
+        """An example's given answers as a group of completions, for offline methods."""
         ...

@@ -28,7 +28,7 @@ class GateConfig(_Section):
     min_heldout_gain: float = -0.05
     """Held-out reward of the candidate minus that of the serving version; below it the candidate is refused."""
     max_kl: float = Field(2.0, gt=0)
-    """Nats a token to the base model (k3 estimate) on the iteration's own completions."""
+    """Nats a token to the base model, exact over the vocabulary, at the candidate's held-out answers."""
 
 
 class RunConfig(_Section):

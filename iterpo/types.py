@@ -45,6 +45,16 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One line of a run's data: a prompt, and for offline methods the answers that were given."""
+
+    prompt: Prompt
+    answers: tuple[str, ...] = ()
+    """Empty (online), one demonstration, or two answers of which the first is preferred with `p_first_wins`."""
+    p_first_wins: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingSettings:
     """How tokens are drawn. Top-p and top-k renormalise the kept set, so training rollouts leave them off."""
 
@@ -277,7 +287,7 @@ class IterationRow:
     train_reward: float
     heldout_reward: float
     kl: float
-    """Nats a token, k3 estimate against the reference, on the training batch."""
+    """Nats a token to the base, exact over the vocabulary, at the candidate's own held-out answers."""
     swap_ms: float
     load_ms: float
     tokens_per_second: float
@@ -285,3 +295,18 @@ class IterationRow:
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     decision: GateDecision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after its last committed iteration."""
+
+    iteration: int = 0
+    drawn: int = 0
+    """Prompts drawn so far: the prompt sampler's whole state."""
+    cursor: int = 0
+    """Where to read feedback on from."""
+    version: int = BASE_VERSION
+    """The policy version whose weights the checkpoint holds."""
+    heldout_before: float = float("nan")
+    heldout_serving: float = float("nan")

@@ -9,6 +9,7 @@ from iterpo.errors import InvalidInput
 from iterpo.types import (
     Abstention,
     Completion,
+    Example,
     FeedbackEvent,
     FinishReason,
     GateDecision,
@@ -55,6 +56,22 @@ def prompt_from_proto(prompt: types_pb2.Prompt) -> Prompt:
             f"Prompt {prompt.prompt_id!r} is empty.", "Give it at least one message with text.", "EMPTY_PROMPT"
         )
     return Prompt(prompt.prompt_id, tuple(message_from_proto(m) for m in prompt.messages), prompt.reference_answer)
+
+
+def example_to_proto(example: Example) -> learner_pb2.Example:
+    return learner_pb2.Example(
+        prompt=prompt_to_proto(example.prompt), answers=example.answers, p_first_wins=example.p_first_wins
+    )
+
+
+def example_from_proto(example: learner_pb2.Example) -> Example:
+    p = example.p_first_wins if example.HasField("p_first_wins") else None
+    if (p is not None and (len(example.answers) != 2 or not 0 <= p <= 1)) or len(example.answers) > 2:
+        raise InvalidInput(
+            f"Example {example.prompt.prompt_id!r} has {len(example.answers)} answers and p_first_wins {p}.",
+            "Give no answer, one demonstration, or two answers with p_first_wins in [0, 1].",
+        )
+    return Example(prompt_from_proto(example.prompt), tuple(example.answers), p)
 
 
 def sampling_to_proto(settings: SamplingSettings) -> types_pb2.SamplingSettings:

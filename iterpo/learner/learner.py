@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from iterpo.algorithms import Algorithm
+from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
 from iterpo.learner.policy_model import Adapter, PolicyModel
 from iterpo.learner.trainer import Trainer
 from iterpo.policies import manifest, probe
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
-from iterpo.types import Completion, FinishReason, Group, Preference, Prompt
+from iterpo.types import Completion, Example, FinishReason, Group, Preference
 
 
 class LoraLearner:
@@ -59,13 +61,29 @@ class LoraLearner:
     def save(self, directory: Path) -> None:
         checkpoint.save(directory, self.model.adapter(), self.trainer.state())
 
+    def start_from(self, files: Mapping[str, bytes]) -> None:
+        """Begin at a published policy's weights. Raises WrongState when its shape is not this run's `lora`."""
+        from safetensors.torch import load
+
+        config = json.loads(files["adapter_config.json"])
+        wanted = self.model.lora
+        if (config["r"], config["lora_alpha"]) != (wanted.r, wanted.alpha):
+            raise WrongState(
+                f"The serving policy has LoRA r {config['r']}, alpha {config['lora_alpha']}; "
+                f"the run asks for r {wanted.r}, alpha {wanted.alpha}.",
+                "Set run.lora to the serving policy's, or roll back to the base first.",
+                "LORA_MISMATCH",
+            )
+        self.model.load_adapter(load(files["adapter_model.safetensors"]))
+
     def load(self, directory: Path) -> None:
         adapter, optimizer = checkpoint.load(directory)
         self.model.load_adapter(adapter)
         self.trainer.load_state(optimizer)
 
-    def encode(self, prompt: Prompt, answers: Sequence[str], p_first_wins: float | None) -> Group:
+    def encode(self, example: Example) -> Group:
         """A group of given answers, as token ids that end with the end-of-sequence token."""
+        prompt = example.prompt
         chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
         prompt_ids = tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
         group_id = f"offline/{prompt.prompt_id}"
@@ -82,13 +100,13 @@ class LoraLearner:
                 policy_version=0,
                 policy_digest="",
             )
-            for i, answer in enumerate(answers)
+            for i, answer in enumerate(example.answers)
         )
         group = Group(group_id, prompt, completions)
-        if p_first_wins is None:
+        if example.p_first_wins is None:
             return group
         first, second = (c.completion_id for c in completions)
-        return replace(group, preferences=(Preference(group_id, first, second, p_first_wins),))
+        return replace(group, preferences=(Preference(group_id, first, second, example.p_first_wins),))
 
     def _probe_logprobs(self) -> tuple[tuple[float, ...], ...]:
         flat = self.model.logprobs(self._probe)

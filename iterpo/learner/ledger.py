@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import apsw
 
 from iterpo.errors import Conflict, NotFound
-from iterpo.types import GateDecision, IterationRow
+from iterpo.types import Example, GateDecision, IterationRow, Message, Progress, Prompt
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
-    run_id TEXT PRIMARY KEY, config TEXT NOT NULL, prompts TEXT NOT NULL, heldout TEXT NOT NULL,
+    run_id TEXT PRIMARY KEY, config TEXT NOT NULL, examples TEXT NOT NULL, heldout TEXT NOT NULL,
     state TEXT NOT NULL, status TEXT NOT NULL DEFAULT '', progress TEXT NOT NULL DEFAULT '{}', checkpoint TEXT);
 CREATE TABLE IF NOT EXISTS rows (
     run_id TEXT NOT NULL, iteration INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (run_id, iteration));
@@ -32,26 +32,11 @@ CREATE INDEX IF NOT EXISTS consumed_by_run ON consumed (run_id, cursor);
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands after its last committed iteration."""
-
-    iteration: int = 0
-    drawn: int = 0
-    """Prompts drawn so far: the prompt sampler's whole state."""
-    cursor: int = 0
-    """Where to read feedback on from."""
-    version: int = 0
-    """The policy version whose weights the checkpoint holds."""
-    heldout_before: float = float("nan")
-    heldout_serving: float = float("nan")
-
-
-@dataclass(frozen=True)
 class RunRecord:
     run_id: str
     config: dict[str, Any]
-    prompts: list[dict[str, Any]]
-    heldout: list[dict[str, Any]]
+    examples: list[Example]
+    heldout: list[Example]
     state: str
     status: str
     progress: Progress
@@ -69,7 +54,7 @@ class Ledger:
         self._db.execute(SCHEMA)
 
     def create(
-        self, run_id: str, config: dict[str, Any], prompts: list[dict[str, Any]], heldout: list[dict[str, Any]]
+        self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
     ) -> None:
         """Raises Conflict when the run exists."""
         with self._lock, self._db:
@@ -78,8 +63,8 @@ class Ledger:
                     f"Run {run_id!r} exists already.", f"Resume it (iterpo run resume {run_id}) or choose another name."
                 )
             self._db.execute(
-                "INSERT INTO runs (run_id, config, prompts, heldout, state) VALUES (?, ?, ?, ?, 'RUNNING')",
-                (run_id, json.dumps(config), json.dumps(prompts), json.dumps(heldout)),
+                "INSERT INTO runs (run_id, config, examples, heldout, state) VALUES (?, ?, ?, ?, 'RUNNING')",
+                (run_id, json.dumps(config), _dump(examples), _dump(heldout)),
             )
 
     def get(self, run_id: str) -> RunRecord:
@@ -87,12 +72,12 @@ class Ledger:
             row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
-        name, config, prompts, heldout, state, status, progress, checkpoint = row
+        name, config, examples, heldout, state, status, progress, checkpoint = row
         return RunRecord(
             name,
             json.loads(config),
-            json.loads(prompts),
-            json.loads(heldout),
+            _parse(examples),
+            _parse(heldout),
             state,
             status,
             Progress(**json.loads(progress)),
@@ -162,6 +147,19 @@ class Ledger:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+def _dump(examples: Sequence[Example]) -> str:
+    return json.dumps([asdict(e) for e in examples])
+
+
+def _parse(text: str) -> list[Example]:
+    found = []
+    for raw in json.loads(text):
+        prompt = raw.pop("prompt")
+        messages = tuple(Message(**m) for m in prompt.pop("messages"))
+        found.append(Example(Prompt(messages=messages, **prompt), tuple(raw["answers"]), raw["p_first_wins"]))
+    return found
 
 
 def _row(body: dict[str, Any]) -> IterationRow:

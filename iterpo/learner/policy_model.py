@@ -55,6 +55,7 @@ class PolicyModel:
         self.decoder = model.get_decoder()
         self.head: Tensor = model.get_output_embeddings().weight
         self.budget = budget
+        self.lora = lora
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:

@@ -87,17 +87,27 @@ class IterationRow(_message.Message):
     decision: _types_pb2.GateDecision
     def __init__(self, iteration: _Optional[int] = ..., policy_version: _Optional[int] = ..., promoted: bool = ..., proved: bool = ..., train_reward: _Optional[float] = ..., heldout_reward: _Optional[float] = ..., kl_nats: _Optional[float] = ..., swap_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., seconds: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ...) -> None: ...
 
+class Example(_message.Message):
+    __slots__ = ("prompt", "answers", "p_first_wins")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    P_FIRST_WINS_FIELD_NUMBER: _ClassVar[int]
+    prompt: _types_pb2.Prompt
+    answers: _containers.RepeatedScalarFieldContainer[str]
+    p_first_wins: float
+    def __init__(self, prompt: _Optional[_Union[_types_pb2.Prompt, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., p_first_wins: _Optional[float] = ...) -> None: ...
+
 class StartRunRequest(_message.Message):
-    __slots__ = ("run_id", "config", "prompts", "heldout_prompts")
+    __slots__ = ("run_id", "config", "examples", "heldout")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
-    PROMPTS_FIELD_NUMBER: _ClassVar[int]
-    HELDOUT_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     config: _struct_pb2.Struct
-    prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
-    heldout_prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
-    def __init__(self, run_id: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ..., heldout_prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ...) -> None: ...
+    examples: _containers.RepeatedCompositeFieldContainer[Example]
+    heldout: _containers.RepeatedCompositeFieldContainer[Example]
+    def __init__(self, run_id: _Optional[str] = ..., config: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., heldout: _Optional[_Iterable[_Union[Example, _Mapping]]] = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
     __slots__ = ("run",)

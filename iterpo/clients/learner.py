@@ -1,0 +1,62 @@
+"""The learner over a synchronous channel: start a run, watch it, change its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import struct_pb2
+
+from iterpo import wire
+from iterpo.clients.channel import translated_errors
+from iterpo.types import Example
+from iterpo.v1 import learner_pb2 as pb
+from iterpo.v1 import learner_pb2_grpc
+
+CALL_TIMEOUT_SECONDS = 30.0
+
+
+class LearnerClient:
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+
+    def start(
+        self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
+    ) -> pb.Run:
+        """`config` is the `[run]` section: plain JSON values."""
+        body = struct_pb2.Struct()
+        body.update(config)
+        request = pb.StartRunRequest(
+            run_id=run_id,
+            config=body,
+            examples=[wire.example_to_proto(e) for e in examples],
+            heldout=[wire.example_to_proto(e) for e in heldout],
+        )
+        with translated_errors():
+            return self._stub.StartRun(request, timeout=CALL_TIMEOUT_SECONDS).run
+
+    def watch(self, run_id: str) -> Iterator[pb.WatchRunResponse]:
+        """Rows so far, then rows and changes of status until the run ends."""
+        with translated_errors():
+            yield from self._stub.WatchRun(pb.WatchRunRequest(run_id=run_id))
+
+    def get(self, run_id: str) -> pb.GetRunResponse:
+        with translated_errors():
+            return self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS)
+
+    def runs(self) -> list[pb.Run]:
+        with translated_errors():
+            return list(self._stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_TIMEOUT_SECONDS).runs)
+
+    def pause(self, run_id: str) -> pb.Run:
+        with translated_errors():
+            return self._stub.PauseRun(pb.PauseRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+
+    def resume(self, run_id: str) -> pb.Run:
+        with translated_errors():
+            return self._stub.ResumeRun(pb.ResumeRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+
+    def stop(self, run_id: str) -> pb.Run:
+        with translated_errors():
+            return self._stub.StopRun(pb.StopRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run

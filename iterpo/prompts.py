@@ -1,0 +1,99 @@
+"""Prompt files: JSON Lines, one example a line, every mistake named with its line.
+
+    {"prompt": "Give me a tip."}                                             online
+    {"messages": [{"role": "user", "content": "..."}], "answer": "42"}       online, with a reference answer
+    {"prompt": "...", "chosen": "...", "rejected": "..."}                    offline pairs (TRL's format)
+    {"prompt": "...", "completion": "..."}                                   demonstrations
+
+Optional on every line: "id". Without one, the id is a digest of the messages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iterpo.errors import InvalidInput
+from iterpo.types import Example, Message, Prompt
+
+KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion"}
+
+
+def read(path: Path) -> list[Example]:
+    """Raises InvalidInput: PROMPT_FILE_MISSING, PROMPT_FILE_EMPTY, PROMPT_FILE_LINE, DUPLICATE_PROMPT."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"Prompt file {path} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            "Name a JSON Lines file (run.prompts, run.heldout or run.pairs in iterpo.toml).",
+            "PROMPT_FILE_MISSING",
+        ) from error
+    examples = [_example(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not examples:
+        raise InvalidInput(
+            f"Prompt file {path} holds no prompts.", 'Write lines like {"prompt": "..."}.', "PROMPT_FILE_EMPTY"
+        )
+    _check_unique(examples, path)
+    return examples
+
+
+def _example(line: str, place: str) -> Example:
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        raise _bad(place, f"is not JSON ({error})") from error
+    if not isinstance(raw, dict) or not raw.keys() <= KEYS or ("prompt" in raw) == ("messages" in raw):
+        raise _bad(place, f"needs `prompt` or `messages`, and may have {', '.join(sorted(KEYS))} only")
+    messages = _messages(raw, place)
+    prompt = Prompt(str(raw.get("id") or _digest(messages)), messages, str(raw.get("answer", "")))
+    if ("chosen" in raw) != ("rejected" in raw):
+        raise _bad(place, "has one of `chosen` and `rejected` without the other")
+    if "chosen" in raw:
+        return Example(prompt, (_text(raw, "chosen", place), _text(raw, "rejected", place)), 1.0)
+    return Example(prompt, (_text(raw, "completion", place),) if "completion" in raw else ())
+
+
+def _messages(raw: dict[str, Any], place: str) -> tuple[Message, ...]:
+    try:
+        given = [{"role": "user", "content": raw["prompt"]}] if "prompt" in raw else raw["messages"]
+        messages = tuple(Message(m["role"], m["content"]) for m in given)
+    except (KeyError, TypeError) as error:
+        raise _bad(place, "has messages without role or content") from error
+    if not messages or not all(isinstance(m.content, str) and m.content.strip() for m in messages):
+        raise _bad(place, "has an empty prompt")
+    return messages
+
+
+def _text(raw: dict[str, Any], key: str, place: str) -> str:
+    value = raw[key]
+    if isinstance(value, list):  # TRL also writes the answer as a list of messages
+        value = "".join(m.get("content", "") for m in value if isinstance(m, dict))
+    if not isinstance(value, str) or not value.strip():
+        raise _bad(place, f"has an empty `{key}`")
+    return value
+
+
+def _digest(messages: Sequence[Message]) -> str:
+    text = json.dumps([[m.role, m.content] for m in messages])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_unique(examples: Sequence[Example], path: Path) -> None:
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for example in examples:
+        key = example.prompt.prompt_id, example.answers
+        if key in seen:
+            raise InvalidInput(
+                f"Prompt {example.prompt.prompt_id!r} is twice in {path}.",
+                "Remove one, or give them different ids.",
+                "DUPLICATE_PROMPT",
+            )
+        seen.add(key)
+
+
+def _bad(place: str, what: str) -> InvalidInput:
+    return InvalidInput(f"{place} {what}.", "Mend the line (see iterpo/prompts.py for the format).", "PROMPT_FILE_LINE")

@@ -1,0 +1,40 @@
+"""`python -m services.learner --config iterpo.toml`: reads the configuration, waits for runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from iterpo.config import Settings, load
+from iterpo.learner.ledger import Ledger
+from iterpo.v1 import learner_pb2_grpc
+from services.host import Host, ServerSettings, run_service
+from services.learner.assembly import Assembly
+from services.learner.metrics import LearnerMetrics
+from services.learner.runs import RunManager
+from services.learner.servicer import LearnerServicer
+
+
+async def serve(settings: Settings) -> None:
+    registry = CollectorRegistry()
+    host = Host("learner", ServerSettings.of(settings, "learner"), registry)
+    host.bind()
+    ledger = Ledger(settings.data_dir / "learner.db")
+    runs = RunManager(ledger, Assembly(settings), LearnerMetrics(registry))
+    learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(runs), host.server)
+    await host.run(("iterpo.v1.LearnerService",), drain=runs.drain)
+    ledger.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m services.learner", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
+    arguments = parser.parse_args()
+    return run_service(lambda: serve(load(arguments.config)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Puts a run together from its record: model, clients, buffer, loop. Imports torch only when a run begins."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from iterpo.algorithms import resolve
+from iterpo.buffer import GroupBuffer
+from iterpo.clients.channel import connect_service
+from iterpo.clients.inference import InferenceClient, PolicyClient
+from iterpo.clients.labeling import LabelingClient
+from iterpo.config import Settings
+from iterpo.embedded_model import model_directory
+from iterpo.errors import WrongState
+from iterpo.iterate import Loop, World
+from iterpo.learner.ledger import Ledger, RunRecord
+from iterpo.patience import Control
+from iterpo.policies import manifest
+from iterpo.run_config import RunConfig
+from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion, Progress
+
+KEPT_CHECKPOINTS = 2
+
+
+class Assembly:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        inference = connect_service(settings, "inference", "learner")
+        self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
+        self._labeling = LabelingClient(connect_service(settings, "labeling", "learner"))
+
+    def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Loop:
+        """The run's loop, standing where its last checkpoint stood (or at the serving policy, for a new run)."""
+        config = RunConfig.model_validate(record.config)
+        algorithm = resolve(config)
+        learner = self._learner(config)
+        checkpoints = self._settings.data_dir / "runs" / record.run_id / "checkpoints"
+        progress = record.progress
+        if record.checkpoint is not None:
+            learner.load(checkpoints / record.checkpoint)
+        else:
+            progress = self._begin(learner, progress, control)
+        world = World(
+            generator=self._generator,
+            feedback=self._labeling,
+            labeler=self._labeling,
+            publisher=self._policies,
+            learner=learner,
+            policies=self._settings.data_dir / "policies",
+            checkpoints=checkpoints,
+            commit=partial(commit, ledger, checkpoints),
+            note=partial(ledger.set_progress, record.run_id),
+        )
+        buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
+        heldout = [e.prompt for e in record.heldout]
+        return Loop(record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control)
+
+    def _learner(self, config: RunConfig):  # type: ignore[no-untyped-def]  # LoraLearner; importing it loads torch
+        import torch
+
+        from iterpo.learner.learner import LoraLearner
+
+        if self._settings.learner.threads:
+            torch.set_num_threads(self._settings.learner.threads)
+        base = model_directory(self._settings.model.path, self._settings.data_dir)
+        return LoraLearner(base, resolve(config), config)
+
+    def _begin(self, learner, progress: Progress, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
+        """A new run goes on from whatever serves, so that its first samples are on-policy."""
+        model = control.patiently("asking inference for its model", self._generator.model)
+        if model.base_digest != learner.base_digest:
+            raise WrongState(
+                f"Inference serves base {model.base_digest[:12]}, the learner has {learner.base_digest[:12]}.",
+                "Give both the same model.path.",
+                "BASE_MISMATCH",
+            )
+        serving = _serving(control.patiently("asking inference for its policies", self._policies.versions))
+        if serving.version == BASE_VERSION:
+            return progress
+        _, files = manifest.read(self._settings.data_dir / "policies", serving.version, serving.digest)
+        learner.start_from(files)
+        return Progress(version=serving.version, cursor=progress.cursor)
+
+
+def commit(ledger: Ledger, checkpoints: Path, row, progress, checkpoint, consumed) -> None:  # type: ignore[no-untyped-def]  # as World.commit
+    """The transaction, then tidy: older checkpoints go only once the new one is the run's."""
+    import shutil
+
+    ledger.commit(row, progress, checkpoint, consumed)
+    for old in sorted(checkpoints.glob("[0-9]*"))[:-KEPT_CHECKPOINTS]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _serving(versions: list[PolicyVersion]) -> PolicyVersion:
+    return next(v for v in versions if v.state is PolicyState.SERVING)

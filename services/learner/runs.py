@@ -1,0 +1,220 @@
+"""Runs: started, paused, resumed, stopped, and one thread that does the work.
+
+One run at a time: a learner process owns one model's memory. What a run is doing is told to watchers as it changes;
+what it has done is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from iterpo.algorithms import Algorithm, resolve
+from iterpo.errors import InvalidConfig, IterpoError, WrongState
+from iterpo.learner.ledger import Ledger, RunRecord
+from iterpo.patience import Control, RunStopped
+from iterpo.run_config import RunConfig
+from iterpo.types import Example, IterationRow
+from services.learner.assembly import Assembly
+from services.learner.metrics import LearnerMetrics
+
+logger = logging.getLogger(__name__)
+
+ACTIVE = ("RUNNING", "WAITING", "PAUSED")
+MOST_EXAMPLES = 100_000
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as others see it."""
+
+    record: RunRecord
+    state: str
+    status: str
+    algorithm: str
+    iterations: int
+
+
+class RunManager:
+    def __init__(self, ledger: Ledger, assembly: Assembly, metrics: LearnerMetrics) -> None:
+        self._ledger, self._assembly, self._metrics = ledger, assembly, metrics
+        self._loop = asyncio.get_running_loop()
+        self._listeners: set[asyncio.Event] = set()
+        self._thread: threading.Thread | None = None
+        self._active = ""
+        self._control = Control()
+        self._doing = ("RUNNING", "")
+        for run_id in ledger.interrupt():
+            logger.warning("run %s was interrupted; go on with: iterpo run resume %s", run_id, run_id)
+
+    # Called from the event loop.
+
+    def start(
+        self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
+    ) -> RunView:
+        self._refuse_second()
+        check_name(run_id)
+        parsed, algorithm = parse(config)
+        check_examples(algorithm, examples, heldout)
+        self._ledger.create(run_id, parsed.model_dump(), examples, heldout)
+        self._launch(run_id)
+        return self.view(run_id)
+
+    def pause(self, run_id: str) -> RunView:
+        self._require_active(run_id)
+        self._control.pause()
+        self._tell("PAUSED", "pausing after what is in progress")
+        return self.view(run_id)
+
+    def resume(self, run_id: str) -> RunView:
+        """Lift a pause, or go on from the last checkpoint."""
+        record = self._ledger.get(run_id)
+        if self._is_active(run_id):
+            self._control.resume()
+            self._tell("RUNNING", "resumed")
+            return self.view(run_id)
+        if record.state == "FINISHED":
+            raise WrongState(f"Run {run_id!r} is finished.", "Start a new run: it begins at the serving policy.")
+        self._refuse_second()
+        self._launch(run_id)
+        return self.view(run_id)
+
+    def stop(self, run_id: str) -> RunView:
+        self._require_active(run_id)
+        self._control.stop()
+        self._tell("RUNNING", "stopping after what is in progress")
+        return self.view(run_id)
+
+    def view(self, run_id: str) -> RunView:
+        record = self._ledger.get(run_id)
+        state, status = self._doing if self._is_active(run_id) else (record.state, record.status)
+        return RunView(record, state, status, record.config["algorithm"], record.config["iterations"])
+
+    def views(self) -> list[RunView]:
+        return [self.view(run_id) for run_id in self._ledger.run_ids()]
+
+    def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
+        return self._ledger.rows(run_id, after)
+
+    async def changed(self, event: asyncio.Event, timeout_seconds: float) -> None:
+        """Wait until something may have changed; `event` was given by `listen`."""
+        try:
+            await asyncio.wait_for(event.wait(), timeout_seconds)
+        except TimeoutError:
+            return
+        event.clear()
+
+    def listen(self) -> asyncio.Event:
+        event = asyncio.Event()
+        self._listeners.add(event)
+        return event
+
+    def forget(self, event: asyncio.Event) -> None:
+        self._listeners.discard(event)
+
+    async def drain(self) -> None:
+        """Stop the run at its next safe point; it can be resumed."""
+        if self._thread is not None:
+            self._control.stop()
+            await asyncio.to_thread(self._thread.join, 5.0)
+
+    def _launch(self, run_id: str) -> None:
+        self._active = run_id
+        self._control = Control(lambda text, waiting: self._tell("WAITING" if waiting else "RUNNING", text))
+        self._ledger.set_state(run_id, "RUNNING", "starting")
+        self._tell("RUNNING", "loading the model")
+        self._thread = threading.Thread(target=self._work, args=(run_id,), name=f"run {run_id}", daemon=True)
+        self._thread.start()
+
+    # Called from the run's thread.
+
+    def _work(self, run_id: str) -> None:
+        try:
+            loop = self._assembly.loop(self._ledger.get(run_id), self._ledger, self._control)
+            for row in loop.iterations():
+                self._metrics.observe(row)
+                self._tell("RUNNING", f"iteration {row.iteration} is done")
+            self._finish(run_id, "FINISHED", "finished")
+        except RunStopped:
+            self._finish(run_id, "STOPPED", f"stopped; go on with: iterpo run resume {run_id}")
+        except IterpoError as error:
+            logger.error("run %s failed: %s", run_id, error)
+            self._finish(run_id, "FAILED", str(error))
+        except Exception as error:  # a bug in a run must end as a state that people see, not as a silent dead thread
+            logger.exception("run %s failed", run_id)
+            self._finish(run_id, "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)")
+
+    def _finish(self, run_id: str, state: str, status: str) -> None:
+        self._ledger.set_state(run_id, state, status)
+        self._active = ""
+        self._tell(state, status)
+
+    def _tell(self, state: str, status: str) -> None:
+        self._doing = ("PAUSED" if self._control.paused and state in ACTIVE else state, status)
+        self._metrics.waiting.set(state == "WAITING")
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for event in self._listeners:
+            event.set()
+
+    def _is_active(self, run_id: str) -> bool:
+        return run_id == self._active
+
+    def _require_active(self, run_id: str) -> None:
+        if not self._is_active(run_id):
+            state = self._ledger.get(run_id).state.lower()
+            raise WrongState(f"Run {run_id!r} is {state}, not running.", "See: iterpo run status.", "RUN_NOT_ACTIVE")
+
+    def _refuse_second(self) -> None:
+        if self._active:
+            raise WrongState(
+                f"Run {self._active!r} is active, and a learner does one at a time.",
+                f"Stop it first: iterpo run stop {self._active}.",
+                "RUN_ACTIVE",
+            )
+
+
+def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
+    """Raises InvalidConfig for unknown keys, wrong types and impossible triples."""
+    try:
+        parsed = RunConfig.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InvalidConfig(f"run.{key}: {first['msg']}.", "Mend the [run] section of iterpo.toml.") from error
+    return parsed, resolve(parsed)
+
+
+def check_name(run_id: str) -> None:
+    if not run_id or len(run_id) > 80 or not all(c.isalnum() or c in "-_." for c in run_id) or run_id[0] == ".":
+        raise InvalidConfig(f"{run_id!r} is no name for a run.", "Use letters, digits, `-`, `_` and `.`, at most 80.")
+
+
+def check_examples(algorithm: Algorithm, examples: Sequence[Example], heldout: Sequence[Example]) -> None:
+    if not examples or not heldout or len(examples) > MOST_EXAMPLES:
+        raise InvalidConfig(
+            f"The run has {len(examples)} prompts and {len(heldout)} held-out ones.",
+            f"Give it 1 to {MOST_EXAMPLES} of both (run.prompts, run.heldout).",
+            "NO_PROMPTS",
+        )
+    sampler = algorithm.response_sampling
+    if not sampler.offline:
+        return
+    wanted = 2 if "pairs" in sampler.provides else 1
+    wrong = [e.prompt.prompt_id for e in examples if len(e.answers) != wanted]
+    if wrong:
+        form = "prompt/chosen/rejected" if wanted == 2 else "prompt/completion"
+        raise InvalidConfig(
+            f"Algorithm {algorithm.name!r} learns from given answers, and {len(wrong)} examples lack them.",
+            f"Name a {form} file in run.pairs.",
+            "NO_ANSWERS",
+        )
+
+

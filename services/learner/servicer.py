@@ -1,0 +1,92 @@
+"""LearnerService: validate, convert, one library call, convert."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+
+from iterpo import wire
+from iterpo.algorithms import ALGORITHMS
+from iterpo.v1 import learner_pb2 as pb
+from iterpo.v1 import learner_pb2_grpc
+from services.learner.runs import ACTIVE, RunManager, RunView
+
+HEARTBEAT_SECONDS = 5.0
+"""WatchRun sends the run's status at least this often: a silent stream looks like a dead one."""
+
+
+class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
+    def __init__(self, runs: RunManager) -> None:
+        self._runs = runs
+
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
+        config = json_format.MessageToDict(request.config)
+        examples = [wire.example_from_proto(e) for e in request.examples]
+        heldout = [wire.example_from_proto(e) for e in request.heldout]
+        return pb.StartRunResponse(run=run_to_proto(self._runs.start(request.run_id, config, examples, heldout)))
+
+    async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
+        return pb.PauseRunResponse(run=run_to_proto(self._runs.pause(request.run_id)))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
+        return pb.ResumeRunResponse(run=run_to_proto(self._runs.resume(request.run_id)))
+
+    async def StopRun(self, request: pb.StopRunRequest, context: Any) -> pb.StopRunResponse:
+        return pb.StopRunResponse(run=run_to_proto(self._runs.stop(request.run_id)))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
+        rows = [wire.row_to_proto(row) for row in self._runs.rows(request.run_id)]
+        return pb.GetRunResponse(run=run_to_proto(self._runs.view(request.run_id)), rows=rows)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        return pb.ListRunsResponse(runs=[run_to_proto(view) for view in self._runs.views()])
+
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.WatchRunResponse]:
+        changed, sent = self._runs.listen(), 0
+        try:
+            while True:
+                view = self._runs.view(request.run_id)
+                for row in self._runs.rows(request.run_id, after=sent):
+                    sent = row.iteration
+                    yield pb.WatchRunResponse(run=run_to_proto(view), row=wire.row_to_proto(row))
+                yield pb.WatchRunResponse(run=run_to_proto(view))
+                if view.state not in ACTIVE:
+                    return
+                await self._runs.changed(changed, HEARTBEAT_SECONDS)
+        finally:
+            self._runs.forget(changed)
+
+    async def ListAlgorithms(self, request: pb.ListAlgorithmsRequest, context: Any) -> pb.ListAlgorithmsResponse:
+        return pb.ListAlgorithmsResponse(algorithms=[_algorithm(a) for a in ALGORITHMS])
+
+
+def run_to_proto(view: RunView) -> pb.Run:
+    progress = view.record.progress
+    return pb.Run(
+        run_id=view.record.run_id,
+        algorithm=view.algorithm,
+        state=pb.RunState.Value(f"RUN_STATE_{view.state}"),
+        status=view.status,
+        iteration=progress.iteration,
+        iterations=view.iterations,
+        policy_version=progress.version,
+        heldout_reward_before=progress.heldout_before,
+        heldout_reward=progress.heldout_serving,
+    )
+
+
+def _algorithm(algorithm: Any) -> pb.AlgorithmInfo:
+    defaults = struct_pb2.Struct()
+    defaults.update(algorithm.defaults)
+    return pb.AlgorithmInfo(
+        name=algorithm.name,
+        prompt_sampling=algorithm.prompt_sampling.name,
+        response_sampling=algorithm.response_sampling.name,
+        gradient_coefficient=algorithm.gradient_coefficient.name,
+        normalizer=algorithm.normalizer.name,
+        reference=algorithm.reference,
+        source=algorithm.source,
+        defaults=defaults,
+    )
