@@ -90,6 +90,7 @@ class InferenceSettings(Section):
     kv_cache_gib: float = Field(1.0, gt=0)
     """GiB of memory for the key-value cache, on CPU."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of the weights in the engine. float32 is slower, and agrees with a float32 trainer token for token."""
     max_lora_rank: Annotated[int, AfterValidator(_lora_rank)] = 16
     """Largest rank of an adapter, in adapter mode."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -100,7 +101,9 @@ class InferenceSettings(Section):
 
 class LabelingSettings(Section):
     address: Address = "127.0.0.1:50052"
+    """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9102"
+    """As for inference."""
     database: ConfigPath = None
     """The feedback store. Default: feedback.db in data_dir."""
     max_attempts: int = Field(3, ge=1)
@@ -117,6 +120,7 @@ class LabelerSettings(Section):
     """`[labelers.NAME]`: a labeler of your own. Built-in verifiers need no entry unless you set their options."""
 
     kind: Literal["verifier", "reward_model"]
+    """`verifier`: a function over prompt and answer. `reward_model`: a sequence classifier with one output."""
     verifier: str = ""
     """A built-in verifier's name."""
     function: str = ""
@@ -129,7 +133,9 @@ class LabelerSettings(Section):
 
 class LearnerSettings(Section):
     address: Address = "127.0.0.1:50053"
+    """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9103"
+    """As for inference."""
     threads: int = Field(0, ge=0)
     """CPU threads of torch. 0: all cores."""
 

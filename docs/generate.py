@@ -1,0 +1,227 @@
+"""Writes every table of README.md and docs/ that describes code from that code: `python docs/generate.py`.
+
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares what is committed with what this
+makes, so that what is documented and what exists are the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parent.parent
+FILES = ("README.md", "docs/configuration.md", "docs/contract.md", "docs/errors.md", "docs/operations.md")
+MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def commands() -> str:
+    """Every command of the command line, groups spelled out."""
+    from iterpo.cli.main import COMMANDS
+
+    rows = []
+    for name, (module, summary) in COMMANDS.items():
+        command: click.Command = import_module(module).command
+        if isinstance(command, click.Group):
+            rows += [
+                (f"`iterpo {name} {sub}`", c.get_short_help_str(120)) for sub, c in sorted(command.commands.items())
+            ]
+        else:
+            rows.append((f"`iterpo {name}`", summary))
+    return table(("command", "does"), rows)
+
+
+def algorithms() -> str:
+    from iterpo.algorithms import ALGORITHMS
+
+    rows = [
+        (
+            f"`{a.name}`",
+            a.prompt_sampling.name,
+            a.response_sampling.name,
+            a.gradient_coefficient.name,
+            a.normalizer.name,
+            a.reference,
+            a.source,
+        )
+        for a in ALGORITHMS
+    ]
+    columns = (
+        "method",
+        "which prompts",
+        "which responses",
+        "gradient coefficient",
+        "normalizer",
+        "reference",
+        "source",
+    )
+    return table(columns, rows)
+
+
+def configuration() -> str:
+    """Every key of iterpo.toml: section, default, and the docstring of its field."""
+    from iterpo.config import Settings
+
+    return "\n".join(_sections(Settings, ""))
+
+
+def _sections(model: type[BaseModel], name: str) -> Iterator[str]:
+    notes = _docstrings(model)
+    nested: list[tuple[str, type[BaseModel]]] = []
+    rows = []
+    for key, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        if inner is None:
+            default = field.get_default(call_default_factory=True)
+            rows.append((f"`{key}`", _default(field, default), notes.get(key, "")))
+        else:
+            nested.append((f"{name}.{key}".lstrip(".") + (".NAME" if key == "labelers" else ""), inner))
+    if rows:
+        yield f"### `[{name}]`\n" if name else "### Top level\n"
+        yield table(("key", "default", "meaning"), rows)
+    for place, inner in nested:
+        yield from _sections(inner, place)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _default(field: FieldInfo, value: Any) -> str:
+    if field.is_required():
+        return "required"
+    if value is None:
+        return '`""`' if "Path" in str(field.annotation) else "the algorithm's"
+    text = f'"{value}"' if isinstance(value, str | Path) else str(value)
+    return f"`{text.lower() if isinstance(value, bool) else text}`"
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The string that follows a field is its documentation."""
+    source = ast.parse(Path(str(sys.modules[model.__module__].__file__)).read_text(encoding="utf-8"))
+    body = next(n.body for n in source.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
+    notes = {}
+    for field, note in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+            notes[ast.unparse(field.target)] = " ".join(str(note.value.value).split())
+    return notes
+
+
+def rpcs() -> str:
+    """Every RPC of the .proto files with the comment above it and the roles that may call it."""
+    from services.auth import ROLE_METHODS
+
+    rows = []
+    for file in sorted((ROOT / "protos/iterpo/v1").glob("*.proto")):
+        text = file.read_text(encoding="utf-8")
+        service = re.search(r"^service (\w+)", text, re.MULTILINE)
+        for comment, name, arrow in re.findall(r"((?:  // .*\n)*)  rpc (\w+)\(\w+\) returns \((stream )?", text):
+            method = f"{service[1] if service else ''}/{name}"
+            roles = [r for r, methods in ROLE_METHODS.items() if method in methods or "*" in methods]
+            note = " ".join(line.strip().removeprefix("// ") for line in comment.splitlines())
+            rows.append((f"`{method}`", "stream" if arrow else "unary", ", ".join(roles), note))
+    return table(("RPC", "answer", "roles", "does"), rows)
+
+
+def errors() -> str:
+    """Every stable reason that the code can give, found in its source."""
+    from iterpo import errors as module
+
+    classes = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, module.IterpoError)}
+    found: dict[str, tuple[str, set[str]]] = {c.reason: (n, set()) for n, c in classes.items()}
+    for file in sources():
+        for call in _calls(file, set(classes)):
+            for reason in _reasons(call):
+                found.setdefault(reason, (_name(call), set()))[1].add(str(file.relative_to(ROOT)))
+    rows = [
+        (f"`{reason}`", f"`{name}`", classes[name].code, ", ".join(sorted(files)) or "wherever the class is raised")
+        for reason, (name, files) in sorted(found.items())
+    ]
+    return table(("reason", "class", "gRPC status", "raised in"), rows)
+
+
+def _reasons(call: ast.Call) -> list[str]:
+    given = [*call.args[2:3], *(k.value for k in call.keywords if k.arg == "reason")]
+    return [g.value for g in given if isinstance(g, ast.Constant) and isinstance(g.value, str)]
+
+
+def metrics() -> str:
+    """Every metric that the services register: name as Prometheus shows it, type, help text."""
+    suffix = {"Counter": "_total", "Gauge": "", "Histogram": ""}
+    rows = []
+    for file in sources():
+        for call in _calls(file, set(suffix)):
+            texts = [a.value for a in call.args[:2] if isinstance(a, ast.Constant)]
+            if len(texts) == 2:
+                name = str(texts[0]).removesuffix("_total") + suffix[_name(call)]
+                rows.append((f"`{name}`", _name(call).lower(), _place(file), str(texts[1])))
+    return table(("metric", "type", "service", "meaning"), sorted(rows))
+
+
+def _place(file: Path) -> str:
+    parts = file.relative_to(ROOT).parts
+    return parts[1] if len(parts) > 2 else "all"
+
+
+def roles() -> str:
+    from services.auth import ROLE_METHODS
+
+    return table(
+        ("role", "may call"), [(f"`{r}`", ", ".join(m).replace("*", "everything")) for r, m in ROLE_METHODS.items()]
+    )
+
+
+def sources() -> Iterator[Path]:
+    for package in ("iterpo", "services"):
+        yield from (p for p in sorted((ROOT / package).rglob("*.py")) if "v1" not in p.parts)
+
+
+def _calls(file: Path, names: set[str]) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and _name(node) in names:
+            yield node
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "algorithms": algorithms,
+    "configuration": configuration,
+    "rpcs": rpcs,
+    "errors": errors,
+    "metrics": metrics,
+    "roles": roles,
+}
+
+
+def generated(text: str) -> str:
+    """The text with every marked table made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[3]}", text)
+
+
+def main() -> None:
+    for name in FILES:
+        path = ROOT / name
+        path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
