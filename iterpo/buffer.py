@@ -45,8 +45,13 @@ class GroupBuffer:
         self._consumed = set(consumed)
         self._pending: dict[str, _Pending] = {}
         self._group_of: dict[str, str] = {}
+        self._expected: set[str] = set()
         self.late: Counter[str] = Counter()
         """Events whose group was taken before they came, by kind: counted, never silently dropped."""
+
+    def expect(self, groups: Iterable[Group]) -> None:
+        """Groups that were recorded, and whose events will therefore come: they count as waiting until then."""
+        self._expected |= {g.group_id for g in groups} - self._pending.keys()
 
     def absorb(self, events: Iterable[FeedbackEvent], until_complete: bool = False) -> None:
         """Take events in; with `until_complete`, stop reading as soon as no group waits any more."""
@@ -62,6 +67,7 @@ class GroupBuffer:
         if event.group is not None:
             pending = _Pending(event.group, event.cursor, [])
             self._pending[event.group.group_id] = pending
+            self._expected.discard(event.group.group_id)
             self._group_of |= {c.completion_id: event.group.group_id for c in event.group.completions}
         else:
             found = self._pending.get(self._owner(event))
@@ -89,11 +95,12 @@ class GroupBuffer:
 
     @property
     def all_complete(self) -> bool:
-        return all(p.complete for p in self._pending.values())
+        return not self.waiting
 
     @property
     def waiting(self) -> int:
-        return sum(not p.complete for p in self._pending.values())
+        """Groups that lack feedback, or that were recorded and have not been read back yet."""
+        return len(self._expected) + sum(not p.complete for p in self._pending.values())
 
     @property
     def prompt_ids(self) -> set[str]:

@@ -163,6 +163,7 @@ class Loop:
         self.control.patiently(
             "recording", lambda: self.world.feedback.record(self.run_id, self.config.labeler, groups, request)
         )
+        self.buffer.expect(groups)
 
     def absorb(self, idle_seconds: float, until_complete: bool = False) -> None:
         def read() -> None:

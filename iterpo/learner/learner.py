@@ -48,10 +48,13 @@ class LoraLearner:
 
     def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
+        with self.model.merged():
+            merged = self._probe_logprobs()
         measured = manifest.Probe(
             sequences=tuple(c.prompt_token_ids + c.token_ids for c in self._probe),
             base_logprobs=self._probe_base,
-            logprobs=self._probe_logprobs(),
+            adapter_logprobs=self._probe_logprobs(),
+            merged_logprobs=merged,
         )
         made = manifest.Manifest(
             version, self.base_digest, measured, method=self.method, metrics=dict(metrics), **lineage

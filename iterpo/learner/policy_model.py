@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -109,6 +110,22 @@ class PolicyModel:
         """Within: the adapter is off."""
         with self.peft.disable_adapter():
             yield
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Within: the adapter folded into the base and rounded to its type, as merged delivery serves it."""
+        layers = [m for m in self.peft.modules() if isinstance(m, LoraLinear)]
+        pristine = [layer.base_layer.weight.data for layer in layers]
+        try:
+            for layer, weight in zip(layers, pristine, strict=True):
+                a, b = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
+                update = layer.scaling["default"] * (b @ a)
+                layer.base_layer.weight.data = (weight.float() + update).to(weight.dtype).detach()
+            with self.peft.disable_adapter():
+                yield
+        finally:
+            for layer, weight in zip(layers, pristine, strict=True):
+                layer.base_layer.weight.data = weight
 
     @contextmanager
     def using(self, adapter: Adapter) -> Iterator[None]:

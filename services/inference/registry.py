@@ -158,7 +158,10 @@ class PolicyRegistry:
             await self._make_room()
             await self._delivery.install(version, adapter, files)
             proof = probe.compare(
-                made.probe.base_logprobs, made.probe.logprobs, self._base_logprobs, await self._measure(version)
+                made.probe.base_logprobs,
+                made.probe.delivered(self._delivery.name),
+                self._base_logprobs,
+                await self._measure(version),
             )
             if not proof.proved:
                 await self._delivery.remove(version)

@@ -1,0 +1,200 @@
+"""`iterpo run`: start, status, watch, pause, resume and stop a run of the learner."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iterpo.cli.options import config_option, json_option, print_json
+
+
+@click.group()
+def command() -> None:
+    """Start, watch, pause, resume and stop learning."""
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--algorithm", default=None, help="Instead of run.algorithm of iterpo.toml.")
+@click.option("--iterations", type=click.IntRange(1), default=None, help="Instead of run.iterations.")
+@click.option("--seed", type=int, default=None, help="Instead of run.seed.")
+@click.option("--watch/--detach", "follow", default=True, help="Stay and show rows as they come.  [default: watch]")
+@config_option
+@json_option
+def start(
+    name: str | None,
+    algorithm: str | None,
+    iterations: int | None,
+    seed: int | None,
+    follow: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Start run NAME (default: the algorithm and the time) with the [run] section of iterpo.toml."""
+    from iterpo.config import load
+    from iterpo.run_data import read_run_data
+
+    settings = load(config_path)
+    given = {"algorithm": algorithm, "iterations": iterations, "seed": seed}
+    run = settings.run.model_copy(update={k: v for k, v in given.items() if v is not None})
+    examples, heldout = read_run_data(run, (config_path or Path("iterpo.toml")).resolve().parent)
+    run_id = name or f"{run.algorithm}-{time.strftime('%Y%m%d-%H%M%S')}"
+    client = _client(config_path)
+    started = client.start(run_id, run.model_dump(mode="json", exclude_none=True), examples, heldout)
+    if follow:
+        _follow(client, run_id, as_json)
+    else:
+        _show(started, as_json)
+
+
+@command.command()
+@click.argument("name", required=False)
+@config_option
+@json_option
+def status(name: str | None, config_path: Path | None, as_json: bool) -> None:
+    """All runs, or one run NAME with its rows."""
+    client = _client(config_path)
+    if name is None:
+        runs = client.runs()
+        if as_json:
+            print_json([_plain(run) for run in runs])
+        elif not runs:
+            click.echo("No runs yet. Start one with: iterpo run start")
+        for run in () if as_json else runs:
+            _show(run, False)
+        return
+    found = client.get(name)
+    if as_json:
+        print_json({"run": _plain(found.run), "rows": [_plain(row) for row in found.rows]})
+        return
+    _show(found.run, False)
+    for row in found.rows:
+        click.echo(row_line(row))
+
+
+@command.command()
+@click.argument("name", required=False)
+@config_option
+@json_option
+def watch(name: str | None, config_path: Path | None, as_json: bool) -> None:
+    """Rows of run NAME (default: the newest) so far, then new ones, until it ends."""
+    client = _client(config_path)
+    _follow(client, name or _newest(client), as_json)
+
+
+@command.command()
+@click.argument("name", required=False)
+@config_option
+@json_option
+def pause(name: str | None, config_path: Path | None, as_json: bool) -> None:
+    """Hold run NAME (default: the newest) at its next safe point."""
+    client = _client(config_path)
+    _show(client.pause(name or _newest(client)), as_json)
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--watch/--detach", "follow", default=False, help="Stay and show rows as they come.  [default: detach]")
+@config_option
+@json_option
+def resume(name: str | None, follow: bool, config_path: Path | None, as_json: bool) -> None:
+    """Go on with run NAME (default: the newest): after a pause, a stop, or a crash from the last checkpoint."""
+    client = _client(config_path)
+    run_id = name or _newest(client)
+    resumed = client.resume(run_id)
+    if follow:
+        _follow(client, run_id, as_json)
+    else:
+        _show(resumed, as_json)
+
+
+@command.command()
+@click.argument("name", required=False)
+@config_option
+@json_option
+def stop(name: str | None, config_path: Path | None, as_json: bool) -> None:
+    """End run NAME (default: the newest) at its next safe point; it can be resumed."""
+    client = _client(config_path)
+    _show(client.stop(name or _newest(client)), as_json)
+
+
+def _client(config_path: Path | None) -> Any:
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.learner import LearnerClient
+    from iterpo.config import load
+
+    return LearnerClient(connect_service(load(config_path), "learner"))
+
+
+def _newest(client: Any) -> str:
+    from iterpo.errors import NotFound
+
+    runs = client.runs()
+    if not runs:
+        raise NotFound("There are no runs.", "Start one with: iterpo run start", "RUN_NOT_FOUND")
+    return str(runs[-1].run_id)
+
+
+def _follow(client: Any, run_id: str, as_json: bool) -> None:
+    """Rows as lines; changes of status on stderr, so that stdout stays a table or JSON Lines."""
+    from iterpo.errors import IterpoError
+
+    last = ""
+    if not as_json:
+        click.echo(HEADER)
+    for news in client.watch(run_id):
+        if news.HasField("row"):
+            if as_json:
+                print_json(_plain(news.row))
+            else:
+                click.echo(row_line(news.row))
+        elif news.run.status != last and not as_json:
+            last = news.run.status
+            click.echo(f"  {_state(news.run)}: {last}", err=True)
+    if news.run.state == _failed():
+        raise IterpoError(f"Run {run_id} failed: {news.run.status}", "See the learner's log.", "RUN_FAILED")
+
+
+HEADER = "iteration  version  gate      train  held-out     KL  proof  swap ms  load s  tokens/s  seconds"
+
+
+def row_line(row: Any) -> str:
+    """One iteration under HEADER."""
+    gate = "promoted" if row.promoted else "refused" if row.HasField("decision") else "no update"
+    return (
+        f"{row.iteration:9d} {row.policy_version:8d}  {gate:9s} {row.train_reward:5.3f} {row.heldout_reward:9.3f} "
+        f"{row.kl_nats:6.3f}  {'ok' if row.proved else '-':5s} {1000 * row.swap_seconds:8.2f} {row.load_seconds:7.2f} "
+        f"{row.tokens_per_second:9.0f} {row.seconds:8.1f}"
+    )
+
+
+def _show(run: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(_plain(run))
+        return
+    click.echo(
+        f"{run.run_id}  {run.algorithm}  {_state(run)}  iteration {run.iteration}/{run.iterations}  "
+        f"version {run.policy_version}  held-out {run.heldout_reward_before:.3f} -> {run.heldout_reward:.3f}  "
+        f"{run.status}"
+    )
+
+
+def _state(run: Any) -> str:
+    from iterpo.v1 import learner_pb2
+
+    return learner_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_").lower()
+
+
+def _failed() -> int:
+    from iterpo.v1 import learner_pb2
+
+    return int(learner_pb2.RUN_STATE_FAILED)
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    from google.protobuf import json_format
+
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
