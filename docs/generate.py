@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     source = ast.parse(Path(str(sys.modules[model.__module__].__file__)).read_text(encoding="utf-8"))
     body = next(n.body for n in source.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
     notes = {}
-    for field, note in zip(body, body[1:], strict=False):
+    for field, note in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
             notes[ast.unparse(field.target)] = " ".join(str(note.value.value).split())
     return notes

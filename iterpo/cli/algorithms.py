@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import click
 
-from iterpo.cli.options import json_option, print_json
-
-MIN_WIDTH = 145
-"""Characters: a narrower terminal folds whole lines, which reads better than columns of three letters."""
+from iterpo.cli.options import json_option, print_json, print_table
 
 
 @click.command()
@@ -39,20 +36,6 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json([row | {"defaults": a.defaults} for row, a in zip(rows, chosen, strict=True)])
         return
-    _print_table(rows)
+    print_table(rows, folding="source")
     if name:
         print_json(chosen[0].defaults)
-
-
-def _print_table(rows: list[dict[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), no_wrap=column != "source", overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    console = Console()
-    console.width = max(console.width, MIN_WIDTH)
-    console.print(table)

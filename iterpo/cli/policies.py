@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from iterpo.cli.options import config_option, json_option, print_json
+from iterpo.cli.options import config_option, json_option, print_json, print_table
 
 
 @click.group()
@@ -27,16 +27,7 @@ def list_policies(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"serving_version": answer.serving_version, "policies": [_plain(p) for p in answer.policies]})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "version", "state", "parent", "run", "method", "proved", "in flight", "digest")
-    for p in answer.policies:
-        serving = "*" if p.version == answer.serving_version else ""
-        proved = "yes" if p.proof.proved else (p.reason or "")
-        cells = (p.version, _state(p), p.parent, p.run_id, p.method, proved, p.in_flight_requests, p.digest[:12])
-        table.add_row(serving, *map(str, cells))
-    Console().print(table)
+    print_table([_row(p, answer.serving_version) for p in answer.policies])
 
 
 @command.command()
@@ -110,6 +101,20 @@ def _print_one(policy: Any, as_json: bool) -> None:
     import json
 
     click.echo(json.dumps(_plain(policy), indent=2))
+
+
+def _row(policy: Any, serving_version: int) -> dict[str, object]:
+    return {
+        "": "*" if policy.version == serving_version else "",
+        "version": policy.version,
+        "state": _state(policy),
+        "parent": policy.parent,
+        "run": policy.run_id,
+        "method": policy.method,
+        "proved": "yes" if policy.proof.proved else policy.reason,
+        "in_flight": policy.in_flight_requests,
+        "digest": policy.digest[:12],
+    }
 
 
 def _plain(policy: Any) -> dict[str, Any]:

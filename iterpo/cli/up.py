@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from iterpo.cli.options import config_option, json_option, print_json
+from iterpo.cli.options import config_option, json_option, print_json, print_table
 
 READY_SECONDS = 600.0
 """First start included: converting the embedded model, and an engine that compiles."""
@@ -77,13 +77,7 @@ def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
     if as_json:
         print_json({"event": "ready", "services": places})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("service", "gRPC", "metrics")
-    for place in places:
-        table.add_row(*place.values())
-    Console().print(table)
+    print_table(places)
     click.echo(
         f"Logs: {log_dir}. Try `iterpo chat` or `iterpo run start` in another terminal; Ctrl-C stops everything."
     )
