@@ -145,7 +145,9 @@ def _choose(default: Any, overrides: Mapping[str, Any], known: Mapping[str, type
         wants_int = field.type in ("int", int)
         if wants_int and isinstance(value, float) and value.is_integer():
             values[field.name] = int(value)  # numbers of a JSON Struct are all floats
-        elif value is not None and not isinstance(value, int if wants_int else str if field.type == "str" else int | float):
+        elif value is not None and not isinstance(
+            value, int if wants_int else str if field.type == "str" else int | float
+        ):
             raise InvalidConfig(f"{axis}.{field.name} = {value!r} is not {field.type}.", "Mend its type.")
     return known[name](**{**kept, **values})
 

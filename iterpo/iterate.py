@@ -1,9 +1,9 @@
 """The synchronous loop: sample, collect feedback, update, publish, prove, gate, promote, commit. On one screen.
 
-    prompts --axis 1--> generator --axis 2--> feedback store --labels--> buffer --axis 3--> learner
-       ^                                                                                       |
-       |                                    serving <--promote-- gate <--proof-- load <--publish
-       +---------------------------------------------------------------------------------------+
+prompts --axis 1--> generator --axis 2--> feedback store --labels--> buffer --axis 3--> learner
+   ^                                                                                       |
+   |                                    serving <--promote-- gate <--proof-- load <--publish
+   +---------------------------------------------------------------------------------------+
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from iterpo.errors import PolicyRejected, WrongState
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
-from iterpo.run_config import RunConfig
 from iterpo.response_sampling import Selection
+from iterpo.run_config import RunConfig
 from iterpo.types import (
     Completion,
     Example,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def read_run_data(run: RunConfig, root: Path) -> tuple[list[Example], list[Examp
     named = run.pairs or run.prompts
     default = "pairs.jsonl" if run.algorithm in OFFLINE else "prompts.jsonl"
     examples = prompts.read(root / named if named else demo_file(default))
+    if run.algorithm == "sft":  # a file of pairs serves as demonstrations: the chosen answers
+        examples = [replace(e, answers=e.answers[:1], p_first_wins=None) for e in examples]
     return examples, prompts.read(root / run.heldout if run.heldout else demo_file("heldout.jsonl"))
 
 

@@ -106,7 +106,7 @@ def sampling_from_proto(settings: types_pb2.SamplingSettings) -> SamplingSetting
 
 
 def finish_reason_to_proto(reason: FinishReason) -> types_pb2.FinishReason:
-    return types_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}")
+    return getattr(types_pb2, f"FINISH_REASON_{reason.name}")  # type: ignore[no-any-return]  # an enum value
 
 
 def finish_reason_from_proto(reason: types_pb2.FinishReason) -> FinishReason:
@@ -199,7 +199,7 @@ def abstention_from_proto(abstention: types_pb2.Abstention) -> Abstention:
 
 
 def outcome_to_proto(outcome: Outcome) -> types_pb2.Outcome:
-    return types_pb2.Outcome.Value(f"OUTCOME_{outcome.name}")
+    return getattr(types_pb2, f"OUTCOME_{outcome.name}")  # type: ignore[no-any-return]  # an enum value
 
 
 def outcome_from_proto(outcome: types_pb2.Outcome) -> Outcome:
@@ -337,7 +337,7 @@ def policy_to_proto(policy: PolicyVersion, in_flight: int = 0) -> policy_pb2.Pol
     return policy_pb2.PolicyVersion(
         version=policy.version,
         digest=policy.digest,
-        state=policy_pb2.PolicyState.Value(f"POLICY_STATE_{policy.state.name}"),
+        state=f"POLICY_STATE_{policy.state.name}",
         parent=policy.parent,
         run_id=policy.run_id,
         method=policy.method,

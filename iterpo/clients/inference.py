@@ -63,7 +63,8 @@ class InferenceClient:
 
     def model(self) -> pb.GetModelResponse:
         with translated_errors():
-            return self._stub.GetModel(pb.GetModelRequest(), timeout=CALL_TIMEOUT_SECONDS)
+            model: pb.GetModelResponse = self._stub.GetModel(pb.GetModelRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return model
 
 
 class PolicyClient:

@@ -19,7 +19,7 @@ CALL_TIMEOUT_SECONDS = 30.0
 
 class LearnerClient:
     def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        self._stub: Any = learner_pb2_grpc.LearnerServiceStub(channel)
 
     def start(
         self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
@@ -34,7 +34,8 @@ class LearnerClient:
             heldout=[wire.example_to_proto(e) for e in heldout],
         )
         with translated_errors():
-            return self._stub.StartRun(request, timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.StartRun(request, timeout=CALL_TIMEOUT_SECONDS).run
+        return run
 
     def watch(self, run_id: str) -> Iterator[pb.WatchRunResponse]:
         """Rows so far, then rows and changes of status until the run ends."""
@@ -43,7 +44,8 @@ class LearnerClient:
 
     def get(self, run_id: str) -> pb.GetRunResponse:
         with translated_errors():
-            return self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS)
+            found: pb.GetRunResponse = self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS)
+        return found
 
     def runs(self) -> list[pb.Run]:
         with translated_errors():
@@ -51,12 +53,15 @@ class LearnerClient:
 
     def pause(self, run_id: str) -> pb.Run:
         with translated_errors():
-            return self._stub.PauseRun(pb.PauseRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.PauseRun(pb.PauseRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+        return run
 
     def resume(self, run_id: str) -> pb.Run:
         with translated_errors():
-            return self._stub.ResumeRun(pb.ResumeRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.ResumeRun(pb.ResumeRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+        return run
 
     def stop(self, run_id: str) -> pb.Run:
         with translated_errors():
-            return self._stub.StopRun(pb.StopRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.StopRun(pb.StopRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+        return run

@@ -87,9 +87,7 @@ def run_demo(algorithm: str, seed: int, iterations: int | None, home: Path, tell
     }
 
 
-def follow(
-    learner: LearnerClient, services: Supervisor, tell: Teller
-) -> tuple[list[IterationRow], learner_pb2.Run]:
+def follow(learner: LearnerClient, services: Supervisor, tell: Teller) -> tuple[list[IterationRow], learner_pb2.Run]:
     """Watch the run to its end. Raises IterpoError when it failed or a service could not be kept alive."""
     rows: list[IterationRow] = []
     for news in learner.watch(RUN_ID):

@@ -27,7 +27,7 @@ __all__ = [
     "Normalizer",
     "PerSequence",
     "PerToken",
-    "Sft",
     "SequenceSum",
+    "Sft",
     "TokenBatch",
 ]

@@ -29,7 +29,7 @@ MAX_REASON = 300
 """Characters kept of a reason: an exception's text may quote a whole answer."""
 
 
-class Abstain(Exception):  # noqa: N818 - it is what a labeler does, not an error
+class Abstain(Exception):
     """Raised by a labeler that cannot tell. Final: the same question would get the same non-answer."""
 
     def __init__(self, reason: str) -> None:

@@ -75,7 +75,7 @@ class Ledger:
         name, config, examples, heldout, state, status, progress, checkpoint = row
         return RunRecord(
             name,
-            json.loads(config),
+            json.loads(str(config)),
             _parse(examples),
             _parse(heldout),
             state,
@@ -99,13 +99,11 @@ class Ledger:
     def interrupt(self) -> list[str]:
         """Mark runs that were active when the last process ended; returns their names."""
         with self._lock, self._db:
-            active = "('RUNNING', 'WAITING', 'PAUSED')"
-            found = [row[0] for row in self._db.execute(f"SELECT run_id FROM runs WHERE state IN {active}")]
-            self._db.execute(
-                f"UPDATE runs SET state = 'INTERRUPTED', status = 'the learner ended in mid-run' "
-                f"WHERE state IN {active}"
-            )
-        return found
+            found = self._db.execute(
+                "UPDATE runs SET state = 'INTERRUPTED', status = 'the learner ended in mid-run' "
+                "WHERE state = 'RUNNING' RETURNING run_id"
+            ).fetchall()
+        return [str(run_id) for (run_id,) in found]
 
     def commit(
         self,

@@ -115,14 +115,11 @@ def split(selection: Selection, minibatches: int) -> list[Part]:
     return parts
 
 
-def token_batch(
-    selection: Selection, part: Part, current: Tensor, measured: Measured, max_tokens: int
-) -> TokenBatch:
+def token_batch(selection: Selection, part: Part, current: Tensor, measured: Measured, max_tokens: int) -> TokenBatch:
     """Everything a coefficient may look at, for the sequences of one minibatch."""
     position = {index: place for place, index in enumerate(part.sequences)}
     lengths = torch.tensor([len(selection.completions[i].token_ids) for i in part.sequences])
     pairs = [selection.pairs[n] for n in part.pairs]
-    number = {"dtype": current.dtype}
     weight = [p.weight for p in pairs] if pairs else [1.0] * len(part.sequences)
     return TokenBatch(
         logprobs=current,
@@ -132,11 +129,11 @@ def token_batch(
         sequence=torch.arange(len(lengths)).repeat_interleave(lengths),
         lengths=lengths,
         group=torch.tensor([selection.groups[i] for i in part.sequences]),
-        reward=torch.tensor([selection.rewards[i] for i in part.sequences], **number),
+        reward=torch.tensor([selection.rewards[i] for i in part.sequences], dtype=current.dtype),
         chosen=torch.tensor([position[p.chosen] for p in pairs], dtype=torch.int64),
         rejected=torch.tensor([position[p.rejected] for p in pairs], dtype=torch.int64),
-        p_chosen=torch.tensor([p.p_chosen for p in pairs], **number),
-        weight=torch.tensor(weight, **number),
+        p_chosen=torch.tensor([p.p_chosen for p in pairs], dtype=current.dtype),
+        weight=torch.tensor(weight, dtype=current.dtype),
         max_tokens=max_tokens,
     )
 

@@ -126,7 +126,7 @@ def read(root: Path, version: int, manifest_digest: str) -> tuple[Manifest, dict
     data = _read(path / MANIFEST, "POLICY_MISSING")
     if manifest_digest and digest_bytes(data) != manifest_digest:
         raise PolicyRejected(
-            f"The manifest of version {version} is {digest_bytes(data)[:12]}, not the announced {manifest_digest[:12]}.",
+            f"Version {version} has manifest {digest_bytes(data)[:12]}, not the announced {manifest_digest[:12]}.",
             "The path holds another policy than the one that was published: publish under a new version.",
             "STALE_MANIFEST",
         )

@@ -46,7 +46,7 @@ def write_merged(base: Path, adapter: Adapter, target: Path) -> None:
             "DISK_FULL",
         ) from error
     if left:
-        raise _misfit(sorted(left)[0], "is not there")
+        raise _misfit(min(left), "is not there")
 
 
 def _misfit(module: str, why: str) -> PolicyRejected:

@@ -17,7 +17,10 @@ from iterpo.types import Proof
 
 TEXTS = (
     ("What should I cook tonight?", "How about a warm vegetable soup with fresh bread? Enjoy it with a friend!"),
-    ("How do I sleep better?", "Go to bed at the same time every day, keep the room dark, and leave the phone outside."),
+    (
+        "How do I sleep better?",
+        "Go to bed at the same time every day, keep the room dark, and leave the phone outside.",
+    ),
     ("Why is the sky blue?", "Sunlight is scattered by the air, and blue light is scattered more than red light is."),
     ("Write a greeting.", "Hello and welcome! I am glad that you are here. 1. Sit down. 2. Have some tea."),
 )

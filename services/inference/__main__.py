@@ -59,7 +59,9 @@ async def serve(settings: Settings) -> None:
         max_lora_rank=settings.inference.max_lora_rank,
     )
     policies = PolicyServicer(registry, metrics)
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(InferenceServicer(answering, registry, model), host.server)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(
+        InferenceServicer(answering, registry, model), host.server
+    )
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, host.server)
 
     async def prepare() -> None:
@@ -78,7 +80,7 @@ async def serve(settings: Settings) -> None:
 
 async def stop_when_dead(delivery: Delivery, host: Host) -> None:
     """An engine that died cannot be revived in this process: end it, so that the supervisor starts another."""
-    while not delivery.dead:
+    while not delivery.dead:  # noqa: ASYNC110  (vLLM offers a flag, not an event)
         await asyncio.sleep(HEALTH_PERIOD_SECONDS)
     host.stop()
 
@@ -98,7 +100,7 @@ def make_delivery(settings: Settings, base: Path, device: str) -> Delivery:
 
 def scratch_directory(data_dir: Path) -> Path:
     """In memory where the system has it; one a data directory, emptied of what a killed process left there."""
-    shared_memory = Path("/dev/shm")
+    shared_memory = Path("/dev/shm")  # noqa: S108  (the directory in it is ours alone)
     parent = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
     scratch = parent / f"iterpo-{hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]}"
     shutil.rmtree(scratch, ignore_errors=True)

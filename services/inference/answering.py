@@ -20,9 +20,7 @@ MAX_SAMPLES = 4096
 
 
 class Answering:
-    def __init__(
-        self, registry: PolicyRegistry, tokenizer: Any, max_model_len: int, metrics: InferenceMetrics
-    ) -> None:
+    def __init__(self, registry: PolicyRegistry, tokenizer: Any, max_model_len: int, metrics: InferenceMetrics) -> None:
         self._registry, self._tokenizer, self._metrics = registry, tokenizer, metrics
         self._max_model_len = max_model_len
 
@@ -56,7 +54,7 @@ class Answering:
         self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str
     ) -> AsyncIterator[tuple[int, int, Completion]]:
         """(prompt index, sample index, completion) as they finish. Leaving the iterator aborts what is in flight."""
-        if not prompts or not 1 <= n or len(prompts) * n > MAX_SAMPLES:
+        if not prompts or not n >= 1 or len(prompts) * n > MAX_SAMPLES:
             raise InvalidInput(
                 f"{len(prompts)} prompts x {n} samples.", f"Ask for 1 to {MAX_SAMPLES} completions a call."
             )
@@ -79,9 +77,7 @@ class Answering:
                 with suppress(asyncio.CancelledError):
                     await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _whole(
-        self, ids: Sequence[int], settings: SamplingSettings, seed: int | None, source: Source
-    ) -> Chunk:
+    async def _whole(self, ids: Sequence[int], settings: SamplingSettings, seed: int | None, source: Source) -> Chunk:
         async for chunk in source.engine.generate(ids, settings, seed, source.lora, stream=False):
             if chunk.finish_reason is not None:
                 self._metrics.tokens.labels("sample").inc(len(chunk.token_ids))

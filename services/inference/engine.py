@@ -87,7 +87,7 @@ class VllmEngine:
         request_id = f"r{next(self._ids)}"
         prompt = {"prompt_token_ids": list(ids)}
         try:
-            async for output in self._llm.generate(prompt, parameters, request_id, lora_request=lora):  # type: ignore[arg-type]  # TokensPrompt is this dict
+            async for output in self._llm.generate(prompt, parameters, request_id, lora_request=lora):
                 yield output
         except EngineDeadError as error:
             raise Unavailable("The engine died.", "The supervisor restarts it: try again in a minute.") from error

@@ -99,9 +99,7 @@ class PolicyRegistry:
 
     def get(self, version: int) -> PolicyVersion:
         if version not in self._versions:
-            raise NotFound(
-                f"There is no policy version {version}.", "See: iterpo policies list.", "POLICY_NOT_FOUND"
-            )
+            raise NotFound(f"There is no policy version {version}.", "See: iterpo policies list.", "POLICY_NOT_FOUND")
         return self._versions[version]
 
     @asynccontextmanager
@@ -149,9 +147,7 @@ class PolicyRegistry:
         proof: Proof | None = None
         try:
             made, files = await asyncio.to_thread(manifest.read, self._root, version, manifest_digest)
-            entry = replace(
-                entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics
-            )
+            entry = replace(entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics)
             self._check_origin(made)
             adapter = await asyncio.to_thread(adapters.parse, files, self._max_rank)
             self._versions[version] = entry
@@ -168,9 +164,7 @@ class PolicyRegistry:
                 raise _disproved(version, proof)
         except PolicyRejected as error:
             if error.reason != "POLICY_MISSING":
-                self._versions[version] = replace(
-                    entry, state=PolicyState.REJECTED, reason=error.reason, proof=proof
-                )
+                self._versions[version] = replace(entry, state=PolicyState.REJECTED, reason=error.reason, proof=proof)
                 self._save()
             raise
         self._versions[version] = replace(entry, state=PolicyState.PROVED, proof=proof)
@@ -243,7 +237,9 @@ class PolicyRegistry:
                 refused = decision is not None and not decision.promote
                 state = PolicyState.REJECTED if refused else PolicyState.RETIRED
                 reason = "GATE_REFUSED" if refused else ""
-                self._versions[version] = replace(entry, state=state, decision=decision or entry.decision, reason=reason)
+                self._versions[version] = replace(
+                    entry, state=state, decision=decision or entry.decision, reason=reason
+                )
                 await self._evict(version)
                 self._save()
             return self._versions[version]

@@ -63,9 +63,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     def __init__(self, registry: PolicyRegistry, metrics: InferenceMetrics) -> None:
         self._registry, self._metrics = registry, metrics
 
-    async def LoadPolicy(
-        self, request: policy_pb2.LoadPolicyRequest, context: Any
-    ) -> policy_pb2.LoadPolicyResponse:
+    async def LoadPolicy(self, request: policy_pb2.LoadPolicyRequest, context: Any) -> policy_pb2.LoadPolicyResponse:
         started = time.monotonic()
         try:
             policy = await self._registry.load(request.version, request.manifest_digest)

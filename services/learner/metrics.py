@@ -35,7 +35,9 @@ class LearnerMetrics:
             "iterpo_learner_dropped_completions_total", "Not trained on, by reason.", ["reason"], registry=registry
         )
         self.tokens = Counter("iterpo_learner_tokens_total", "Tokens trained on.", registry=registry)
-        self.waiting = Gauge("iterpo_learner_waiting", "1 while another process or labels are waited for.", registry=registry)
+        self.waiting = Gauge(
+            "iterpo_learner_waiting", "1 while another process or labels are waited for.", registry=registry
+        )
 
     def observe(self, row: IterationRow) -> None:
         decision = "promoted" if row.promoted else "refused" if row.decision else "no_update"

@@ -216,5 +216,3 @@ def check_examples(algorithm: Algorithm, examples: Sequence[Example], heldout: S
             f"Name a {form} file in run.pairs.",
             "NO_ANSWERS",
         )
-
-

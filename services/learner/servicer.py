@@ -67,7 +67,7 @@ def run_to_proto(view: RunView) -> pb.Run:
     return pb.Run(
         run_id=view.record.run_id,
         algorithm=view.algorithm,
-        state=pb.RunState.Value(f"RUN_STATE_{view.state}"),
+        state=f"RUN_STATE_{view.state}",
         status=view.status,
         iteration=progress.iteration,
         iterations=view.iterations,
