@@ -6,11 +6,11 @@ import json
 from itertools import count
 
 import pytest
-from tests.labeling.builders import group
 
 from iterpo.labeling.exports import FORMATS, line
 from iterpo.labeling.feedback import Feedback, preferences_from_labels
 from iterpo.types import FeedbackEvent, Group, Label, Outcome, Preference, Reward
+from tests.labeling.builders import group
 
 
 def label(outcome: Outcome, first: str = "g1-0", second: str = "g1-1", who: str = "ann") -> Label:
@@ -32,7 +32,7 @@ def test_labels_of_a_pair_are_averaged_whichever_way_round_they_were_given() -> 
         label(Outcome.TIE, who="cem"),
         label(Outcome.SECOND, who="dan"),
     ]
-    # (1 + 1 + 0.5 + 0) / 4
+    # 1, 1, 0.5 and 0: their mean over four votes.
     assert preferences_from_labels(votes) == [Preference("g1", "g1-0", "g1-1", p_first_wins=0.625, weight=4.0)]
 
 
@@ -81,7 +81,9 @@ def test_ties_are_left_out_of_preferred_pairs() -> None:
 def test_kto_rows_are_thumbs() -> None:
     thumbs = [
         (row["completion"][0]["content"], row["label"])
-        for row in rows("kto", group("a", "b", "c", "d"), label(Outcome.SECOND), label(Outcome.BOTH_BAD, "g1-2", "g1-3"))
+        for row in rows(
+            "kto", group("a", "b", "c", "d"), label(Outcome.SECOND), label(Outcome.BOTH_BAD, "g1-2", "g1-3")
+        )
     ]
     assert thumbs == [("b", True), ("a", False), ("c", False), ("d", False)]
     rewarded = rows("kto", group("a", "b"), Reward("g1-0", 0.5, "rule"), Reward("g1-1", 0.49, "rule"))

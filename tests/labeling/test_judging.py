@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.labeling.builders import completion, prompt
-from tests.labeling.fakes import HungLabeler, LengthModel, RuleLabeler
 
 from iterpo.labeling.deadline import DeadlineRunner, StuckError
 from iterpo.labeling.labeler import Abstain, Judgement, abstention_class, judge
 from iterpo.labeling.queue import Judge
 from iterpo.types import Abstention, Reward
+from tests.labeling.builders import completion, prompt
+from tests.labeling.fakes import HungLabeler, LengthModel, RuleLabeler
 
 
 def raises(error: Exception):

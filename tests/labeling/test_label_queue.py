@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.labeling.builders import group
-from tests.labeling.fakes import HungLabeler, LengthModel, RuleLabeler
 
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
@@ -17,6 +15,8 @@ from iterpo.store import work
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.work import WorkItem
 from iterpo.types import Abstention, FeedbackEvent, Reward
+from tests.labeling.builders import group
+from tests.labeling.fakes import HungLabeler, LengthModel, RuleLabeler
 
 WAIT = 20
 FAST = QueueSettings(max_attempts=3, timeout_seconds=0.1, workers=2, backoff_seconds=0.01)

@@ -11,10 +11,10 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.labeling.test_tasks import People
 
 from iterpo.store.tasks import Submission
 from iterpo.types import Lease, Outcome
+from tests.labeling.test_tasks import People
 
 WAIT = 20
 NAMES = ("ann", "bob", "cem")

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.labeling.builders import group
-from tests.labeling.fakes import MovableClock, RuleLabeler
 
 from iterpo.errors import Conflict, InvalidInput, NotFound
 from iterpo.labeling.desk import LabelingDesk, PairRequest, Receipt
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.tasks import Submission, count_tasks
 from iterpo.types import Label, Lease, Outcome
+from tests.labeling.builders import group
+from tests.labeling.fakes import MovableClock, RuleLabeler
 
 WAIT = 20
 
@@ -44,9 +44,7 @@ class People:
     def lease(self, who: str, limit: int = 10, seconds: float = 60.0) -> list[Lease]:
         return self.desk.lease(who, limit, seconds).result(WAIT)[0]
 
-    def submit(
-        self, lease: Lease, outcome: Outcome = Outcome.FIRST, who: str = "", request_id: str = ""
-    ) -> Receipt:
+    def submit(self, lease: Lease, outcome: Outcome = Outcome.FIRST, who: str = "", request_id: str = "") -> Receipt:
         label = Submission(lease.lease_id, outcome)
         given = [(request_id or self.fresh_id(), label)]
         (receipt,) = self.desk.submit(who or lease.annotator, given).result(WAIT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from tests.labeling.builders import completion, prompt
 
 from iterpo.config import LabelerSettings
 from iterpo.errors import InvalidConfig, InvalidInput
@@ -15,6 +14,7 @@ from iterpo.labeling.labeler import Abstain
 from iterpo.labeling.verifier_labeler import built_in_verifier, own_verifier
 from iterpo.labeling.verifiers import VERIFIERS, exact_number
 from iterpo.types import FinishReason
+from tests.labeling.builders import completion, prompt
 
 
 @pytest.mark.parametrize(

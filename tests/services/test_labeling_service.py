@@ -13,8 +13,6 @@ from typing import Any
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from tests.labeling.builders import completion, group, prompt
-from tests.labeling.fakes import RuleLabeler
 
 from iterpo.clients.channel import connect, translated_errors
 from iterpo.clients.labeling import LabelingClient
@@ -27,6 +25,8 @@ from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics, StoreState
 from services.labeling.servicer import LabelingServicer
+from tests.labeling.builders import completion, group, prompt
+from tests.labeling.fakes import RuleLabeler
 
 WAIT = 20
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.labeling.builders import group
 
 from iterpo.errors import Conflict, ResourceExhausted, Unavailable, WrongState
 from iterpo.store.database import FeedbackDatabase
@@ -16,6 +15,7 @@ from iterpo.store.schema import SCHEMA_VERSION
 from iterpo.store.transaction import Answer, Transaction
 from iterpo.store.writer import Commit
 from iterpo.types import Reward
+from tests.labeling.builders import group
 
 WAIT = 20
 

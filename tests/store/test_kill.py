@@ -41,7 +41,7 @@ def test_every_acknowledged_event_is_there_once_after_each_kill(tmp_path: Path) 
     database = FeedbackDatabase(path)
     events = database.events("run", 0, limit=1_000_000).result(20)
     # Whoever got no answer asks again with the same request id: still once.
-    again = database.write(lambda tx: tx.once(f"r{acknowledged[-1]}", b"payload", lambda: [])).result(20)
+    again = database.write(lambda tx: tx.once(f"r{acknowledged[-1]}", b"payload", list)).result(20)
     database.close()
 
     times = Counter(int(event.reward.value) for event in events if event.reward)

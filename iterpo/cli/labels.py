@@ -1,0 +1,179 @@
+"""`iterpo labels`: stored feedback as files for other programs, and reward models trained on it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iterpo.cli.options import config_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from iterpo.config import Settings
+    from iterpo.labeling.feedback import Pair
+    from iterpo.types import FeedbackEvent
+
+IDLE_SECONDS = 1.0
+"""The store is read to its end; in a busy run, up to the events of the moment when the command began."""
+
+
+@click.group()
+def command() -> None:
+    """Export labels, train reward models on them."""
+
+
+@command.command()
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["trl", "kto", "rewardbench", "events"]),
+    required=True,
+    help="trl: prompt/chosen/rejected; kto: prompt/completion/label; rewardbench: its columns; events: everything.",
+)
+@click.option("--out", required=True, help="File to write, one JSON object a line; - is standard output.")
+@click.option("--run", "run_id", default="", help="Only this run.  [default: every run]")
+@config_option
+@json_option
+def export(format_name: str, out: str, run_id: str, config_path: Path | None, as_json: bool) -> None:
+    """Write stored feedback to a file, whole or not at all."""
+    from iterpo.config import load
+    from iterpo.labeling.exports import FORMATS, line
+
+    lines = (line(row) for row in FORMATS[format_name](stored_events(load(config_path), run_id)))
+    if out == "-":
+        for text in lines:
+            click.echo(text)
+        return
+    rows = _write(Path(out), lines)
+    if as_json:
+        print_json({"format": format_name, "rows": rows, "out": out})
+    else:
+        click.echo(f"{rows} rows written to {out}.")
+
+
+@command.command("train-reward-model")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New directory for the reward model.")
+@click.option("--base", type=click.Path(path_type=Path), default=None, help="Base model.  [default: model.path]")
+@click.option("--from", "source", type=click.Choice(["labels", "rewards", "both"]), default="both", show_default=True)
+@click.option("--run", "run_id", default="", help="Only this run.  [default: every run]")
+@click.option("--max-pairs", type=click.IntRange(2), default=2000, show_default=True, help="Drawn when there are more.")
+@click.option("--epochs", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--batch-pairs", type=click.IntRange(1), default=8, show_default=True, help="Pairs a step.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option("--rank", type=click.IntRange(1), default=16, show_default=True, help="LoRA rank; alpha is twice it.")
+@click.option("--margin", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--centering", type=click.FloatRange(0), default=0.0, show_default=True, help="Published: 0.01.")
+@click.option("--heldout-share", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of the groups.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@config_option
+@json_option
+def train(
+    out: Path,
+    base: Path | None,
+    source: str,
+    run_id: str,
+    max_pairs: int,
+    epochs: int,
+    batch_pairs: int,
+    learning_rate: float,
+    rank: int,
+    margin: float,
+    centering: float,
+    heldout_share: float,
+    seed: int,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a reward model on stored preferences: Bradley-Terry, LoRA on the base model.
+
+    People's labels and the rewards of verifiers both make preferences: pairs within a group whose rewards differ. The
+    result is an adapter with its score head; to use it, add to iterpo.toml:
+
+    \b
+        [labelers.NAME]
+        kind = "reward_model"
+        path = "OUT"
+    """
+    from iterpo.config import load
+    from iterpo.embedded_model import model_directory
+    from iterpo.labeling.reward_training import RewardTraining, train_reward_model
+
+    settings = load(config_path)
+    pairs = _pairs(stored_events(settings, run_id), source, max_pairs, seed)
+    training = RewardTraining(
+        epochs, batch_pairs, learning_rate, rank, 2 * rank, margin, centering, heldout_share, seed=seed
+    )
+    base_path = model_directory(base or settings.model.path, settings.data_dir)
+    with _Progress(len(pairs)) as progress:
+        metrics = train_reward_model(base_path, pairs, out, training, progress)
+    if as_json:
+        print_json({"out": str(out), **metrics})
+    else:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+        click.echo(f"Reward model written to {out}: {shown}.")
+
+
+def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
+    """What the labeling service has stored until now, over StreamFeedback. Raises IterpoErrors."""
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.labeling import LabelingClient
+
+    began = time.time()
+    with connect_service(settings, "labeling", "learner") as channel:
+        for event in LabelingClient(channel).stream(run_id, 0, IDLE_SECONDS):
+            if event.created_at > began:
+                return
+            yield event
+
+
+def _pairs(events: Iterable[FeedbackEvent], source: str, most: int, seed: int) -> list[Pair]:
+    from iterpo.labeling.feedback import Feedback
+
+    feedback = Feedback.of(events)
+    pairs = [*feedback.label_pairs()] if source != "rewards" else []
+    pairs += feedback.reward_pairs() if source != "labels" else []
+    return random.Random(seed).sample(pairs, most) if len(pairs) > most else pairs
+
+
+def _write(out: Path, lines: Iterable[str]) -> int:
+    """Beside the target, then renamed over it. Raises InvalidInput when the place cannot be written to."""
+    from iterpo.errors import InvalidInput
+
+    partial = out.with_name(f".{out.name}.partial")
+    rows = 0
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for text in lines:
+                file.write(text + "\n")
+                rows += 1
+        partial.replace(out)
+    except OSError as error:
+        raise InvalidInput(f"{out} cannot be written: {error.strerror}.", "Name a file in a writable place.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return rows
+
+
+class _Progress:
+    """A bar on standard error; called with every Step of the training."""
+
+    def __init__(self, pairs: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(f"{pairs} pairs", total=None)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: Any) -> None:
+        self._bar.update(self._task, completed=step.step, total=step.steps, description=f"loss {step.loss:.3f}")
