@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -42,6 +44,7 @@ from services.status import error_guard
 
 logger = logging.getLogger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 5.0
 """How long calls may go on after the drain before they are cut."""
 
@@ -127,9 +130,11 @@ class Host:
         await self._announce(service_names, serving=False)
         reflection.enable_server_reflection((*service_names, *OPEN_SERVICES), self.server)
         await self.server.start()
-        self._catch_signals()
         try:
-            if prepare is None or await self._unless_stopped(prepare()):
+            with _leaving_at_once():
+                prepared = prepare is None or await self._unless_stopped(prepare())
+            self._catch_signals()
+            if prepared:
                 await self._announce(service_names, serving=True)
                 logger.info("%s is serving on %s", self.name, self.settings.address)
                 await self.stopping.wait()
@@ -188,10 +193,10 @@ class Host:
 
     def _catch_signals(self) -> None:
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self.stop)
         except (ValueError, RuntimeError):
-            # Signals reach the main thread's loop only; a host in another thread (tests, notebooks) ends by `stop()`.
+            # As above: outside the main thread only `stop()` ends a host.
             logger.debug("%s handles no signals outside the main thread", self.name)
 
     @asynccontextmanager
@@ -200,6 +205,28 @@ class Host:
             reason = "STOPPING" if self.stopping.is_set() else "STARTING"
             raise Unavailable(f"The {self.name} service is {reason.lower()}.", "Try again in a moment.", reason)
         yield
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """SIGTERM and SIGINT end the process while it prepares. An engine that starts keeps the event loop busy for half
+    a minute, and a handler of the loop would wait for it; nothing is served yet, so nothing needs a drain. An
+    exception would have to cross gRPC's poller, which crashes on it."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only; a host in another one ends by `stop()`
+        return
+    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def check_settings(settings: ServerSettings) -> None:

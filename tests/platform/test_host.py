@@ -298,6 +298,20 @@ def test_sigterm_drains_and_exits_with_zero(tmp_path: Path) -> None:
         assert process.stdout.read() == "drained\n"
 
 
+def test_sigterm_ends_a_service_that_is_still_busy_preparing(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    busy = "async def prepare():\n        print('preparing', flush=True)\n        time.sleep(600)\n    await host.run("
+    text = PROGRAM.replace("import asyncio", "import time, asyncio").replace("await host.run(", busy)
+    program.write_text(text.replace("drain=drain", "drain=drain, prepare=prepare"))
+    command = [sys.executable, str(program), "127.0.0.1:0"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(root)}) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)][1] == "preparing\n"
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
 async def test_a_service_that_cannot_start_exits_with_two_and_says_why(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
