@@ -103,7 +103,7 @@ def train(
     from iterpo.labeling.reward_training import RewardTraining, train_reward_model
 
     settings = load(config_path)
-    pairs = _pairs(stored_events(settings, run_id), source, max_pairs, seed)
+    pairs = draw_pairs(stored_events(settings, run_id), source, max_pairs, seed)
     training = RewardTraining(
         epochs, batch_pairs, learning_rate, rank, 2 * rank, margin, centering, heldout_share, seed=seed
     )
@@ -130,7 +130,7 @@ def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
             yield event
 
 
-def _pairs(events: Iterable[FeedbackEvent], source: str, most: int, seed: int) -> list[Pair]:
+def draw_pairs(events: Iterable[FeedbackEvent], source: str, most: int, seed: int) -> list[Pair]:
     from iterpo.labeling.feedback import Feedback
 
     feedback = Feedback.of(events)

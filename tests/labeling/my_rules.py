@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from iterpo.types import Completion, Prompt
 
 
@@ -15,3 +18,13 @@ def short_for(prompt: Prompt, completion: Completion) -> float:
 
 
 NOT_A_FUNCTION = 7
+
+
+def slowly(prompt_text: str, completion_text: str) -> float:
+    time.sleep(0.1)
+    return 0.5
+
+
+def never(prompt_text: str, completion_text: str) -> float:
+    threading.Event().wait(600)
+    return 1.0

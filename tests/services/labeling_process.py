@@ -1,0 +1,67 @@
+"""`python -m services.labeling` as a real process on free loopback ports, for tests that stop or kill it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from iterpo.clients.channel import connect
+from iterpo.clients.labeling import LabelingClient
+from iterpo.errors import Unavailable
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_config(directory: Path, labelers: str = "") -> tuple[Path, str]:
+    """(iterpo.toml, address)."""
+    address = f"127.0.0.1:{free_port()}"
+    config = directory / "iterpo.toml"
+    config.write_text(
+        f'data_dir = "{directory / "data"}"\n[labeling]\naddress = "{address}"\nmetrics_address = ""\n{labelers}'
+    )
+    return config, address
+
+
+@contextmanager
+def labeling_process(config: Path, address: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], LabelingClient]]:
+    """The process, answering; killed at the end if it still runs."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.labeling", "--config", config],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with connect(address) as channel:
+            client = LabelingClient(channel)
+            await_ready(client, process, log)
+            yield process, client
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def await_ready(client: LabelingClient, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            client.labelers()
+            return
+        except Unavailable:
+            time.sleep(0.1)
+    raise TimeoutError(f"labeling did not come up: {log.read_text()}")

@@ -1,0 +1,174 @@
+"""`iterpo annotate` with piped keys, and `iterpo labels`, against a labeling server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry
+
+from iterpo.cli import annotate, labels
+from iterpo.cli.annotate import choose
+from iterpo.labeling.desk import LabelingDesk
+from iterpo.store.database import FeedbackDatabase
+from iterpo.types import Group, Label, Outcome
+from iterpo.v1 import labeling_pb2_grpc
+from services.host import Host, ServerSettings
+from services.labeling.metrics import LabelingMetrics
+from services.labeling.servicer import LabelingServicer
+from tests.labeling.builders import group
+from tests.labeling.fakes import RuleLabeler
+
+WAIT = 20
+
+
+@dataclass
+class Terminal:
+    config: Path
+    desk: LabelingDesk
+
+    async def __call__(self, command: object, *arguments: str, keys: str = "") -> Result:
+        """Runs in a thread: the server in this process must be able to answer."""
+        given = [*arguments, "--config", str(self.config)]
+        return await asyncio.wait_for(
+            asyncio.to_thread(CliRunner().invoke, command, given, input=keys, catch_exceptions=False), WAIT
+        )
+
+    def ask(self, *groups: Group, labeler: str = "people") -> None:
+        self.desk.record("run", labeler, groups, f"r-{groups[0].group_id}").result(WAIT)
+
+    def stored(self) -> list[Label]:
+        return [e.label for e in self.desk.database.events("", 0, 1000).result(WAIT) if e.label]
+
+
+@pytest.fixture
+async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
+    database = FeedbackDatabase(tmp_path / "feedback.db")
+    swaps = iter([False, True] * 50)
+    desk = LabelingDesk(database, {"rule": RuleLabeler(lambda t: len(t) / 10)}, coin=lambda: next(swaps))
+    desk.start()
+    host = Host("labeling", ServerSettings("127.0.0.1:0"), CollectorRegistry())
+    servicer = LabelingServicer(desk, LabelingMetrics(CollectorRegistry()))
+    labeling_pb2_grpc.add_LabelingServiceServicer_to_server(servicer, host.server)
+    config = tmp_path / "iterpo.toml"
+    config.write_text(f'[labeling]\naddress = "127.0.0.1:{host.bind()}"\n')
+    serving = asyncio.create_task(host.run(["iterpo.v1.LabelingService"], drain=servicer.drain))
+    yield Terminal(config, desk)
+    host.stop()
+    await asyncio.wait_for(serving, WAIT)
+    await asyncio.to_thread(desk.close)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("pressed", "choice"),
+    [
+        ("a", (Outcome.FIRST, 0)),
+        ("B", (Outcome.SECOND, 3)),
+        ("2a", (Outcome.FIRST, 2)),
+        ("13b", (Outcome.SECOND, 3)),
+        ("2t", (Outcome.TIE, 0)),
+        ("xyz \nn", (Outcome.BOTH_BAD, 0)),
+        ("s", (Outcome.SKIP, 0)),
+        ("q", None),
+        ("", None),
+        ("2", None),
+    ],
+)
+def test_one_key_is_one_judgement(pressed: str, choice: tuple[Outcome, int] | None) -> None:
+    assert choose(iter(pressed)) == choice
+
+
+async def test_piped_keys_label_task_after_task_until_they_end(terminal: Terminal) -> None:
+    terminal.ask(*(group("left", "right", group_id=f"g{i}") for i in range(4)))
+
+    result = await terminal(annotate.command, "--annotator", "ann", "--json", keys="a2a\nt")
+
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["presented_outcome"], line["strength"], line["presented_swapped"]) for line in lines] == [
+        ("first", 0, False),
+        ("first", 2, True),
+        ("tie", 0, False),
+    ]
+    assert [label.outcome for label in terminal.stored()] == [Outcome.FIRST, Outcome.SECOND, Outcome.TIE]
+    assert {label.annotator for label in terminal.stored()} == {"ann"}
+    assert "3 labels stored. 1 task still open, none for you now." in result.stderr
+
+
+async def test_the_swapped_pair_is_shown_the_other_way_round(terminal: Terminal) -> None:
+    terminal.ask(group("first-text", "second-text", group_id="g0"), group("first-text", "second-text", group_id="g1"))
+    result = await terminal(annotate.command, keys="aa")
+    places = [result.output.index("first-text"), result.output.index("second-text")]
+    assert places == sorted(places)
+    assert result.output.rindex("second-text") < result.output.rindex("first-text")
+    assert "2 labels stored." in result.output
+
+
+async def test_model_text_takes_no_effect_on_the_terminal(terminal: Terminal) -> None:
+    terminal.ask(group("\x1b[2Jgone [bold red]loud[/bold red]", "[/] broken markup \x07"))
+    result = await terminal(annotate.command, keys="a")
+    assert "\x1b[2J" not in result.output
+    assert "\x07" not in result.output
+    assert "\\x1b[2Jgone [bold red]loud[/bold red]" in result.output
+    assert "1 label stored." in result.output
+
+
+async def test_nothing_to_do_is_said(terminal: Terminal) -> None:
+    result = await terminal(annotate.command)
+    assert result.output == "0 labels stored.\n"
+
+
+async def test_a_limit_ends_the_sitting(terminal: Terminal) -> None:
+    terminal.ask(*(group("a", "b", group_id=f"g{i}") for i in range(3)))
+    await terminal(annotate.command, "--limit", "1", keys="aaa")
+    assert len(terminal.stored()) == 1
+
+
+async def test_labels_are_exported_to_a_file_that_is_whole(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.ask(group("left", "right"))
+    await terminal(annotate.command, keys="a")
+    out = tmp_path / "pairs.jsonl"
+
+    result = await terminal(labels.command, "export", "--format", "trl", "--out", str(out), "--json")
+
+    assert json.loads(result.stdout) == {"format": "trl", "rows": 1, "out": str(out)}
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("left", "right")
+    assert [path.name for path in tmp_path.glob(".*partial")] == []
+
+
+async def test_events_can_go_to_standard_output(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right"))
+    result = await terminal(labels.command, "export", "--format", "events", "--out", "-", "--run", "run")
+    common = {"created_at_unix_seconds", "cursor", "event_id", "run_id"}
+    assert [set(json.loads(line)) - common for line in result.stdout.splitlines()] == [{"group"}, {"task"}]
+
+
+async def test_an_impossible_place_is_refused(terminal: Terminal, tmp_path: Path) -> None:
+    from iterpo.errors import InvalidInput
+
+    with pytest.raises(InvalidInput, match="writable place"):
+        await terminal(labels.command, "export", "--format", "kto", "--out", str(tmp_path / "no" / "where"))
+
+
+async def test_pairs_to_train_on_come_from_labels_and_rewards(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right"))
+    terminal.ask(group("x", "xxx", "xxxxx", group_id="g2"), labeler="rule")
+    await terminal(annotate.command, keys="a")
+    async with asyncio.timeout(WAIT):
+        while sum(e.kind == "reward" for e in terminal.desk.database.events("", 0).result(WAIT)) < 3:
+            await asyncio.sleep(0.01)
+    events = terminal.desk.database.events("", 0).result(WAIT)
+
+    def pairs(source: str, most: int = 100) -> list[tuple[str, str]]:
+        return [(p.chosen.text, p.rejected.text) for p in labels.draw_pairs(events, source, most, seed=0)]
+
+    assert pairs("labels") == [("left", "right")]
+    assert sorted(pairs("rewards")) == [("xxx", "x"), ("xxxxx", "x"), ("xxxxx", "xxx")]
+    assert len(pairs("both")) == 4
+    assert len(pairs("both", most=2)) == 2
