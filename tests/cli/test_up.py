@@ -1,0 +1,91 @@
+"""`iterpo up` over stand-ins for the three services: what it prints, and that Ctrl-C ends everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import pathlib, sys
+import iterpo.embedded_model, iterpo.supervisor
+from iterpo.cli.main import main
+from iterpo.supervisor import ServiceSpec
+
+SERVICE = "import sys, pathlib; pathlib.Path(sys.argv[1]).touch(); sys.stdin.read()"
+folder = pathlib.Path(sys.argv[1])
+
+def specs(settings, config_path):
+    markers = [folder / name for name in ("inference", "labeling", "learner")]
+    return [ServiceSpec(m.name, [sys.executable, "-c", SERVICE, str(m)], m.exists) for m in markers]
+
+iterpo.supervisor.service_specs = specs
+iterpo.embedded_model.model_directory = lambda *arguments: folder
+main(["up", "--config", str(folder / "iterpo.toml"), *sys.argv[2:]])
+"""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    (folder / "iterpo.toml").write_text('[learner]\nmetrics_address = ""\n')
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_up_says_where_everything_listens_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    with start(tmp_path, "--json") as process:
+        assert process.stdout is not None
+        events = []
+        for line in iter(process.stdout.readline, ""):
+            events.append(json.loads(line))
+            if "services" in events[-1]:
+                os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    kinds = [event.get("event") for event in events]
+    assert kinds[:3] == ["started"] * 3
+    assert kinds[-3:] == ["stopped"] * 3
+    ready = next(event for event in events if event["event"] == "ready" and "services" in event)
+    assert ready["services"][0] == {
+        "service": "inference",
+        "grpc": "127.0.0.1:50051",
+        "metrics": "http://127.0.0.1:9101/metrics",
+    }
+    assert ready["services"][2]["metrics"] == ""
+
+
+def test_up_shows_people_a_table(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in iter(process.stdout.readline, ""):
+            lines.append(line)
+            if line.startswith("Logs: "):
+                os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    shown = "".join(lines)
+    assert "inference is ready" in shown
+    assert "127.0.0.1:50052" in shown
+    assert "learner has stopped" in shown
+
+
+def test_up_with_a_broken_configuration_exits_with_two(tmp_path: Path) -> None:
+    (tmp_path / "iterpo.toml").write_text("[lerner]\n")
+    command = [sys.executable, "-c", "from iterpo.cli.main import main; main()", "up", "--config"]
+    result = subprocess.run(
+        [*command, str(tmp_path / "iterpo.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 2
+    assert "Did you mean `learner`?" in result.stderr
