@@ -60,7 +60,9 @@ def export(format_name: str, out: str, run_id: str, config_path: Path | None, as
 @click.option("--base", type=click.Path(path_type=Path), default=None, help="Base model.  [default: model.path]")
 @click.option("--from", "source", type=click.Choice(["labels", "rewards", "both"]), default="both", show_default=True)
 @click.option("--run", "run_id", default="", help="Only this run.  [default: every run]")
-@click.option("--max-pairs", type=click.IntRange(2), default=2000, show_default=True, help="Drawn when there are more.")
+@click.option(
+    "--max-pairs", type=click.IntRange(2), default=500, show_default=True, help="Drawn at random when there are more."
+)
 @click.option("--epochs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--batch-pairs", type=click.IntRange(1), default=8, show_default=True, help="Pairs a step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)

@@ -105,10 +105,17 @@ def load_tokenizer(path: Path) -> Any:
 def classifier(path: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
     """A one-output sequence classifier from a directory, and the names of weights that the directory did not have."""
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
 
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        str(path), num_labels=1, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
+    verbosity = logging.get_verbosity()
+    # Missing weights are returned, and refused or expected by the caller: a table of them on the terminal only alarms.
+    logging.set_verbosity_error()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            str(path), num_labels=1, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     return model, set(report["missing_keys"])
 
 
