@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.learner", description=__doc__)
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
     arguments = parser.parse_args()
+    # Read by OpenMP when torch is imported. Threads that spin while they wait steal the engine's cores: on two busy
+    # cores bf16 matrix products run at 199 GFLOP/s with spinning threads and at 541 with sleeping ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return run_service(lambda: serve(load(arguments.config)))
 
 
