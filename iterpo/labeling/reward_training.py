@@ -114,12 +114,14 @@ def split_by_group(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
 
 
 def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
+    """Frozen weights in bf16 (four times the speed of casting float32 ones at every step, on two cores), trained ones
+    in float32."""
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
 
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(base_path)
-    base, _ = classifier(base_path, torch.float32)
+    base, _ = classifier(base_path, torch.bfloat16)
     base.config.pad_token_id = tokenizer.pad_token_id
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -129,7 +131,25 @@ def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
         modules_to_save=["score"],
     )
     model = get_peft_model(base, lora)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    _score_in_float32(model.base_model.model.score.modules_to_save["default"])
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _score_in_float32(head: Any) -> None:
+    """bf16 keeps three digits: under autocast the rewards of a close pair would tie."""
+    import torch
+
+    linear = head.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores: torch.Tensor = linear(hidden.float())
+        return scores
+
+    head.forward = forward
 
 
 def _train(

@@ -162,7 +162,8 @@ class PolicyModel:
             hidden = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
         targets = torch.tensor([y for c in completions for y in c.token_ids], device=self.device)
         # Greedy completions (temperature 0) are scored under the distribution that they were the argmax of.
-        temperature = torch.tensor([c.temperature or 1.0 for c in completions for _ in c.token_ids], device=self.device)
+        steps = [c.temperature or 1.0 for c in completions for _ in c.token_ids]
+        temperature = torch.tensor(steps, device=self.device, dtype=torch.float64)
         return hidden[rows, columns], targets, temperature
 
     def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ class PolicyRegistry:
             except PolicyRejected as error:
                 logger.error("version %d, which served before, is refused: %s", wanted, error)
                 wanted = BASE_VERSION
-        self._previous = saved["previous"] if saved["previous"] in self._versions else BASE_VERSION
-        self._serve(wanted)
+        previous = saved["previous"] if wanted == saved["serving"] else BASE_VERSION
+        self._serve(wanted, previous)
         self._save()
 
     # What requests use.
@@ -201,7 +201,7 @@ class PolicyRegistry:
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
             self._remember(request_id, version)
-            self._serve(version)
+            self._serve(version, self._serving)
             self._save()
         return time.monotonic() - started
 
@@ -221,7 +221,7 @@ class PolicyRegistry:
                 else:
                     await self._load(target, self.get(target).digest)
             self._remember(request_id, target)
-            self._serve(target)
+            self._serve(target, self._serving)
             self._save()
         return time.monotonic() - started
 
@@ -252,18 +252,14 @@ class PolicyRegistry:
     def serving(self) -> PolicyVersion:
         return self._versions[self._serving]
 
-    def _serve(self, version: int) -> None:
+    def _serve(self, version: int, previous: int) -> None:
         """The swap itself: from here on, new requests start on `version`. No await: nobody sees half of it."""
         for other, entry in self._versions.items():
-            if other != version and entry.state in (PolicyState.SERVING, PolicyState.PREVIOUS):
+            if entry.state in (PolicyState.SERVING, PolicyState.PREVIOUS):
                 self._versions[other] = replace(entry, state=PolicyState.RETIRED)
-        if version != self._serving:
-            self._previous, self._serving = self._serving, version
-        self._versions[version] = replace(self._versions[version], state=PolicyState.SERVING)
-        if self._previous != self._serving and self._previous in self._versions:
-            previous = self._versions[self._previous]
-            if previous.state is PolicyState.RETIRED:
-                self._versions[self._previous] = replace(previous, state=PolicyState.PREVIOUS)
+        self._serving, self._previous = version, previous
+        for role, state in ((previous, PolicyState.PREVIOUS), (version, PolicyState.SERVING)):
+            self._versions[role] = replace(self._versions[role], state=state)
 
     async def _make_room(self) -> None:
         for version in self._delivery.evictions(self._serving, self._previous):
