@@ -132,7 +132,7 @@ class Ledger:
             found = self._db.execute(
                 "SELECT body FROM rows WHERE run_id = ? AND iteration > ? ORDER BY iteration", (run_id, after)
             ).fetchall()
-        return [_row(json.loads(body)) for (body,) in found]
+        return [_row(json.loads(str(body))) for (body,) in found]
 
     def consumed(self, run_id: str, after: int = 0) -> list[str]:
         """Ids of the events that the run consumed, beyond a cursor."""

@@ -98,7 +98,7 @@ async def refusal(registry, version, digest) -> str:
 
 
 async def test_each_bad_delivery_is_refused_for_its_own_reason_and_the_serving_version_stays(tmp_path):
-    registry, delivery = await started(tmp_path)
+    registry, _ = await started(tmp_path)
     await serve(registry, tmp_path, 1)
     root = tmp_path / "policies"
 

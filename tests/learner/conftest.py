@@ -35,8 +35,7 @@ def tiny_model(tmp_path_factory) -> Path:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
     tokenizer.chat_template = (
-        "{% for m in messages %}<bos> {{ m.content }} <eos> {% endfor %}"
-        "{% if add_generation_prompt %}<bos> {% endif %}"
+        "{% for m in messages %}<bos> {{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}<bos> {% endif %}"
     )
     tokenizer.save_pretrained(path)
     return path

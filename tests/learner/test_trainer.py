@@ -95,7 +95,8 @@ def test_the_mismatch_between_trainer_and_sampler_is_measured(tiny_model):
     made, data = trainer(tiny_model, "grpo"), selection()
     logprobs = made.model.logprobs(data.completions)
     rows = logprobs.split([len(c.token_ids) for c in data.completions])
-    shifted = [answer(c.completion_id, c.token_ids, (row - 0.5).tolist()) for c, row in zip(data.completions, rows, strict=True)]
+    answers = zip(data.completions, rows, strict=True)
+    shifted = [answer(c.completion_id, c.token_ids, (row - 0.5).tolist()) for c, row in answers]
     numbers = made.update(Selection(shifted, data.rewards, data.groups))
     assert numbers["mismatch_p50"] == pytest.approx(2.718281828**0.5, abs=1e-3)
     assert numbers["mismatch_outside"] == 1.0

@@ -13,7 +13,7 @@ from tests.policies.builders import BASE_DIGEST, probe, publish
 
 
 def refused(root, version, digest) -> str:
-    with pytest.raises(PolicyRejected, match="publish|Publish") as caught:
+    with pytest.raises(PolicyRejected, match=r"publish|Publish") as caught:
         manifest.read(root, version, digest)
     return caught.value.reason
 
