@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class LabelingDesk:
         """
         if labeler != PEOPLE:
             find(self.labelers, labeler)
+        _check_groups(groups)
         tasks = {group.group_id: comparison_tasks(run_id, group) if labeler == PEOPLE else [] for group in groups}
         payload = _payload(
             "record", run_id, labeler, *(wire.group_to_proto(group).SerializeToString() for group in groups)
@@ -194,6 +196,14 @@ def _task(transaction: Transaction, run_id: str, request: PairRequest) -> Task:
         guideline=request.guideline,
         required_labels=request.required_labels,
     )
+
+
+def _check_groups(groups: Sequence[Group]) -> None:
+    twice = [group_id for group_id, times in Counter(group.group_id for group in groups).items() if times > 1]
+    if twice:
+        raise InvalidInput(
+            f"Group {twice[0]!r} is in the request twice.", "Give every group an id of its own.", "GROUP_TWICE"
+        )
 
 
 def _check_pair(request: PairRequest) -> None:

@@ -110,12 +110,14 @@ def classifier(path: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
     verbosity = logging.get_verbosity()
     # Missing weights are returned, and refused or expected by the caller: a table of them on the terminal only alarms.
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             str(path), num_labels=1, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     finally:
         logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
     return model, set(report["missing_keys"])
 
 

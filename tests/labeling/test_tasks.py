@@ -77,6 +77,12 @@ def test_a_group_of_one_cannot_be_compared(people: People) -> None:
     assert refused.value.reason == "GROUP_TOO_SMALL"
 
 
+def test_a_group_that_is_in_a_request_twice_is_refused(people: People) -> None:
+    with pytest.raises(InvalidInput, match="twice"):
+        people.desk.record("run", "people", [group("a", "b"), group("c", "d")], "r1")
+    assert people.database.events("", 0).result(WAIT) == []
+
+
 @pytest.mark.parametrize(
     ("swapped", "pressed", "stored"),
     [

@@ -15,16 +15,19 @@ from prometheus_client import CollectorRegistry
 from iterpo.cli import annotate, labels
 from iterpo.cli.annotate import choose
 from iterpo.labeling.desk import LabelingDesk
+from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.types import Group, Label, Outcome
 from iterpo.v1 import labeling_pb2_grpc
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics
 from services.labeling.servicer import LabelingServicer
-from tests.labeling.builders import group
+from tests.labeling.builders import completion, group, prompt
 from tests.labeling.fakes import RuleLabeler
+from tests.labeling.tiny_model import write_tiny_model
 
 WAIT = 20
+TRAINING_SECONDS = 120
 
 
 @dataclass
@@ -32,11 +35,11 @@ class Terminal:
     config: Path
     desk: LabelingDesk
 
-    async def __call__(self, command: object, *arguments: str, keys: str = "") -> Result:
+    async def __call__(self, command: object, *arguments: str, keys: str = "", seconds: float = WAIT) -> Result:
         """Runs in a thread: the server in this process must be able to answer."""
         given = [*arguments, "--config", str(self.config)]
         return await asyncio.wait_for(
-            asyncio.to_thread(CliRunner().invoke, command, given, input=keys, catch_exceptions=False), WAIT
+            asyncio.to_thread(CliRunner().invoke, command, given, input=keys, catch_exceptions=False), seconds
         )
 
     def ask(self, *groups: Group, labeler: str = "people") -> None:
@@ -176,3 +179,20 @@ async def test_pairs_to_train_on_come_from_labels_and_rewards(terminal: Terminal
     assert sorted(pairs("rewards")) == [("xxx", "x"), ("xxxxx", "x"), ("xxxxx", "xxx")]
     assert len(pairs("both")) == 4
     assert len(pairs("both", most=2)) == 2
+
+
+async def test_a_reward_model_is_trained_from_what_people_said(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.ask(*(group("you are kind day", "you are rude day", group_id=f"g{i}") for i in range(4)))
+    base = await asyncio.to_thread(write_tiny_model, tmp_path / "tiny")
+    await terminal(annotate.command, keys="abab")  # the coin swaps every second pair: kind wins every time
+    out = tmp_path / "reward"
+
+    arguments = ("--base", str(base), "--out", str(out), "--epochs", "20", "--learning-rate", "0.01", "--json")
+    result = await terminal(labels.command, "train-reward-model", *arguments, seconds=TRAINING_SECONDS)
+
+    metrics = json.loads(result.stdout)
+    assert (metrics["train_pairs"], metrics["heldout_pairs"], metrics["heldout_accuracy"]) == (3.0, 1.0, 1.0)
+    kind, rude = RewardModel("taste", out).score_batch(
+        [(prompt(), completion(text)) for text in ("you are kind day", "you are rude day")]
+    )
+    assert kind > rude
