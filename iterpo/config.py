@@ -95,8 +95,6 @@ class InferenceSettings(Section):
     """Largest rank of an adapter, in adapter mode."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: a GPU when the installed vllm finds one."""
-    probe_tokens: int = Field(256, ge=16)
-    """Tokens of the probe that proves that a policy arrived."""
 
 
 class LabelingSettings(Section):

@@ -91,7 +91,7 @@ class Loop:
 
     def iterations(self) -> Iterator[IterationRow]:
         """One committed row an iteration, from wherever `progress` stands to the last."""
-        if math.isnan(self.progress.heldout_before):
+        if math.isnan(self.progress.heldout_before) and self.config.judge != "none":
             heldout, _ = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
             self.progress = replace(self.progress, heldout_before=heldout, heldout_serving=heldout)
             self.world.note(self.progress)
@@ -219,7 +219,8 @@ class Loop:
         heldout, completions = self.evaluate(str(version))
         kl = self.world.learner.kl(completions)
         update = {name: numbers[name] for name in ("grad_norm",) if name in numbers}
-        decision = gate.decide(self.config.gate, heldout, self.progress.heldout_serving, kl, update)
+        judged = (heldout, self.progress.heldout_serving) if self.config.judge != "none" else None
+        decision = gate.decide(self.config.gate, judged, kl, update)
         request = f"{self.run_id}/v{version}"
         if not decision.promote:
             self.world.publisher.reject(version, decision, request)
@@ -228,10 +229,12 @@ class Loop:
         return Delivery(version, True, decision, heldout, kl, load_ms, swap_ms)
 
     def evaluate(self, policy: str) -> tuple[float, list[Completion]]:
-        """Mean reward of greedy answers to the held-out prompts; NaN when the labeler abstained on all."""
+        """Mean reward of greedy answers to the held-out prompts; NaN when nobody judges, or abstained on all."""
         settings = SamplingSettings(temperature=0.0, max_tokens=self.config.max_tokens)
         answers = [g[0] for g in self.world.generator.sample(self.heldout, 1, settings, policy)]
-        rewards = self.world.labeler.score(self.config.labeler, self.heldout, answers)
+        if self.config.judge == "none":
+            return float("nan"), answers
+        rewards = self.world.labeler.score(self.config.judge, self.heldout, answers)
         known = [r for r in rewards if r is not None]
         return (sum(known) / len(known) if known else float("nan")), answers
 

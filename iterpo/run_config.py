@@ -25,6 +25,8 @@ class LoraConfig(_Section):
 class GateConfig(_Section):
     """What a candidate must show before it may serve."""
 
+    labeler: str = ""
+    """Who judges held-out answers: a name, or `none`. Empty: the run's labeler, or `none` when that is `people`."""
     min_heldout_gain: float = -0.05
     """Held-out reward of the candidate minus that of the serving version; below it the candidate is refused."""
     max_kl: float = Field(2.0, gt=0)
@@ -65,3 +67,8 @@ class RunConfig(_Section):
     normalizer: dict[str, Any] = Field(default_factory=dict)
     lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
+
+    @property
+    def judge(self) -> str:
+        """The labeler of held-out answers; `none` when nobody judges them, because people cannot answer at once."""
+        return self.gate.labeler or ("none" if self.labeler == "people" else self.labeler)

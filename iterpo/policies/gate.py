@@ -10,23 +10,21 @@ from iterpo.types import GateDecision
 
 
 def decide(
-    config: GateConfig, heldout_candidate: float, heldout_serving: float, kl: float, update: Mapping[str, float]
+    config: GateConfig, heldout: tuple[float, float] | None, kl: float, update: Mapping[str, float]
 ) -> GateDecision:
     """Judge a candidate by its held-out reward against the serving version's, its KL and the update's own numbers.
 
-    `kl` is nats a token to the base model. Held-out rewards are means over the same prompts; a labeler that abstained
-    on all of them gives NaN, which promotes nothing.
+    `heldout` is (candidate, serving): means over the same prompts, or None when nobody judges them (people label, and
+    no `gate.labeler` is set). A labeler that abstained on all gives NaN, which promotes nothing. `kl` is nats a token
+    to the base model.
     """
-    gain = heldout_candidate - heldout_serving
-    numbers = {
-        "heldout_candidate": heldout_candidate,
-        "heldout_serving": heldout_serving,
-        "heldout_gain": gain,
-        "kl": kl,
-        **{f"update_{name}": value for name, value in update.items()},
-    }
+    numbers = {"kl": kl, **{f"update_{name}": value for name, value in update.items()}}
+    if heldout is not None:
+        candidate, serving = heldout
+        numbers |= {"heldout_candidate": candidate, "heldout_serving": serving, "heldout_gain": candidate - serving}
     reasons = [f"{name} is {value}, not a finite number" for name, value in numbers.items() if not math.isfinite(value)]
-    if gain < config.min_heldout_gain:
+    if numbers.get("heldout_gain", 0.0) < config.min_heldout_gain:
+        gain = numbers["heldout_gain"]
         reasons.append(f"held-out reward changes by {gain:+.3f}, below gate.min_heldout_gain {config.min_heldout_gain}")
     if kl > config.max_kl:
         reasons.append(f"KL {kl:.3f} nats a token exceeds gate.max_kl {config.max_kl}")

@@ -38,7 +38,7 @@ def test_weights_closer_to_the_base_than_to_the_candidate_did_not_arrive_even_un
 
 
 def decide(candidate=0.6, serving=0.5, kl=0.1, **update):
-    return gate.decide(GateConfig(min_heldout_gain=-0.05, max_kl=1.0), candidate, serving, kl, update)
+    return gate.decide(GateConfig(min_heldout_gain=-0.05, max_kl=1.0), (candidate, serving), kl, update)
 
 
 def test_the_gate_promotes_what_is_no_worse_and_records_its_numbers():
@@ -52,6 +52,12 @@ def test_the_gate_promotes_what_is_no_worse_and_records_its_numbers():
         "kl": 0.1,
         "update_grad_norm": 0.3,
     }
+
+
+def test_where_nobody_judges_held_out_answers_the_other_numbers_still_decide():
+    config = GateConfig(max_kl=1.0)
+    assert gate.decide(config, None, 0.1, {}).numbers == {"kl": 0.1}
+    assert not gate.decide(config, None, 1.1, {}).promote
 
 
 @pytest.mark.parametrize(
