@@ -50,6 +50,7 @@ class RunManager:
         self._active = ""
         self._control = Control()
         self._doing = ("RUNNING", "")
+        self.draining = False
         for run_id in ledger.interrupt():
             logger.warning("run %s was interrupted; go on with: iterpo run resume %s", run_id, run_id)
 
@@ -119,7 +120,9 @@ class RunManager:
         self._listeners.discard(event)
 
     async def drain(self) -> None:
-        """Stop the run at its next safe point; it can be resumed."""
+        """End the watchers' streams, and stop the run at its next safe point; it can be resumed."""
+        self.draining = True
+        self._wake()
         if self._thread is not None:
             self._control.stop()
             await asyncio.to_thread(self._thread.join, 5.0)

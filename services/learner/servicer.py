@@ -9,6 +9,7 @@ from google.protobuf import json_format, struct_pb2
 
 from iterpo import wire
 from iterpo.algorithms import ALGORITHMS
+from iterpo.errors import Unavailable
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import learner_pb2_grpc
 from services.learner.runs import ACTIVE, RunManager, RunView
@@ -54,6 +55,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 yield pb.WatchRunResponse(run=run_to_proto(view))
                 if view.state not in ACTIVE:
                     return
+                if self._runs.draining:
+                    raise Unavailable("The learner is stopping.", "Watch again when it is back.", "STOPPING")
                 await self._runs.changed(changed, HEARTBEAT_SECONDS)
         finally:
             self._runs.forget(changed)
