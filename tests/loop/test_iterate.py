@@ -1,0 +1,269 @@
+"""The loop on one screen, told by what it leaves behind: rows, weights, who serves, what was consumed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from iterpo.errors import PolicyRejected, Unavailable, WrongState
+from iterpo.patience import RunStopped
+from iterpo.types import Outcome
+from tests.loop.fakes import RUN, SILENT, FakeLearner
+from tests.loop.run import first_is_best
+
+AWAY = Unavailable("Nobody is there.", "Wait.")
+
+
+def test_iterations_commit_their_rows_in_order_and_each_version_learns_on(make_run):
+    run = make_run()
+    rows = run.finish()
+    assert [(r.iteration, r.policy_version, r.promoted, r.proved) for r in rows] == [
+        (1, 1, True, True),
+        (2, 2, True, True),
+        (3, 3, True, True),
+    ]
+    assert run.ledger.rows(RUN) == rows
+    assert run.publisher.serving == 3
+    # Two prompts of two completions an iteration, every one trained on once.
+    assert run.learner.weights == [c.completion_id for g in run.feedback.groups for c in g.completions]
+    assert len(run.learner.weights) == 12
+
+
+def test_what_was_consumed_is_in_the_ledger_with_the_row(make_run):
+    run = make_run(iterations=1)
+    run.finish()
+    # Two groups and their four rewards.
+    assert run.ledger.consumed(RUN) == [e.event_id for e in run.feedback.events]
+    assert len(run.feedback.events) == 6
+    assert run.ledger.get(RUN).progress.cursor == 6
+
+
+def test_the_checkpoint_that_the_ledger_names_holds_the_weights(make_run):
+    run = make_run(iterations=2)
+    run.finish()
+    record = run.ledger.get(RUN)
+    assert record.checkpoint == "000002"
+    assert FakeLearner.load(run.folder / "checkpoints" / record.checkpoint).weights == run.learner.weights
+
+
+def test_samples_come_from_the_version_that_serves(make_run):
+    run = make_run()
+    run.finish()
+    assert [g.completions[0].policy_version for g in run.feedback.groups] == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_refused_candidate_gives_the_learner_its_weights_back_and_never_serves(make_run):
+    run = make_run(iterations=2)
+    run.labeler.values = [0.5, 0.1, 0.6]  # serving, first candidate, second candidate
+    refused, promoted = run.finish()
+    assert (refused.promoted, refused.proved, refused.policy_version) == (False, True, 0)
+    assert "below gate.min_heldout_gain" in refused.decision.reasons[0]
+    assert (promoted.promoted, promoted.policy_version) == (True, 2)
+    assert run.publisher.history == ["load 1", "reject 1", "load 2", "promote 2"]
+    second_half = [c.completion_id for g in run.feedback.groups[2:] for c in g.completions]
+    assert run.learner.weights == second_half
+
+
+def test_without_a_refusal_the_first_half_would_be_in_the_weights(make_run):
+    """Negative control of the test above."""
+    run = make_run(iterations=2)
+    run.finish()
+    assert len(run.learner.weights) == 8
+
+
+def test_a_version_that_a_proof_rejects_is_a_recorded_refusal_and_the_run_goes_on(make_run):
+    run = make_run(iterations=2)
+    run.publisher.bad[1] = PolicyRejected("The probe failed.", "Publish again.", "PROBE_DISAGREES")
+    rows = run.finish()
+    assert [(r.promoted, r.proved) for r in rows] == [(False, False), (True, True)]
+    assert rows[0].decision.reasons == ("PROBE_DISAGREES: The probe failed.",)
+    assert run.ledger.rows(RUN)[0].decision == rows[0].decision
+    assert run.publisher.serving == 2
+    assert len(run.learner.weights) == 4
+
+
+def test_nothing_to_learn_from_is_no_new_version(make_run):
+    run = make_run(judge=lambda completion: 1.0, iterations=1)
+    (row,) = run.finish()
+    assert (row.promoted, row.decision, row.policy_version) == (False, None, 0)
+    assert row.metrics == {"dropped_uniform_group": 4.0}
+    assert run.publisher.history == []
+    assert len(run.ledger.consumed(RUN)) == 6
+
+
+def test_a_completion_whose_labeler_abstained_is_left_out_and_counted(make_run):
+    run = make_run(
+        judge=lambda c: None if c.text == "2" else float(c.text == "0"), response_sampling={"size": 3}, iterations=1
+    )
+    (row,) = run.finish()
+    assert row.metrics["dropped_abstained"] == 2.0
+    assert [name[-1] for name in run.learner.weights] == ["0", "1", "0", "1"]
+    assert row.train_reward == 0.5
+
+
+def test_refilling_draws_new_prompts_for_groups_that_teach_nothing(make_run):
+    """DAPO's dynamic sampling: the first two groups are uniform."""
+    run = make_run(
+        judge=lambda c: 1.0 if c.group_id in ("g0", "g1") else first_is_best(c),
+        algorithm="dapo",
+        response_sampling={"size": 2, "refill": 3},
+        iterations=1,
+    )
+    (row,) = run.finish()
+    assert [len(asked) for asked in run.generator.asked] == [2, 2]
+    assert row.metrics["dropped_uniform_group"] == 4.0
+    assert len(run.learner.weights) == 4
+
+
+
+def too_old(make_run, algorithm):
+    """The first group gets its rewards three iterations late."""
+    run = make_run(
+        algorithm=algorithm,
+        iterations=4,
+        max_policy_age=1,
+        feedback_timeout_seconds=2,
+        judge=lambda c: SILENT if c.group_id == "g0" and run.publisher.serving < 3 else first_is_best(c),
+    )
+    return run, run.finish()
+
+
+def test_policy_gradient_groups_that_are_too_old_are_dropped_and_counted(make_run):
+    run, rows = too_old(make_run, "grpo")
+    assert [r.metrics.get("dropped_policy_age", 0.0) for r in rows] == [0.0, 0.0, 0.0, 2.0]
+    assert not {"g0/0", "g0/1"} & set(run.learner.weights)
+    # Dropped is consumed: it is not met again.
+    assert len(run.ledger.consumed(RUN)) == len(run.feedback.events)
+
+
+def test_pairs_are_used_at_any_age(make_run):
+    run, rows = too_old(make_run, "online_dpo")
+    assert all("dropped_policy_age" not in r.metrics for r in rows)
+    assert {"g0/0", "g0/1"} <= set(run.learner.weights)
+
+
+def test_what_people_said_makes_the_preference(make_run):
+    run = make_run(algorithm="online_dpo", labeler="people", iterations=1, feedback_timeout_seconds=5)
+    stream = run.feedback.stream
+
+    def labelled(run_id, cursor, idle_seconds):
+        tasks = [e.task for e in run.feedback.events if e.task is not None]
+        known = {e.label.task_id for e in run.feedback.events if e.label is not None}
+        for task, outcome in zip(tasks, (Outcome.SECOND, Outcome.TIE), strict=False):
+            if task.task_id not in known:
+                run.feedback.answer(task, outcome)
+        yield from stream(run_id, cursor, idle_seconds)
+
+    run.feedback.stream = labelled
+    (row,) = run.finish()
+    assert run.learner.weights == ["g0/1", "g0/0"], "the chosen one comes first"
+    assert row.metrics["dropped_tied_pair"] == 2.0
+    assert len(run.ledger.consumed(RUN)) == 6  # two groups, two tasks, two labels
+
+
+def test_an_iteration_whose_labels_do_not_come_goes_on_without_them(make_run):
+    run = make_run(iterations=1, judge=lambda c: SILENT if c.group_id == "g0" else first_is_best(c))
+    run.finish()
+    assert run.learner.weights == ["g1/0", "g1/1"]
+    assert ("waiting for feedback on 1 groups", True) in run.statuses
+    # The silent group is neither consumed nor behind the cursor from which a resumed run reads.
+    assert run.ledger.get(RUN).progress.cursor == 0
+    assert "e1" not in run.ledger.consumed(RUN)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["sample", "record", "stream", "score", "versions", "load", "promote"])
+def test_the_loop_waits_for_a_process_that_is_away_says_so_and_goes_on(make_run, call, when):
+    run = make_run(iterations=1)
+    run.faults.planned = {(call, 1, when): AWAY, (call, 2, "before"): AWAY}
+    (row,) = run.finish()
+    assert row.promoted
+    assert len(run.learner.weights) == 4
+    assert [text for text, waiting in run.statuses if waiting and "Nobody is there." in text]
+    assert len(run.feedback.groups) == 2
+
+
+def test_a_run_that_waits_for_another_process_can_be_stopped(make_run):
+    run = make_run()
+    loop = run.loop()
+    run.faults.planned = {("sample", n, "before"): AWAY for n in range(1, 1000)}
+    run.control.status = lambda text, waiting: run.control.stop()
+    with pytest.raises(RunStopped):
+        next(loop.iterations())
+
+
+def test_a_run_stops_between_iterations_and_resumes_where_it_was(make_run):
+    run = make_run()
+    iterations = run.loop().iterations()
+    next(iterations)
+    run.control.stop()
+    with pytest.raises(RunStopped):
+        next(iterations)
+    assert run.ledger.get(RUN).progress.iteration == 1
+    assert [r.iteration for r in run.finish()] == [2, 3]
+    assert len(run.learner.weights) == len(set(run.learner.weights)) == 12
+
+
+def test_a_paused_run_holds_until_it_is_resumed(make_run):
+    run = make_run(iterations=2)
+    loop, rows = run.loop(), []
+    iterations = loop.iterations()
+    rows.append(next(iterations))
+    run.control.pause()
+    worker = threading.Thread(target=lambda: rows.extend(iterations), daemon=True)
+    worker.start()
+    worker.join(0.1)
+    assert worker.is_alive()
+    assert len(rows) == 1
+    run.control.resume()
+    worker.join(20)
+    assert [r.iteration for r in rows] == [1, 2]
+
+
+def test_a_paused_run_can_be_stopped(make_run):
+    run = make_run()
+    iterations = run.loop().iterations()
+    next(iterations)
+    run.control.pause()
+    run.control.stop()
+    with pytest.raises(RunStopped):
+        next(iterations)
+
+
+def forgetful(run, times):
+    """Inference restarts `times` times between a load and the judging of what was loaded."""
+    load = run.publisher.load
+
+    def loses(version, digest):
+        nonlocal times
+        policy = load(version, digest)
+        if times:
+            times -= 1
+            run.publisher.restart()
+        return policy
+
+    run.publisher.load = loses
+
+
+def test_a_candidate_that_inference_lost_before_its_promotion_is_loaded_and_proved_again(make_run):
+    run = make_run(iterations=1)
+    forgetful(run, 2)
+    (row,) = run.finish()
+    assert run.publisher.history == ["load 1", "load 1", "load 1", "promote 1"]
+    assert (row.promoted, row.policy_version) == (True, 1)
+
+
+def test_a_candidate_that_is_lost_every_time_ends_the_run_with_the_reason(make_run):
+    run = make_run(iterations=1)
+    forgetful(run, 3)
+    with pytest.raises(WrongState, match="not loaded"):
+        run.finish()
+    assert run.publisher.serving == 0
+
+
+def test_a_version_number_is_never_used_twice_even_when_inference_knows_more_than_the_disk(make_run):
+    run = make_run(iterations=1)
+    run.publisher.known = {0, 7}
+    (row,) = run.finish()
+    assert row.policy_version == 8
