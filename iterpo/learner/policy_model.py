@@ -127,16 +127,6 @@ class PolicyModel:
             for layer, weight in zip(layers, pristine, strict=True):
                 layer.base_layer.weight.data = weight
 
-    @contextmanager
-    def using(self, adapter: Adapter) -> Iterator[None]:
-        """Within: another adapter's weights; a frozen copy is a reference without a second model."""
-        current = self.adapter()
-        self.load_adapter(adapter)
-        try:
-            yield
-        finally:
-            self.load_adapter(current)
-
     def adapter(self) -> Adapter:
         """A copy of the adapter's weights."""
         return {name: t.detach().clone() for name, t in get_peft_model_state_dict(self.peft).items()}

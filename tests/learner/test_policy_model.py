@@ -121,17 +121,6 @@ def test_the_merged_form_is_the_same_policy_up_to_rounding_and_leaves_the_base_u
     assert torch.equal(made.logprobs(answers), before)
 
 
-def test_another_adapter_can_be_borrowed_and_is_given_back(tiny_model):
-    made, answers = model(tiny_model), completions()
-    own, before = made.adapter(), made.logprobs(answers)
-    zero = {name: torch.zeros_like(t) for name, t in own.items()}
-    with made.using(zero), made.base():
-        base = made.logprobs(answers)
-    with made.using(zero):
-        assert torch.allclose(made.logprobs(answers), base, atol=EXACT)
-    assert torch.equal(made.logprobs(answers), before)
-
-
 def test_micro_batches_cover_everything_once_and_keep_the_budget():
     lengths = [5, 9, 2, 30, 7, 7, 1]
     batches = micro_batches(lengths, budget=20)
