@@ -92,6 +92,14 @@ class Ledger:
         with self._lock, self._db:
             self._db.execute("UPDATE runs SET state = ?, status = ? WHERE run_id = ?", (state, status, run_id))
 
+    def begin(self, run_id: str, progress: Progress, checkpoint: str) -> None:
+        """Where a new run starts from, and the checkpoint that holds it."""
+        with self._lock, self._db:
+            self._db.execute(
+                "UPDATE runs SET progress = ?, checkpoint = ? WHERE run_id = ?",
+                (json.dumps(asdict(progress)), checkpoint, run_id),
+            )
+
     def set_progress(self, run_id: str, progress: Progress) -> None:
         with self._lock, self._db:
             self._db.execute("UPDATE runs SET progress = ? WHERE run_id = ?", (json.dumps(asdict(progress)), run_id))

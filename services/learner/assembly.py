@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from iterpo.algorithms import resolve
 from iterpo.buffer import GroupBuffer
@@ -20,7 +22,13 @@ from iterpo.policies import manifest
 from iterpo.run_config import RunConfig
 from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion, Progress
 
-KEPT_CHECKPOINTS = 2
+FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
+
+
+class Checkpointed(Protocol):
+    def save(self, directory: Path) -> None: ...
+
+    def load(self, directory: Path) -> None: ...
 
 
 class Assembly:
@@ -36,11 +44,7 @@ class Assembly:
         algorithm = resolve(config)
         learner = self._learner(config)
         checkpoints = self._settings.data_dir / "runs" / record.run_id / "checkpoints"
-        progress = record.progress
-        if record.checkpoint is not None:
-            learner.load(checkpoints / record.checkpoint)
-        else:
-            progress = self._begin(learner, progress, control)
+        progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(learner, control))
         world = World(
             generator=self._generator,
             feedback=self._labeling,
@@ -66,7 +70,7 @@ class Assembly:
         base = model_directory(self._settings.model.path, self._settings.data_dir)
         return LoraLearner(base, resolve(config), config)
 
-    def _begin(self, learner, progress: Progress, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
+    def _begin(self, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""
         model = control.patiently("asking inference for its model", self._generator.model)
         if model.base_digest != learner.base_digest:
@@ -76,11 +80,25 @@ class Assembly:
                 "BASE_MISMATCH",
             )
         serving = _serving(control.patiently("asking inference for its policies", self._policies.versions))
-        if serving.version == BASE_VERSION:
-            return progress
-        _, files = manifest.read(self._settings.data_dir / "policies", serving.version, serving.digest)
-        learner.start_from(files)
-        return Progress(version=serving.version, cursor=progress.cursor)
+        if serving.version != BASE_VERSION:
+            _, files = manifest.read(self._settings.data_dir / "policies", serving.version, serving.digest)
+            learner.start_from(files)
+        return Progress(version=serving.version)
+
+
+def standing(
+    record: RunRecord, ledger: Ledger, checkpoints: Path, learner: Checkpointed, begin: Callable[[], Progress]
+) -> Progress:
+    """Bring the learner to where the run stands. A new run begins, and its beginning is a checkpoint at once: were it
+    to begin again after a crash, at whatever serves by then, it could begin at a candidate of its own and train on the
+    same feedback twice."""
+    if record.checkpoint is not None:
+        learner.load(checkpoints / record.checkpoint)
+        return record.progress
+    progress = begin()
+    learner.save(checkpoints / FIRST_CHECKPOINT)
+    ledger.begin(record.run_id, progress, FIRST_CHECKPOINT)
+    return progress
 
 
 def commit(ledger: Ledger, checkpoints: Path, row, progress, checkpoint, consumed) -> None:  # type: ignore[no-untyped-def]  # as World.commit
