@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iterpo.errors import WrongState
+from iterpo.errors import Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.types import (
     Abstention,
@@ -38,6 +38,10 @@ def prompt(index: int) -> Prompt:
     return Prompt(f"p{index}", (Message("user", f"Question {index}?"),))
 
 
+REMOTE = ("sample", "record", "stream", "score", "load", "promote", "reject", "versions")
+"""Only what is in another process can be away; at the rest, the learner itself dies."""
+
+
 class Crash(Exception):
     """The learner's process is gone."""
 
@@ -55,7 +59,8 @@ class Faults:
             self.calls.append(method)
         for key in (("", len(self.calls), when), (method, self.calls.count(method), when)):
             if key in self.planned:
-                raise self.planned.pop(key)
+                error = self.planned.pop(key)
+                raise error if method in REMOTE or not isinstance(error, Unavailable) else Crash()
 
     def around(self, port: Any) -> Any:
         return Faulty(port, self)
@@ -134,7 +139,7 @@ class FakeGenerator:
 class FakeFeedback:
     """An append-only list. `judge` rewards a completion when the stream is read: a number, None, or SILENT."""
 
-    def __init__(self, clock: Clock, judge: Callable[[Completion], float | None | str]) -> None:
+    def __init__(self, clock: Clock, judge: Callable[[Completion], float | str | None]) -> None:
         self.clock, self.judge = clock, judge
         self.events: list[FeedbackEvent] = []
         self._requests: dict[str, list[str]] = {}
@@ -234,8 +239,8 @@ class FakePublisher:
 class FakeLearner:
     """Its weights are the ids of the completions it was trained on, in order."""
 
-    def __init__(self, weights: list[str] | None = None) -> None:
-        self.weights = weights or []
+    def __init__(self) -> None:
+        self.weights: list[str] = []
 
     def update(self, selection):
         self.weights = self.weights + [c.completion_id for c in selection.completions]
@@ -260,6 +265,5 @@ class FakeLearner:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "weights.json").write_text(json.dumps(self.weights))
 
-    @classmethod
-    def load(cls, directory: Path) -> FakeLearner:
-        return cls(json.loads((directory / "weights.json").read_text()))
+    def load(self, directory: Path):
+        self.weights = json.loads((directory / "weights.json").read_text())

@@ -1,4 +1,4 @@
-"""A run in the fake world, put together from its ledger as services/learner/assembly.py does it."""
+"""A run in the fake world, put together from its ledger by the same functions as a real one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from iterpo.buffer import GroupBuffer
 from iterpo.iterate import Loop, World
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
+from iterpo.policies import manifest
 from iterpo.run_config import RunConfig
-from iterpo.types import Example, IterationRow
+from iterpo.types import Example, IterationRow, Progress
+from services.learner.assembly import commit, standing
 from tests.loop.fakes import (
     RUN,
     Clock,
@@ -48,7 +50,8 @@ class Run:
     def loop(self) -> Loop:
         record = self.ledger.get(RUN)
         checkpoints = self.folder / "checkpoints"
-        self.learner = FakeLearner.load(checkpoints / record.checkpoint) if record.checkpoint else FakeLearner()
+        self.learner = FakeLearner()
+        progress = standing(record, self.ledger, checkpoints, self.learner, self.begin)
         world = World(
             generator=self.faults.around(self.generator),
             feedback=self.faults.around(self.feedback),
@@ -57,7 +60,7 @@ class Run:
             learner=self.faults.around(self.learner),
             policies=self.folder / "policies",
             checkpoints=checkpoints,
-            commit=self.faults.call("commit", self.ledger.commit),
+            commit=self.faults.call("commit", partial(commit, self.ledger, checkpoints)),
             note=self.faults.call("note", partial(self.ledger.set_progress, RUN)),
         )
         self.control = Control(lambda text, waiting: self.statuses.append((text, waiting)))
@@ -68,10 +71,16 @@ class Run:
             record.examples,
             [prompt(100)],
             world,
-            record.progress,
+            progress,
             self.rebuilt_buffer(),
             self.control,
         )
+
+    def begin(self) -> Progress:
+        """A new run goes on from whatever serves."""
+        if self.publisher.serving:
+            self.learner.load(manifest.directory(self.folder / "policies", self.publisher.serving))
+        return Progress(version=self.publisher.serving)
 
     def rebuilt_buffer(self) -> GroupBuffer:
         cursor = self.ledger.get(RUN).progress.cursor

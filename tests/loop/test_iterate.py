@@ -44,7 +44,9 @@ def test_the_checkpoint_that_the_ledger_names_holds_the_weights(make_run):
     run.finish()
     record = run.ledger.get(RUN)
     assert record.checkpoint == "000002"
-    assert FakeLearner.load(run.folder / "checkpoints" / record.checkpoint).weights == run.learner.weights
+    kept = FakeLearner()
+    kept.load(run.folder / "checkpoints" / record.checkpoint)
+    assert kept.weights == run.learner.weights != []
 
 
 def test_samples_come_from_the_version_that_serves(make_run):
@@ -114,7 +116,6 @@ def test_refilling_draws_new_prompts_for_groups_that_teach_nothing(make_run):
     assert [len(asked) for asked in run.generator.asked] == [2, 2]
     assert row.metrics["dropped_uniform_group"] == 4.0
     assert len(run.learner.weights) == 4
-
 
 
 def too_old(make_run, algorithm):
