@@ -1,7 +1,8 @@
 """The demo's runs: each algorithm with what makes it learn a visible preference in minutes on two cores.
 
-Published settings are made for long runs of large models; the demo takes a learning rate of 5e-4 to 1e-3 (TRL's own
-demonstration of this kind used 5e-4), small groups and no KL, and says so here rather than hiding it.
+Published settings are made for long runs of large models. The demo takes learning rates of 5e-4 to 1e-3, small groups
+and no KL term. DPO's beta is 0.5: at 0.1, on answers of some twenty tokens, pairs are pushed apart long after they are
+told apart, and greedy answers fell into loops (held-out reward 0.45 after ten iterations against 0.72 after eight).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from iterpo.errors import InvalidConfig
 
 COMMON: dict[str, Any] = {
     "labeler": "one_friendly_sentence",
-    "iterations": 12,
+    "iterations": 10,
     "max_tokens": 48,
     "prompts_per_iteration": 8,
     "gate": {"min_heldout_gain": -0.1, "max_kl": 5.0},
@@ -22,7 +23,9 @@ GROUPS: dict[str, Any] = {"learning_rate": 1e-3, "minibatches": 2, "response_sam
 PAIRS: dict[str, Any] = {
     "learning_rate": 5e-4,
     "minibatches": 2,
+    "prompts_per_iteration": 16,
     "response_sampling": {"name": "best_worst", "size": 8},
+    "gradient_coefficient": {"beta": 0.5},
 }
 RUNS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-4, "minibatches": 2, "prompts_per_iteration": 16},
@@ -30,7 +33,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "grpo": {**GROUPS, "gradient_coefficient": {"beta": 0.0}},
     "dr_grpo": GROUPS,
     "dapo": {**GROUPS, "response_sampling": {"size": 8, "refill": 1}},
-    "offline_dpo": {"learning_rate": 5e-4, "minibatches": 2, "prompts_per_iteration": 16},
+    "offline_dpo": {**PAIRS, "response_sampling": {}},
     "iterative_dpo": PAIRS,
     "online_dpo": PAIRS,
 }
