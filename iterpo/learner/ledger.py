@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from iterpo.errors import Conflict, NotFound
+from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted, Unavailable, WrongState
 from iterpo.types import Example, GateDecision, IterationRow, Message, Progress, Prompt
 
 SCHEMA = """
@@ -44,31 +45,37 @@ class RunRecord:
 
 
 class Ledger:
-    """Safe to use from several threads; every write is durable when it returns."""
+    """Safe to use from several threads; every write is durable when it returns.
+
+    Every method raises ResourceExhausted (DISK_FULL), WrongState (LEDGER_CORRUPT) or Unavailable (LEDGER_FAILED) when
+    the database cannot be used; then nothing of the call was written.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.RLock()
-        self._db = apsw.Connection(str(path))
-        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;")
-        self._db.execute(SCHEMA)
+        with self._translated():
+            self._db = apsw.Connection(str(path))
+            self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;")
+            self._db.execute(SCHEMA)
 
     def create(
         self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
     ) -> None:
-        """Raises Conflict when the run exists."""
-        with self._lock, self._db:
+        """The run has not started yet: it stands as stopped. Raises Conflict when it exists."""
+        with self._writing():
             if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
                 raise Conflict(
                     f"Run {run_id!r} exists already.", f"Resume it (iterpo run resume {run_id}) or choose another name."
                 )
             self._db.execute(
-                "INSERT INTO runs (run_id, config, examples, heldout, state) VALUES (?, ?, ?, ?, 'RUNNING')",
+                "INSERT INTO runs (run_id, config, examples, heldout, state) VALUES (?, ?, ?, ?, 'STOPPED')",
                 (run_id, json.dumps(config), _dump(examples), _dump(heldout)),
             )
 
     def get(self, run_id: str) -> RunRecord:
-        with self._lock:
+        with self._reading():
             row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
@@ -85,28 +92,28 @@ class Ledger:
         )
 
     def run_ids(self) -> list[str]:
-        with self._lock:
+        with self._reading():
             return [row[0] for row in self._db.execute("SELECT run_id FROM runs ORDER BY rowid")]
 
     def set_state(self, run_id: str, state: str, status: str) -> None:
-        with self._lock, self._db:
+        with self._writing():
             self._db.execute("UPDATE runs SET state = ?, status = ? WHERE run_id = ?", (state, status, run_id))
 
     def begin(self, run_id: str, progress: Progress, checkpoint: str) -> None:
         """Where a new run starts from, and the checkpoint that holds it."""
-        with self._lock, self._db:
+        with self._writing():
             self._db.execute(
                 "UPDATE runs SET progress = ?, checkpoint = ? WHERE run_id = ?",
                 (json.dumps(asdict(progress)), checkpoint, run_id),
             )
 
     def set_progress(self, run_id: str, progress: Progress) -> None:
-        with self._lock, self._db:
+        with self._writing():
             self._db.execute("UPDATE runs SET progress = ? WHERE run_id = ?", (json.dumps(asdict(progress)), run_id))
 
     def interrupt(self) -> list[str]:
         """Mark runs that were active when the last process ended; returns their names."""
-        with self._lock, self._db:
+        with self._writing():
             found = self._db.execute(
                 "UPDATE runs SET state = 'INTERRUPTED', status = 'the learner ended in mid-run' "
                 "WHERE state = 'RUNNING' RETURNING run_id"
@@ -121,7 +128,7 @@ class Ledger:
         consumed: Iterable[tuple[int, str]],
     ) -> None:
         """One iteration, all of it or nothing. Raises apsw.ConstraintError if an event had been consumed before."""
-        with self._lock, self._db:
+        with self._writing():
             self._db.executemany(
                 "INSERT INTO consumed (cursor, event_id, run_id, iteration) VALUES (?, ?, ?, ?)",
                 [(cursor, event_id, row.run_id, row.iteration) for cursor, event_id in consumed],
@@ -136,7 +143,7 @@ class Ledger:
             )
 
     def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
-        with self._lock:
+        with self._reading():
             found = self._db.execute(
                 "SELECT body FROM rows WHERE run_id = ? AND iteration > ? ORDER BY iteration", (run_id, after)
             ).fetchall()
@@ -144,7 +151,7 @@ class Ledger:
 
     def consumed(self, run_id: str, after: int = 0) -> list[str]:
         """Ids of the events that the run consumed, beyond a cursor."""
-        with self._lock:
+        with self._reading():
             found = self._db.execute(
                 "SELECT event_id FROM consumed WHERE run_id = ? AND cursor > ? ORDER BY cursor", (run_id, after)
             )
@@ -153,6 +160,49 @@ class Ledger:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Not the connection's own context manager: on a full disk SQLite has rolled back already."""
+        with self._lock, self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock, self._translated():
+            yield
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.ConstraintError:
+            raise  # not the disk's doing: something would have happened twice
+        except apsw.Error as error:
+            raise _ledger_error(error, self._path) from error
+
+
+def _ledger_error(error: apsw.Error, path: Path) -> IterpoError:
+    """What SQLite said, as an error that names the fix."""
+    if isinstance(error, apsw.FullError):
+        return ResourceExhausted(
+            f"The disk of the runs' database {path} is full.", "Free space there, then resume the run.", "DISK_FULL"
+        )
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return WrongState(
+            f"The runs' database {path} is damaged: {error}.", "Stop the learner, restore a backup.", "LEDGER_CORRUPT"
+        )
+    return Unavailable(
+        f"The runs' database {path} cannot be used: {type(error).__name__}: {error}.",
+        "Look at its disk and its permissions, then resume the run.",
+        "LEDGER_FAILED",
+    )
 
 
 def _dump(examples: Sequence[Example]) -> str:

@@ -48,8 +48,10 @@ class RunManager:
         self._listeners: set[asyncio.Event] = set()
         self._thread: threading.Thread | None = None
         self._active = ""
+        self._latest = ""
         self._control = Control()
         self._doing = ("RUNNING", "")
+        """State and status of the run that was launched last, however it ended: the ledger's disk may be full."""
         self.draining = False
         for run_id in ledger.interrupt():
             logger.warning("run %s was interrupted; go on with: iterpo run resume %s", run_id, run_id)
@@ -94,7 +96,7 @@ class RunManager:
 
     def view(self, run_id: str) -> RunView:
         record = self._ledger.get(run_id)
-        state, status = self._doing if self._is_active(run_id) else (record.state, record.status)
+        state, status = self._doing if run_id == self._latest else (record.state, record.status)
         return RunView(record, state, status, record.config["algorithm"], record.config["iterations"])
 
     def views(self) -> list[RunView]:
@@ -128,9 +130,9 @@ class RunManager:
             await asyncio.to_thread(self._thread.join, 5.0)
 
     def _launch(self, run_id: str) -> None:
-        self._active = run_id
-        self._control = Control(lambda text, waiting: self._tell("WAITING" if waiting else "RUNNING", text))
         self._ledger.set_state(run_id, "RUNNING", "starting")
+        self._active = self._latest = run_id
+        self._control = Control(lambda text, waiting: self._tell("WAITING" if waiting else "RUNNING", text))
         self._tell("RUNNING", "loading the model")
         self._thread = threading.Thread(target=self._work, args=(run_id,), name=f"run {run_id}", daemon=True)
         self._thread.start()
@@ -154,9 +156,13 @@ class RunManager:
             self._finish(run_id, "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)")
 
     def _finish(self, run_id: str, state: str, status: str) -> None:
-        self._ledger.set_state(run_id, state, status)
-        self._active = ""
-        self._tell(state, status)
+        try:
+            self._ledger.set_state(run_id, state, status)
+        except IterpoError as error:
+            logger.error("run %s is %s, which could not be recorded: %s", run_id, state, error)
+        finally:
+            self._active = ""
+            self._tell(state, status)
 
     def _tell(self, state: str, status: str) -> None:
         self._doing = ("PAUSED" if self._control.paused and state in ACTIVE else state, status)

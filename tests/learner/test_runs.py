@@ -1,0 +1,83 @@
+"""A run's life in the learner service, over a real ledger and an assembly that only fails."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from prometheus_client import CollectorRegistry
+
+from iterpo.errors import IterpoError, ResourceExhausted
+from iterpo.learner.ledger import Ledger
+from iterpo.types import Example, Message, Prompt
+from services.learner.metrics import LearnerMetrics
+from services.learner.runs import RunManager
+
+WAIT_SECONDS = 10.0
+
+
+def example(name: str = "p0", answers: tuple[str, ...] = ()) -> Example:
+    return Example(Prompt(name, (Message("user", f"question {name}"),)), answers)
+
+
+def fill_disk(ledger: Ledger) -> None:
+    """The database may not grow by another page: SQLite then says what it says on a full disk."""
+    pages = ledger._db.pragma("page_count")
+    ledger._db.pragma("max_page_count", pages)
+
+
+class Failing:
+    """An assembly whose run fails at once; the disk fills up meanwhile if `full`."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+
+    def loop(self, record: Any, ledger: Ledger, control: Any) -> Any:
+        if self.full:
+            fill_disk(ledger)
+        raise IterpoError("no such model " + "x" * 20_000)
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_failed_run_is_over_even_when_the_disk_is_too_full_to_record_it(tmp_path: Path, full: bool) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    runs = RunManager(ledger, Failing(full), LearnerMetrics(CollectorRegistry()))  # type: ignore[arg-type]
+    changed = runs.listen()
+    runs.start("first", {}, [example()], [example("h")])
+    async with asyncio.timeout(WAIT_SECONDS):
+        while runs.view("first").state == "RUNNING":
+            await runs.changed(changed, 1.0)
+    view = runs.view("first")
+    assert view.state == "FAILED"
+    assert view.status.startswith("no such model")
+    assert ledger.get("first").state == ("RUNNING" if full else "FAILED")
+    ledger._db.pragma("max_page_count", 1_000_000)
+    assert runs.start("second", {}, [example()], [example("h")]).record.run_id == "second"
+    await runs.drain()
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    ledger.create("r", {}, [example()], [example("h")])
+    fill_disk(ledger)
+    with pytest.raises(ResourceExhausted, match="Free space") as caught:
+        ledger.set_state("r", "FAILED", "x" * 20_000)
+    assert caught.value.reason == "DISK_FULL"
+    assert isinstance(caught.value.__cause__, apsw.FullError)
+    assert ledger.get("r").status == ""
+
+
+def test_a_run_that_was_recorded_but_never_started_does_not_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    ledger.create("r", {}, [example()], [example("h")])
+    assert ledger.get("r").state == "STOPPED"
+
+
+def test_a_damaged_ledger_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "learner.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(IterpoError, match="damaged") as caught:
+        Ledger(tmp_path / "learner.db")
+    assert caught.value.reason == "LEDGER_CORRUPT"
