@@ -268,7 +268,7 @@ class PolicyVersion:
     method: str = ""
     proof: Proof | None = None
     reason: str = ""
-    """Why it was rejected; empty otherwise."""
+    """Why it was rejected or rolled back; empty otherwise."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     decision: GateDecision | None = None
 

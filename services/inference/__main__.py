@@ -73,8 +73,9 @@ async def serve(settings: Settings) -> None:
         await host.run(SERVICES, prepare=prepare)
     finally:
         watch.cancel()
+        died = delivery.dead  # asked before the shutdown, after which vLLM calls every engine dead
         delivery.shutdown()
-    if delivery.dead:
+    if died:
         raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
 
 

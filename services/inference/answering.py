@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 from iterpo.errors import InvalidInput
@@ -17,6 +17,8 @@ from services.inference.registry import PolicyRegistry
 
 MAX_SAMPLES = 4096
 """Completions of one Sample call."""
+CHARACTERS_A_TOKEN = 64
+"""Longer texts are refused unread: tokenizing 16 MiB to find that they do not fit would take seconds."""
 
 
 class Answering:
@@ -28,6 +30,13 @@ class Answering:
         """Token ids of a chat, ready for the answer. Raises InvalidInput (EMPTY_PROMPT, CONTEXT_EXCEEDED)."""
         if not any(m.content.strip() for m in messages):
             raise InvalidInput("The prompt is empty.", "Send at least one message with text.", "EMPTY_PROMPT")
+        characters = sum(len(m.content) for m in messages)
+        if characters > CHARACTERS_A_TOKEN * self._max_model_len:
+            raise InvalidInput(
+                f"The prompt has {characters} characters, far more than the context of {self._max_model_len} tokens.",
+                "Shorten the prompt, or raise inference.max_model_len.",
+                "CONTEXT_EXCEEDED",
+            )
         chat = [{"role": m.role, "content": m.content} for m in messages]
         ids = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         room = self._max_model_len - len(ids)
@@ -42,23 +51,26 @@ class Answering:
 
     async def generate(
         self, messages: Sequence[Message], settings: SamplingSettings, policy: str
-    ) -> AsyncIterator[tuple[PolicyVersion, int, Chunk]]:
+    ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """(version, prompt tokens, chunk), the last chunk with its finish reason."""
-        ids = self.encode(messages, settings)
-        async with self._registry.using(policy) as (version, source):
-            async for chunk in source.engine.generate(ids, settings, settings.seed, source.lora, stream=True):
+        ids = await asyncio.to_thread(self.encode, messages, settings)
+        async with (
+            self._registry.using(policy) as (version, source),
+            aclosing(source.engine.generate(ids, settings, settings.seed, source.lora, stream=True)) as chunks,
+        ):
+            async for chunk in chunks:
                 self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
                 yield version, len(ids), chunk
 
     async def sample(
         self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str
-    ) -> AsyncIterator[tuple[int, int, Completion]]:
+    ) -> AsyncGenerator[tuple[int, int, Completion], None]:
         """(prompt index, sample index, completion) as they finish. Leaving the iterator aborts what is in flight."""
         if not prompts or not n >= 1 or len(prompts) * n > MAX_SAMPLES:
             raise InvalidInput(
                 f"{len(prompts)} prompts x {n} samples.", f"Ask for 1 to {MAX_SAMPLES} completions a call."
             )
-        encoded = [self.encode(p.messages, settings) for p in prompts]
+        encoded = await asyncio.to_thread(lambda: [self.encode(p.messages, settings) for p in prompts])
         groups = [uuid.uuid4().hex for _ in prompts]
         async with self._registry.using(policy) as (version, source):
 
@@ -78,10 +90,11 @@ class Answering:
                     await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _whole(self, ids: Sequence[int], settings: SamplingSettings, seed: int | None, source: Source) -> Chunk:
-        async for chunk in source.engine.generate(ids, settings, seed, source.lora, stream=False):
-            if chunk.finish_reason is not None:
-                self._metrics.tokens.labels("sample").inc(len(chunk.token_ids))
-                return chunk
+        async with aclosing(source.engine.generate(ids, settings, seed, source.lora, stream=False)) as chunks:
+            async for chunk in chunks:
+                if chunk.finish_reason is not None:
+                    self._metrics.tokens.labels("sample").inc(len(chunk.token_ids))
+                    return chunk
         return Chunk("", (), (), FinishReason.ABORTED)
 
     async def score(self, sequences: Sequence[Sequence[int]], policy: str) -> tuple[PolicyVersion, list[list[float]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,7 +34,7 @@ class Chunk:
 class Engine(Protocol):
     def generate(
         self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
-    ) -> AsyncIterator[Chunk]: ...
+    ) -> AsyncGenerator[Chunk, None]: ...
 
     async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]: ...
 
@@ -50,26 +51,14 @@ class VllmEngine:
 
     async def generate(
         self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Chunks of an answer as they come, or (not `stream`) one chunk. Leaving the iterator aborts the request."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        parameters = SamplingParams(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            max_tokens=settings.max_tokens,
-            stop=list(settings.stop) or None,
-            seed=seed,
-            logprobs=0,
-            output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
-        )
-        async for output in self._outputs(prompt_ids, parameters, lora):
-            part = output.outputs[0]
-            chosen = [row[token].logprob for row, token in zip(part.logprobs or (), part.token_ids, strict=False)]
-            reason = FinishReason(_REASONS.get(part.finish_reason, "aborted")) if part.finish_reason else None
-            yield Chunk(part.text, tuple(part.token_ids), tuple(chosen), reason)
+        async with aclosing(self._outputs(prompt_ids, _parameters(settings, seed, stream), lora)) as outputs:
+            async for output in outputs:
+                part = output.outputs[0]
+                chosen = [row[token].logprob for row, token in zip(part.logprobs or (), part.token_ids, strict=False)]
+                reason = FinishReason(_REASONS.get(part.finish_reason, "aborted")) if part.finish_reason else None
+                yield Chunk(part.text, tuple(part.token_ids), tuple(chosen), reason)
 
     async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]:
         """Nats of every token but the first, at temperature 1."""
@@ -79,16 +68,19 @@ class VllmEngine:
         rows: Any = None
         async for output in self._outputs(token_ids, parameters, lora):
             rows = output.prompt_logprobs
+        if rows is None:
+            raise Unavailable("The engine ended the request without an answer.", "Try again.", "REQUEST_ABORTED")
         return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
 
-    async def _outputs(self, ids: Sequence[int], parameters: Any, lora: Any) -> AsyncIterator[Any]:
+    async def _outputs(self, ids: Sequence[int], parameters: Any, lora: Any) -> AsyncGenerator[Any, None]:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         request_id = f"r{next(self._ids)}"
         prompt = {"prompt_token_ids": list(ids)}
         try:
-            async for output in self._llm.generate(prompt, parameters, request_id, lora_request=lora):
-                yield output
+            async with aclosing(self._llm.generate(prompt, parameters, request_id, lora_request=lora)) as outputs:
+                async for output in outputs:
+                    yield output
         except EngineDeadError as error:
             raise Unavailable("The engine died.", "The supervisor restarts it: try again in a minute.") from error
         except ValueError as error:
@@ -97,7 +89,12 @@ class VllmEngine:
     async def reload(self, weights: Path) -> None:
         """Replace all weights by another checkpoint's. Nothing may be in flight."""
         await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
-        await self._llm.reset_prefix_cache()
+        if not await self._llm.reset_prefix_cache():
+            raise Unavailable(
+                "The engine still held keys and values of the old weights after a reload.",
+                "Load the policy again.",
+                "CACHE_IN_USE",
+            )
 
     async def add_lora(self, lora: LoRARequest) -> None:
         await self._llm.add_lora(lora)
@@ -113,6 +110,26 @@ class VllmEngine:
         self._llm.shutdown()
 
 
+def _parameters(settings: SamplingSettings, seed: int | None, stream: bool) -> Any:
+    """vLLM's form of our settings. Raises InvalidInput for what vLLM refuses."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    try:
+        return SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_tokens=settings.max_tokens,
+            stop=list(settings.stop) or None,
+            seed=seed,
+            logprobs=0,
+            output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        )
+    except ValueError as error:
+        raise InvalidInput(f"The engine refuses these settings: {error}.", "Change the sampling settings.") from error
+
+
 _REASONS: Mapping[Any, str] = {"stop": "stop", "length": "length", "abort": "aborted"}
 
 
@@ -123,7 +140,7 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
         # Threads that spin while they wait steal the learner's and the other engine's cores.
         defaults |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "1"}
-        defaults["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{(os.cpu_count() or 1) - 1}"
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

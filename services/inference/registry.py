@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, WrongState
+from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import adapter as adapters
 from iterpo.policies import manifest, probe
 from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion, Proof
@@ -28,7 +28,10 @@ from services.inference.delivery import Delivery, Source, not_loaded
 logger = logging.getLogger(__name__)
 
 ALIASES = ("serving", "candidate", "previous", "base")
-IDLE_TIMEOUT_SECONDS = 600.0
+SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.PROVED)
+NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
+"""Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
+IDLE_TIMEOUT_SECONDS = 120.0
 """How long a load waits for the last requests of the version whose place it takes."""
 REMEMBERED_REQUESTS = 1000
 
@@ -48,7 +51,8 @@ class PolicyRegistry:
         self.base_digest = base_digest
         self._versions = {BASE_VERSION: PolicyVersion(BASE_VERSION, base_digest, PolicyState.SERVING)}
         self._serving, self._previous = BASE_VERSION, BASE_VERSION
-        self._requests: dict[str, int] = {}
+        self._requests: dict[str, list[Any]] = {}
+        self._leaving: set[int] = set()
         self._in_flight: Counter[int] = Counter()
         self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
@@ -104,11 +108,10 @@ class PolicyRegistry:
 
     @asynccontextmanager
     async def using(self, policy: str) -> AsyncIterator[tuple[PolicyVersion, Source]]:
-        """Pin a version for one request. Unproved versions serve nobody: they are not loaded as far as anyone sees."""
+        """Pin a version for one request. Unproved versions, and those about to leave, serve nobody."""
         version = self.get(self.resolve(policy))
-        if version.state not in (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.PROVED) and (
-            version.version != BASE_VERSION
-        ):
+        servable = version.state in SERVABLE or version.version == BASE_VERSION
+        if not servable or version.version in self._leaving:
             raise not_loaded(version.version)
         source = self._delivery.source(version.version)
         self._in_flight[version.version] += 1
@@ -119,12 +122,28 @@ class PolicyRegistry:
             if not self._in_flight[version.version]:
                 self._went_idle.set()
 
-    # What changes the policies; one change at a time.
+    # What changes the policies: one change at a time, and each goes through even when its caller hangs up.
 
     async def load(self, version: int, manifest_digest: str) -> PolicyVersion:
         """Verify, install and probe. Loading a proved version again is free; REJECTED is final for these bytes."""
         if not manifest_digest:
             raise InvalidInput("manifest_digest is empty.", "Send the SHA-256 of the version's manifest.json.")
+        return await asyncio.shield(asyncio.ensure_future(self._load_once(version, manifest_digest)))
+
+    async def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
+        """Serve a proved version; returns the seconds until new requests could start on it."""
+        return await asyncio.shield(asyncio.ensure_future(self._promote(version, decision, request_id)))
+
+    async def rollback(self, request_id: str, reason: str = "") -> float:
+        """Serve the previous version again; it is loaded and proved once more if the engine no longer holds it."""
+        return await asyncio.shield(asyncio.ensure_future(self._rollback(request_id, reason)))
+
+    async def retire(self, version: int, decision: GateDecision | None, request_id: str = "") -> PolicyVersion:
+        """Take a version out; with a decision that refuses it, REJECTED for good. What serves, or what a rollback
+        would return to, cannot go."""
+        return await asyncio.shield(asyncio.ensure_future(self._retire(version, decision, request_id)))
+
+    async def _load_once(self, version: int, manifest_digest: str) -> PolicyVersion:
         async with self._change:
             known = self._versions.get(version)
             if known is not None and known.digest != manifest_digest:
@@ -133,18 +152,21 @@ class PolicyRegistry:
                     "A version is immutable: publish under the next number.",
                     "VERSION_REUSED",
                 )
-            if known is not None and known.state is PolicyState.REJECTED:
-                raise PolicyRejected(
-                    f"Policy version {version} was rejected before: {known.reason}.", "Publish a new version."
-                )
-            if known is None or version not in self._delivery.loaded():
+            if not self._ready(version):
                 await self._load(version, manifest_digest)
                 self._save()
             return self._versions[version]
 
     async def _load(self, version: int, manifest_digest: str) -> None:
-        entry = PolicyVersion(version, manifest_digest, PolicyState.LOADING)
-        proof: Proof | None = None
+        """The proof itself. However it ends, nothing unproved stays in the engine."""
+        before = self._versions.get(version)
+        if before is not None and before.state is PolicyState.REJECTED:
+            raise PolicyRejected(
+                f"Policy version {version} was rejected before: {before.reason}.", "Publish a new version."
+            )
+        entry = replace(
+            before or PolicyVersion(version, manifest_digest, PolicyState.LOADING), state=PolicyState.LOADING
+        )
         try:
             made, files = await asyncio.to_thread(manifest.read, self._root, version, manifest_digest)
             entry = replace(entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics)
@@ -153,21 +175,25 @@ class PolicyRegistry:
             self._versions[version] = entry
             await self._make_room()
             await self._delivery.install(version, adapter, files)
-            proof = probe.compare(
-                made.probe.base_logprobs,
-                made.probe.delivered(self._delivery.name),
-                self._base_logprobs,
-                await self._measure(version),
-            )
-            if not proof.proved:
-                await self._delivery.remove(version)
-                raise _disproved(version, proof)
-        except PolicyRejected as error:
-            if error.reason != "POLICY_MISSING":
-                self._versions[version] = replace(entry, state=PolicyState.REJECTED, reason=error.reason, proof=proof)
-                self._save()
+            learner = made.probe.base_logprobs, made.probe.delivered(self._delivery.name)
+            entry = replace(entry, proof=probe.compare(*learner, self._base_logprobs, await self._measure(version)))
+            if entry.proof is not None and not entry.proof.proved:
+                raise _disproved(version, entry.proof)
+        except BaseException as error:
+            await self._delivery.remove(version)
+            self._forget(entry, before, error)
             raise
-        self._versions[version] = replace(entry, state=PolicyState.PROVED, proof=proof)
+        self._versions[version] = replace(entry, state=PolicyState.PROVED)
+
+    def _forget(self, entry: PolicyVersion, before: PolicyVersion | None, error: BaseException) -> None:
+        """A version that failed a proof is REJECTED; anything else that went wrong says nothing about its bytes."""
+        if isinstance(error, PolicyRejected) and error.reason not in NOT_ITS_FAULT:
+            self._versions[entry.version] = replace(entry, state=PolicyState.REJECTED, reason=error.reason)
+            self._save()
+        elif before is not None:
+            self._versions[entry.version] = replace(before, state=PolicyState.RETIRED)
+        else:
+            self._versions.pop(entry.version, None)
 
     def _check_origin(self, made: manifest.Manifest) -> None:
         if made.base_digest != self.base_digest:
@@ -184,11 +210,10 @@ class PolicyRegistry:
                 "PROBE_MISMATCH",
             )
 
-    async def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
-        """Serve a proved version; returns the seconds until new requests could start on it."""
+    async def _promote(self, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if self._serving == version:
+            if self._done_before(request_id, "promote", version) or self._serving == version:
                 return 0.0
             if not decision.promote:
                 raise WrongState(
@@ -197,41 +222,58 @@ class PolicyRegistry:
                     "NOT_GATED",
                 )
             entry = self.get(version)
-            if version not in self._delivery.loaded() or entry.state not in (PolicyState.PROVED, PolicyState.PREVIOUS):
+            if not self._ready(version):
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
-            self._remember(request_id, version)
+            self._remember(request_id, "promote", version)
             self._serve(version, self._serving)
             self._save()
         return time.monotonic() - started
 
-    async def rollback(self, request_id: str) -> float:
-        """Serve the previous version again; it is loaded and proved once more if the engine no longer holds it."""
+    async def _rollback(self, request_id: str, reason: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if request_id and request_id in self._requests:
+            if self._done_before(request_id, "rollback"):
                 return 0.0
-            target = self._previous
-            if target == self._serving:
+            target, left = self._previous, self._serving
+            if target == left:
                 raise WrongState("There is no previous version.", "Promote a version first.", "NO_PREVIOUS")
-            if target not in self._delivery.loaded():
-                if target == BASE_VERSION:
-                    await self._make_room()
-                    await self._delivery.install(BASE_VERSION, None, {})
-                else:
-                    await self._load(target, self.get(target).digest)
-            self._remember(request_id, target)
-            self._serve(target, self._serving)
+            if target == BASE_VERSION:
+                await self._bring_back_base()
+            elif not self._ready(target):
+                await self._load(target, self.get(target).digest)
+            self._remember(request_id, "rollback", target)
+            self._serve(target, left)
+            if reason:
+                self._versions[left] = replace(self._versions[left], reason=f"rolled back: {reason}")
             self._save()
         return time.monotonic() - started
 
-    async def retire(self, version: int, decision: GateDecision | None) -> PolicyVersion:
-        """Take a version out; with a decision that refuses it, REJECTED for good. The serving one cannot go."""
+    async def _bring_back_base(self) -> None:
+        """The base is its own proof: the engine must measure what it measured when it started."""
+        if BASE_VERSION in self._delivery.loaded():
+            return
+        await self._make_room()
+        await self._delivery.install(BASE_VERSION, None, {})
+        drift = probe.distance(await self._measure(BASE_VERSION), self._base_logprobs)
+        if drift > 0:
+            await self._delivery.remove(BASE_VERSION)
+            raise PolicyRejected(
+                f"The reloaded base differs from the base by {drift:.4f} nats a token.",
+                "The files of the base changed under the running server: restart inference.",
+                "BASE_DRIFTED",
+            )
+
+    async def _retire(self, version: int, decision: GateDecision | None, request_id: str) -> PolicyVersion:
         async with self._change:
             entry = self.get(version)
-            if version == self._serving:
+            if self._done_before(request_id, "retire", version):
+                return entry
+            if version in (self._serving, self._previous):
                 raise WrongState(
-                    f"Version {version} is serving.", "Promote another version, or roll back, first.", "STILL_SERVING"
+                    f"Version {version} is {entry.state}.",
+                    "Promote another version first, or roll back.",
+                    "STILL_SERVING" if version == self._serving else "STILL_PREVIOUS",
                 )
             if version != BASE_VERSION:
                 refused = decision is not None and not decision.promote
@@ -241,6 +283,7 @@ class PolicyRegistry:
                     entry, state=state, decision=decision or entry.decision, reason=reason
                 )
                 await self._evict(version)
+                self._remember(request_id, "retire", version)
                 self._save()
             return self._versions[version]
 
@@ -269,21 +312,50 @@ class PolicyRegistry:
             await self._evict(version)
 
     async def _evict(self, version: int) -> None:
+        """Take a version out once its last request is over; meanwhile no new one starts on it."""
         if version not in self._delivery.loaded():
             return
-        async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
-            while self._in_flight[version]:
-                self._went_idle.clear()
-                await self._went_idle.wait()
-        await self._delivery.remove(version)
+        self._leaving.add(version)
+        try:
+            async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
+                while self._in_flight[version]:
+                    self._went_idle.clear()
+                    await self._went_idle.wait()
+            await self._delivery.remove(version)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"Version {version} still answers requests after {IDLE_TIMEOUT_SECONDS:.0f} s.",
+                "Try again when they are over.",
+                "STILL_IN_USE",
+            ) from error
+        finally:
+            self._leaving.discard(version)
+
+    def _ready(self, version: int) -> bool:
+        """Proved, and in the engine now."""
+        entry = self._versions.get(version)
+        return entry is not None and entry.state in SERVABLE and version in self._delivery.loaded()
 
     async def _measure(self, version: int) -> list[list[float]]:
         source = self._delivery.source(version)
         return [await source.engine.score(ids, source.lora) for ids in self._probe_sequences]
 
-    def _remember(self, request_id: str, version: int) -> None:
+    def _done_before(self, request_id: str, what: str, version: int | None = None) -> bool:
+        """Whether this very request was carried out. Raises Conflict when its id was used for another one."""
+        done = self._requests.get(request_id)
+        if done is None:
+            return False
+        if done[0] != what or version not in (None, done[1]):
+            raise Conflict(
+                f"Request id {request_id!r} was used for: {done[0]} {done[1]}.",
+                "Use a new id for a new request.",
+                "REQUEST_ID_REUSED",
+            )
+        return True
+
+    def _remember(self, request_id: str, what: str, version: int) -> None:
         if request_id:
-            self._requests[request_id] = version
+            self._requests[request_id] = [what, version]
             while len(self._requests) > REMEMBERED_REQUESTS:
                 del self._requests[next(iter(self._requests))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from iterpo import wire
@@ -25,25 +26,28 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         messages = [wire.message_from_proto(m) for m in request.messages]
         settings = wire.sampling_from_proto(request.sampling)
         completion_id, total = uuid.uuid4().hex, 0
-        async for version, prompt_tokens, chunk in self._answering.generate(messages, settings, request.policy):
-            total += len(chunk.token_ids)
-            response = pb.GenerateResponse(
-                completion_id=completion_id,
-                text_delta=chunk.text,
-                token_ids=chunk.token_ids,
-                policy_version=version.version,
-                policy_digest=version.digest,
-            )
-            if chunk.finish_reason is not None:
-                response.finish_reason = wire.finish_reason_to_proto(chunk.finish_reason)
-                response.prompt_tokens, response.completion_tokens = prompt_tokens, total
-            yield response
+        async with aclosing(self._answering.generate(messages, settings, request.policy)) as answers:
+            async for version, prompt_tokens, chunk in answers:
+                total += len(chunk.token_ids)
+                response = pb.GenerateResponse(
+                    completion_id=completion_id,
+                    text_delta=chunk.text,
+                    token_ids=chunk.token_ids,
+                    policy_version=version.version,
+                    policy_digest=version.digest,
+                )
+                if chunk.finish_reason is not None:
+                    response.finish_reason = wire.finish_reason_to_proto(chunk.finish_reason)
+                    response.prompt_tokens, response.completion_tokens = prompt_tokens, total
+                yield response
 
     async def Sample(self, request: pb.SampleRequest, context: Any) -> AsyncIterator[pb.SampleResponse]:
         prompts = [wire.prompt_from_proto(p) for p in request.prompts]
         settings = wire.sampling_from_proto(request.sampling)
-        async for p, i, completion in self._answering.sample(prompts, request.n or 1, settings, request.policy):
-            yield pb.SampleResponse(prompt_index=p, sample_index=i, completion=wire.completion_to_proto(completion))
+        async with aclosing(self._answering.sample(prompts, request.n or 1, settings, request.policy)) as answers:
+            async for p, i, completion in answers:
+                body = wire.completion_to_proto(completion)
+                yield pb.SampleResponse(prompt_index=p, sample_index=i, completion=body)
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         sequences = [tuple(s.token_ids) for s in request.sequences]
@@ -92,7 +96,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self, request: policy_pb2.RollbackPolicyRequest, context: Any
     ) -> policy_pb2.RollbackPolicyResponse:
         _require_request_id(request.request_id)
-        seconds = await self._registry.rollback(request.request_id)
+        seconds = await self._registry.rollback(request.request_id, request.reason)
         self._swapped("rollback", seconds)
         return policy_pb2.RollbackPolicyResponse(
             policy=wire.policy_to_proto(self._registry.serving), swap_seconds=seconds
@@ -105,7 +109,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         decision: GateDecision | None = None
         if request.HasField("decision"):
             decision = wire.decision_from_proto(request.decision)
-        policy = await self._registry.retire(request.version, decision)
+        policy = await self._registry.retire(request.version, decision, request.request_id)
         return policy_pb2.RetirePolicyResponse(policy=wire.policy_to_proto(policy))
 
     async def ListPolicies(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, WrongState
+from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
 from services.inference.delivery import Source, not_loaded
@@ -121,7 +121,8 @@ async def test_each_bad_delivery_is_refused_for_its_own_reason_and_the_serving_v
     publish(root, 6, b=3.0)
     assert await refusal(registry, 6, stale) == "STALE_MANIFEST"
     assert states(registry)[1] is PolicyState.SERVING
-    assert {states(registry)[v] for v in (2, 3, 4, 5, 6)} == {PolicyState.REJECTED}
+    assert {states(registry)[v] for v in (2, 3, 4, 5)} == {PolicyState.REJECTED}
+    assert 6 not in states(registry)  # the bytes that were announced were never seen
 
 
 async def test_weights_that_never_reached_the_engine_are_found_by_the_probe(tmp_path):
@@ -196,6 +197,60 @@ async def test_rolling_back_to_the_base_works_when_the_base_made_room(tmp_path):
     assert 0 not in delivery.loaded()
     await registry.rollback("back")
     assert registry.serving.version == 0
+
+
+async def test_an_id_is_for_one_request(tmp_path):
+    registry, _ = await started(tmp_path)
+    await serve(registry, tmp_path, 1)
+    await serve(registry, tmp_path, 2)
+    await registry.rollback("back")
+    assert await registry.promote(2, YES, "promote 2") == 0.0  # a retry that comes late
+    assert registry.serving.version == 1
+    with pytest.raises(Conflict, match="promote 2"):
+        await registry.rollback("promote 2")
+
+
+async def test_what_a_rollback_would_return_to_is_not_retired(tmp_path):
+    registry, _ = await started(tmp_path)
+    await serve(registry, tmp_path, 1)
+    await serve(registry, tmp_path, 2)
+    with pytest.raises(WrongState, match="previous") as caught:
+        await registry.retire(1, NO)
+    assert caught.value.reason == "STILL_PREVIOUS"
+
+
+async def test_a_load_goes_through_although_its_caller_hung_up(tmp_path):
+    registry, _ = await started(tmp_path)
+    caller = asyncio.create_task(registry.load(1, publish(tmp_path / "policies")))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    async with asyncio.timeout(5):
+        while states(registry).get(1) is not PolicyState.PROVED:
+            await asyncio.sleep(0.01)
+    await registry.promote(1, YES, "r1")
+    assert registry.serving.version == 1
+
+
+async def test_an_engine_that_fails_in_the_probe_leaves_nothing_unproved_behind(tmp_path):
+    registry, delivery = await started(tmp_path)
+
+    async def dies(token_ids, lora):
+        raise Unavailable("The engine died.", "Try again.")
+
+    delivery.source = lambda version: Source(type("Engine", (), {"score": staticmethod(dies)})())
+    with pytest.raises(Unavailable, match="died"):
+        await registry.load(1, publish(tmp_path / "policies"))
+    assert delivery.loaded() == {0}
+    assert 1 not in states(registry)
+
+
+async def test_the_gates_decision_outlives_restarts_and_reloads(tmp_path):
+    registry, _ = await started(tmp_path)
+    await serve(registry, tmp_path, 1)
+    again, _ = await started(tmp_path)
+    assert again.serving.decision == YES
 
 
 async def test_without_a_previous_version_there_is_nothing_to_roll_back_to(tmp_path):
