@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from iterpo.types import FeedbackEvent, Group, Label, Preference, Task
+from iterpo.labeling.feedback import preferences_from_labels
+from iterpo.types import FeedbackEvent, Group, Label, Task
 
 
 @dataclass
@@ -34,7 +35,7 @@ class _Pending:
         return replace(
             self.group,
             rewards=dict(self.rewards),
-            preferences=tuple(p for labels in self.labels.values() if (p := preference(labels))),
+            preferences=tuple(preferences_from_labels(label for labels in self.labels.values() for label in labels)),
             event_ids=tuple(event_id for _, event_id in self.events),
         )
 
@@ -98,6 +99,10 @@ class GroupBuffer:
         return not self.waiting
 
     @property
+    def any_complete(self) -> bool:
+        return any(p.complete for p in self._pending.values())
+
+    @property
     def waiting(self) -> int:
         """Groups that lack feedback, or that were recorded and have not been read back yet."""
         return len(self._expected) + sum(not p.complete for p in self._pending.values())
@@ -119,15 +124,3 @@ class GroupBuffer:
             for completion in pending.group.completions:
                 del self._group_of[completion.completion_id]
         return [p.finished() for p in ready], [event for p in ready for event in p.events]
-
-
-def preference(labels: list[Label]) -> Preference | None:
-    """Mean of what the labels of one pair say; None when none of them says which is better (skip, both bad).
-
-    Not implemented yet: annotator reliability (Dawid-Skene) and strengths as weights.
-    """
-    votes = [p for label in labels if (p := label.p_first_wins) is not None]
-    if not votes:
-        return None
-    first = labels[0]
-    return Preference(first.group_id, first.first_id, first.second_id, sum(votes) / len(votes))

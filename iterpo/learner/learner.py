@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,11 +41,14 @@ class LoraLearner:
     def kl(self, completions: Sequence[Completion]) -> float:
         return self.model.kl([c for c in completions if c.token_ids])
 
-    def snapshot(self) -> Adapter:
-        return self.model.adapter()
+    def snapshot(self) -> tuple[Adapter, dict[str, Any]]:
+        """Weights and optimiser: a refused update must not live on in the moments either."""
+        return self.model.adapter(), copy.deepcopy(self.trainer.state())
 
-    def restore(self, snapshot: Adapter) -> None:
-        self.model.load_adapter(snapshot)
+    def restore(self, snapshot: tuple[Adapter, dict[str, Any]]) -> None:
+        adapter, optimizer = snapshot
+        self.model.load_adapter(adapter)
+        self.trainer.load_state(optimizer)
 
     def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
