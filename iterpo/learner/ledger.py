@@ -33,15 +33,21 @@ CREATE INDEX IF NOT EXISTS consumed_by_run ON consumed (run_id, cursor);
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunSummary:
+    """A run without its data: what is asked for at every tick of every watcher."""
+
     run_id: str
     config: dict[str, Any]
-    examples: list[Example]
-    heldout: list[Example]
     state: str
     status: str
     progress: Progress
     checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class RunRecord(RunSummary):
+    examples: list[Example]
+    heldout: list[Example]
 
 
 class Ledger:
@@ -74,22 +80,24 @@ class Ledger:
                 (run_id, json.dumps(config), _dump(examples), _dump(heldout)),
             )
 
-    def get(self, run_id: str) -> RunRecord:
+    def summary(self, run_id: str) -> RunSummary:
+        """Raises NotFound. Does not read the prompts, of which there may be 100,000."""
         with self._reading():
-            row = self._db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            row = self._db.execute(
+                "SELECT run_id, config, state, status, progress, checkpoint FROM runs WHERE run_id = ?", (run_id,)
+            ).fetchone()
         if row is None:
             raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
-        name, config, examples, heldout, state, status, progress, checkpoint = row
-        return RunRecord(
-            name,
-            json.loads(str(config)),
-            _parse(examples),
-            _parse(heldout),
-            state,
-            status,
-            Progress(**json.loads(progress)),
-            checkpoint,
-        )
+        name, config, state, status, progress, checkpoint = row
+        return RunSummary(name, json.loads(config), state, status, Progress(**json.loads(progress)), checkpoint)
+
+    def get(self, run_id: str) -> RunRecord:
+        """Raises NotFound."""
+        with self._reading():
+            summary = self.summary(run_id)
+            query = "SELECT examples, heldout FROM runs WHERE run_id = ?"
+            [(examples, heldout)] = self._db.execute(query, (run_id,)).fetchall()
+        return RunRecord(**vars(summary), examples=_parse(examples), heldout=_parse(heldout))
 
     def run_ids(self) -> list[str]:
         with self._reading():

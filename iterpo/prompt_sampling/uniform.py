@@ -32,7 +32,9 @@ class Uniform:
     name: ClassVar[str] = "uniform"
 
     def draw(self, pool: int, count: int, drawn: int, seed: int) -> list[int]:
-        return [self._permutation(pool, (drawn + i) // pool, seed)[(drawn + i) % pool] for i in range(count)]
+        places = [divmod(drawn + i, pool) for i in range(count)]
+        orders = {epoch: self._permutation(pool, epoch, seed) for epoch in dict.fromkeys(e for e, _ in places)}
+        return [orders[epoch][position] for epoch, position in places]
 
     @staticmethod
     def _permutation(pool: int, epoch: int, seed: int) -> list[int]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.errors import InvalidConfig, IterpoError, WrongState
-from iterpo.learner.ledger import Ledger, RunRecord
+from iterpo.learner.ledger import Ledger, RunSummary
 from iterpo.patience import Control, RunStopped
 from iterpo.run_config import RunConfig
 from iterpo.types import Example, IterationRow
@@ -34,7 +34,7 @@ MOST_EXAMPLES = 100_000
 class RunView:
     """A run as others see it."""
 
-    record: RunRecord
+    record: RunSummary
     state: str
     status: str
     algorithm: str
@@ -77,7 +77,7 @@ class RunManager:
 
     def resume(self, run_id: str) -> RunView:
         """Lift a pause, or go on from the last checkpoint."""
-        record = self._ledger.get(run_id)
+        record = self._ledger.summary(run_id)
         if self._is_active(run_id):
             self._control.resume()
             self._tell("RUNNING", "resumed")
@@ -95,7 +95,7 @@ class RunManager:
         return self.view(run_id)
 
     def view(self, run_id: str) -> RunView:
-        record = self._ledger.get(run_id)
+        record = self._ledger.summary(run_id)
         state, status = self._doing if run_id == self._latest else (record.state, record.status)
         return RunView(record, state, status, record.config["algorithm"], record.config["iterations"])
 
@@ -178,7 +178,7 @@ class RunManager:
 
     def _require_active(self, run_id: str) -> None:
         if not self._is_active(run_id):
-            state = self._ledger.get(run_id).state.lower()
+            state = self._ledger.summary(run_id).state.lower()
             raise WrongState(f"Run {run_id!r} is {state}, not running.", "See: iterpo run status.", "RUN_NOT_ACTIVE")
 
     def _refuse_second(self) -> None:

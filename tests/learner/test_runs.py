@@ -10,7 +10,8 @@ import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
-from iterpo.errors import IterpoError, ResourceExhausted
+from iterpo.errors import IterpoError, NotFound, ResourceExhausted
+from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.types import Example, Message, Prompt
 from services.learner.metrics import LearnerMetrics
@@ -81,3 +82,24 @@ def test_a_damaged_ledger_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(IterpoError, match="damaged") as caught:
         Ledger(tmp_path / "learner.db")
     assert caught.value.reason == "LEDGER_CORRUPT"
+
+
+async def test_looking_at_a_run_does_not_read_its_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    runs = RunManager(ledger, Failing(False), LearnerMetrics(CollectorRegistry()))  # type: ignore[arg-type]
+    ledger.create("r", {"algorithm": "grpo", "iterations": 3}, [example()], [example("h")])
+    reads: list[str] = []
+    parse = ledger_module._parse
+    monkeypatch.setattr(ledger_module, "_parse", lambda text: reads.append(text) or parse(text))
+    assert runs.view("r").iterations == 3
+    assert [view.record.run_id for view in runs.views()] == ["r"]
+    assert reads == []
+    assert ledger.get("r").heldout == [example("h")]
+    assert len(reads) == 2
+
+
+def test_a_run_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    for ask in (ledger.summary, ledger.get):
+        with pytest.raises(NotFound, match="iterpo run status"):
+            ask("r")
