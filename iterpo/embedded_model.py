@@ -142,6 +142,8 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _convert_into(gguf: Path, target: Path) -> None:
+    from safetensors import SafetensorError
+
     for leftover in target.parent.glob(f".{NAME}.partial-*"):
         shutil.rmtree(leftover)
     partial = Path(tempfile.mkdtemp(prefix=f".{NAME}.partial-", dir=target.parent))
@@ -150,7 +152,7 @@ def _convert_into(gguf: Path, target: Path) -> None:
         _make_durable(partial)
         partial.rename(target)
         _fsync(target.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ResourceExhausted(
             f"The embedded model cannot be written to {target}: {error}.", "Free 300 MB, or set another data_dir."
         ) from error

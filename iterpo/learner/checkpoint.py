@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,17 +36,17 @@ def save(directory: Path, adapter: dict[str, Tensor], optimizer: dict[str, Any])
             sync(path)
         staging.rename(directory)
         sync(directory.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise ResourceExhausted(
-            f"The checkpoint could not be written to {directory.parent}: {error.strerror}.",
+            f"The checkpoint could not be written to {directory.parent}: {getattr(error, 'strerror', None) or error}.",
             "Free disk space there and resume the run: its previous checkpoint stands.",
             "DISK_FULL",
         ) from error
 
 
 def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The adapter and the optimiser's state dict; restores torch's random state."""
+    """The adapter and the optimiser's state dict; restores torch's random state. Raises CorruptModel."""
     try:
         adapter = load_file(directory / "adapter.safetensors")
         state: dict[int, dict[str, Tensor]] = {}
@@ -54,7 +55,7 @@ def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state.setdefault(int(index), {})[name] = value
         groups = json.loads((directory / "optimizer.json").read_text())
         torch.set_rng_state(load_file(directory / "random.safetensors")["torch"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CorruptModel(
             f"Checkpoint {directory} cannot be read: {error}.", "Start a new run from a published policy version."
         ) from error

@@ -20,6 +20,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -47,7 +48,7 @@ class PolicyModel:
             model = AutoModelForCausalLM.from_pretrained(
                 base, dtype=torch.bfloat16 if self.mixed else getattr(torch, dtype), attn_implementation=attention
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
         config = PeftLoraConfig(
             r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"

