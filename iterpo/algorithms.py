@@ -132,8 +132,8 @@ def _choose(default: Any, overrides: Mapping[str, Any], known: Mapping[str, type
     """The axis's default with single fields overridden, or another member of the axis by `name`."""
     values = dict(overrides)
     name = values.pop("name", default.name)
-    if name not in known:
-        raise InvalidConfig(f"Unknown {axis} {name!r}.", _suggest(name, known))
+    if not isinstance(name, str) or name not in known:
+        raise InvalidConfig(f"Unknown {axis} {name!r}.", _suggest(str(name), known))
     valid = [f.name for f in fields(known[name])]
     unknown = [key for key in values if key not in valid]
     if unknown:

@@ -95,6 +95,8 @@ def sampling_from_proto(settings: types_pb2.SamplingSettings) -> SamplingSetting
             f"max_tokens {settings.max_tokens}.",
             "Use temperature in [0, 10], top_p in (0, 1], top_k >= 0 and max_tokens >= 0 (0 is the default).",
         )
+    if not all(settings.stop):
+        raise InvalidInput("A stop string is empty.", "Leave it out: an empty string would stop every answer at once.")
     return SamplingSettings(
         temperature=temperature,
         max_tokens=settings.max_tokens or default.max_tokens,
@@ -110,8 +112,10 @@ def finish_reason_to_proto(reason: FinishReason) -> types_pb2.FinishReason:
 
 
 def finish_reason_from_proto(reason: types_pb2.FinishReason) -> FinishReason:
-    if reason == types_pb2.FINISH_REASON_UNSPECIFIED:
-        raise InvalidInput("A completion has no finish reason.", "Set it to STOP, LENGTH or ABORTED.")
+    if reason == types_pb2.FINISH_REASON_UNSPECIFIED or reason not in types_pb2.FinishReason.values():
+        raise InvalidInput(
+            f"A completion has no finish reason that is known ({int(reason)}).", "Set it to STOP, LENGTH or ABORTED."
+        )
     return FinishReason[types_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_")]
 
 
@@ -203,8 +207,10 @@ def outcome_to_proto(outcome: Outcome) -> types_pb2.Outcome:
 
 
 def outcome_from_proto(outcome: types_pb2.Outcome) -> Outcome:
-    if outcome == types_pb2.OUTCOME_UNSPECIFIED:
-        raise InvalidInput("A label has no outcome.", "Set it to FIRST, SECOND, TIE, BOTH_BAD or SKIP.")
+    if outcome == types_pb2.OUTCOME_UNSPECIFIED or outcome not in types_pb2.Outcome.values():
+        raise InvalidInput(
+            f"A label has no outcome that is known ({int(outcome)}).", "Set it to FIRST, SECOND, TIE, BOTH_BAD or SKIP."
+        )
     return Outcome[types_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")]
 
 

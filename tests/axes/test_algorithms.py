@@ -63,3 +63,10 @@ def test_a_coefficient_that_needs_a_reference_refuses_an_algorithm_without_one()
                 algorithm="dr_grpo", gradient_coefficient={"name": "dpo"}, response_sampling={"name": "best_worst"}
             )
         )
+
+
+@pytest.mark.parametrize("name", [["group"], {"group": 1}, 3.0, None])
+@pytest.mark.parametrize("axis", ["prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer"])
+def test_a_name_that_is_no_text_is_refused(axis, name):
+    with pytest.raises(InvalidConfig, match=f"Unknown {axis}"):
+        resolve(RunConfig(**{axis: {"name": name}}))
