@@ -21,6 +21,7 @@ from iterpo.patience import Control
 from iterpo.policies import manifest
 from iterpo.run_config import RunConfig
 from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion, Progress
+from services.learner.limits import check_lengths
 
 FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
 
@@ -44,7 +45,7 @@ class Assembly:
         algorithm = resolve(config)
         learner = self._learner(config)
         checkpoints = self._settings.data_dir / "runs" / record.run_id / "checkpoints"
-        progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(learner, control))
+        progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(record, learner, control))
         world = World(
             generator=self._generator,
             feedback=self._labeling,
@@ -70,7 +71,7 @@ class Assembly:
         base = model_directory(self._settings.model.path, self._settings.data_dir)
         return LoraLearner(base, resolve(config), config)
 
-    def _begin(self, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
+    def _begin(self, record: RunRecord, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""
         model = control.patiently("asking inference for its model", self._generator.model)
         if model.base_digest != learner.base_digest:
@@ -79,6 +80,8 @@ class Assembly:
                 "Give both the same model.path.",
                 "BASE_MISMATCH",
             )
+        max_tokens = record.config["max_tokens"]
+        check_lengths(learner, record.examples, record.heldout, max_tokens, model.max_model_len_tokens)
         serving = _serving(control.patiently("asking inference for its policies", self._policies.versions))
         if serving.version != BASE_VERSION:
             _, files = manifest.read(self._settings.data_dir / "policies", serving.version, serving.digest)

@@ -22,6 +22,7 @@ from iterpo.patience import Control, RunStopped
 from iterpo.run_config import RunConfig
 from iterpo.types import Example, IterationRow
 from services.learner.assembly import Assembly
+from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,7 @@ def check_examples(algorithm: Algorithm, examples: Sequence[Example], heldout: S
             f"Give it 1 to {MOST_EXAMPLES} of both (run.prompts, run.heldout).",
             "NO_PROMPTS",
         )
+    check_counts(algorithm, heldout)
     sampler = algorithm.response_sampling
     if not sampler.offline:
         return
