@@ -6,6 +6,8 @@ gRPC status it maps to (see services/host.py). The command line prints the messa
 
 from __future__ import annotations
 
+import errno
+
 
 class IterpoError(Exception):
     """Base of all. `message` states the problem, `fix` the remedy, both as sentences."""
@@ -87,3 +89,14 @@ class Unavailable(IterpoError, ConnectionError):
 class CorruptModel(IterpoError):
     code = "FAILED_PRECONDITION"
     reason = "CORRUPT_MODEL"
+
+
+def system_error(error: OSError) -> IterpoError:
+    """What the operating system said, for the roots of the programs: a full or unwritable disk is no bug to trace."""
+    place = f": {error.filename}" if error.filename else ""
+    said = f"{error.strerror or error}{place}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(said, "Free disk space there, or set data_dir to another disk.", "DISK_FULL")
+    return WrongState(
+        said, "Mend the path or its permissions, or set data_dir to a directory that may be written.", "SYSTEM_ERROR"
+    )

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from iterpo.config import SERVICES, Settings, load
-from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState
+from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 
 POLL_SECONDS = 0.2
 MAX_RESTARTS = 5
@@ -159,10 +159,12 @@ class Supervisor:
                 with self._lock:
                     for child in self._children.values():
                         self._look_after(child)
-            except IterpoError as error:
-                with self._lock:
-                    self._stop_children()
-                self._failure = error
+            except Exception as error:  # noqa: BLE001  # nobody else looks after the services: whatever it is, it is told
+                try:
+                    with self._lock:
+                        self._stop_children()
+                finally:
+                    self._failure = _failure(error)
                 return
 
     def _look_after(self, child: _Child) -> None:
@@ -255,6 +257,18 @@ class HealthCheck:
                 # Not there yet, or not reachable: either way not ready, and the next look is soon.
                 return False
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _failure(error: Exception) -> IterpoError:
+    if isinstance(error, IterpoError):
+        return error
+    if isinstance(error, OSError):
+        return system_error(error)
+    return WrongState(
+        f"The services could not be looked after any longer: {type(error).__name__}: {error}.",
+        "Start them again; if it comes back, report it.",
+        "SUPERVISOR_FAILED",
+    )
 
 
 def _signal(child: _Child, number: signal.Signals) -> None:

@@ -34,7 +34,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
-from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState
+from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 from iterpo.supervisor import STOP_SECONDS, SUPERVISED
 from services.auth import OPEN_SERVICES, ROLES, TokenGuard
 from services.call_metrics import CallMetrics
@@ -250,19 +250,28 @@ def check_settings(settings: ServerSettings) -> None:
 
 
 def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Run a service's main coroutine; the exit code of the process: 0 after a drain, 2 after an IterpoError."""
+    """Run a service's main coroutine; the exit code of the process: 0 after a drain, 2 after an IterpoError or what the
+    operating system refuses (a path that cannot be written, a full disk)."""
     if os.environ.get(SUPERVISED):
         threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         asyncio.run(main())
     except IterpoError as error:
-        print(f"error: {error} [{error.reason}]", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except OSError as error:
+        if error.filename is None:
+            logger.exception("the operating system refused something that is no file")
+        return _refused(system_error(error))
     except KeyboardInterrupt:
         # SIGINT before `Host.run` took over the signals: nothing is open yet, so nothing needs a drain.
         return 0
     return 0
+
+
+def _refused(error: IterpoError) -> int:
+    print(f"error: {error} [{error.reason}]", file=sys.stderr)
+    return 2
 
 
 def _end_with_supervisor() -> None:

@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from iterpo import __version__
-from iterpo.errors import IterpoError
+from iterpo.errors import IterpoError, system_error
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("iterpo.cli.demo", "Watch a real model learn a stated preference while it serves."),
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output (head, less) has gone: nothing is left to say, and stdout must not be flushed again.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        known = system_error(error)
+        sys.exit(_refuse(given, known.reason, known.message, known.fix))
     sys.exit(outcome if isinstance(outcome, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -100,6 +101,27 @@ def test_an_unknown_key_of_the_configuration_exits_with_two(tmp_path: Path, caps
     (tmp_path / "iterpo.toml").write_text("[inference]\nadress = '127.0.0.1:1'\n")
     assert run("generate", "hello", "--config", str(tmp_path / "iterpo.toml")) == 2
     assert "Did you mean `address`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/logs"), "SYSTEM_ERROR"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/logs"), "DISK_FULL"),
+    ],
+)
+def test_a_path_that_cannot_be_written_exits_with_two_and_is_named(
+    error: OSError, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(iterpo, "invoke", refuse)
+    assert run("algorithms", "--json") == 2
+    shown = json.loads(capsys.readouterr().err)["error"]
+    assert shown["reason"] == reason
+    assert "/data/logs" in shown["message"]
+    assert "data_dir" in shown["fix"]
 
 
 def test_the_table_of_algorithms_is_that_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:

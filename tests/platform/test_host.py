@@ -29,7 +29,7 @@ from iterpo.errors import (
 from iterpo.v1 import inference_pb2, inference_pb2_grpc
 from services.auth import ROLE_METHODS, check_role
 from services.calls import Method
-from services.host import Host, ServerSettings
+from services.host import Host, ServerSettings, run_service
 from tests.platform.serving import NOT_SERVING, SERVICE, SERVING, Running, running
 
 TOKENS = {"token-of-an-app": "client", "token-of-a-person": "annotator", "token-of-a-boss": "admin"}
@@ -332,3 +332,17 @@ async def test_a_service_that_cannot_start_exits_with_two_and_says_why(tmp_path:
 def test_server_settings_come_from_the_configuration() -> None:
     settings = ServerSettings.of(Settings(), "labeling")
     assert (settings.address, settings.metrics_address, settings.tokens) == ("127.0.0.1:50052", "127.0.0.1:9102", {})
+
+
+def test_a_data_directory_that_is_refused_ends_the_service_with_two_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def main() -> None:
+        (tmp_path / "file" / "policies").mkdir(parents=True)
+
+    assert run_service(main) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: Not a directory: {tmp_path}/file/policies.")
+    assert "data_dir" in shown

@@ -148,6 +148,25 @@ def test_a_service_that_ignores_sigterm_is_killed_with_everything_it_started(
     until(lambda: not alive(grandchild))
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/logs/a.log"), ZeroDivisionError("bug")])
+def test_whatever_ends_the_watching_is_told_and_stops_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_child: object) -> None:
+        raise error
+
+    with supervise(tmp_path, spec(tmp_path, "a", STEADY), spec(tmp_path, "b", STEADY)) as supervisor:
+        supervisor.wait_ready(WAIT_SECONDS)
+        other = supervisor.pid("b")
+        monkeypatch.setattr(supervisor, "_spawn", refuse)
+        os.kill(supervisor.pid("a"), signal.SIGKILL)
+        until(lambda: supervisor._failure is not None)
+        with pytest.raises(IterpoError, match=r"/logs/a\.log|ZeroDivisionError: bug") as caught:
+            supervisor.poll()
+        assert caught.value.fix
+        assert not alive(other)
+
+
 def test_stopping_twice_is_the_same_as_once(tmp_path: Path) -> None:
     supervisor = supervise(tmp_path, spec(tmp_path, "a", STEADY))
     supervisor.start()
