@@ -83,12 +83,12 @@ class InferenceSettings(Section):
     """Prometheus metrics over HTTP. Empty: none."""
     delivery: Literal["auto", "adapter", "merged"] = "auto"
     """How policies reach the engine. `auto`: merged on CPU (4 to 8 times faster there), adapter on GPU."""
-    max_model_len: int = Field(1024, ge=64)
-    """Tokens of prompt and answer together."""
+    max_model_len: int = Field(1024, ge=128)
+    """Tokens of prompt and answer together; the proof of delivery alone needs 97."""
     max_num_seqs: int = Field(64, ge=1)
     """Answers generated at the same time; more wait."""
-    kv_cache_gib: float = Field(1.0, gt=0)
-    """GiB of memory for the key-value cache, on CPU."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """Whole GiB of memory for the key-value cache, on CPU."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of the weights in the engine. float32 is slower, and agrees with a float32 trainer token for token."""
     max_lora_rank: Annotated[int, AfterValidator(_lora_rank)] = 16

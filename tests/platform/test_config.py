@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iterpo.config import Settings, load, read_tokens, valid_keys
+from iterpo.config import InferenceSettings, Settings, load, read_tokens, valid_keys
 from iterpo.errors import InvalidConfig
+from iterpo.policies.probe import LIMIT_TOKENS
 
 TOKEN = "0123456789abcdef"
 
@@ -92,7 +93,9 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
     [
         ("[inference\n", "is not TOML"),
         ("[inference]\nmax_lora_rank = 17", "8, 16, 32"),
-        ("[inference]\nkv_cache_gib = 0", "greater than 0"),
+        ("[inference]\nkv_cache_gib = 0", "greater than or equal to 1"),
+        ("[inference]\nkv_cache_gib = 1.5", "valid integer"),
+        ("[inference]\nmax_model_len = 127", "greater than or equal to 128"),
         ('[inference]\naddress = "127.0.0.1:70000"', "host:port"),
         ('[auth]\ntls_key = "k.pem"', "belong together"),
         ("inference = 3", "`inference`"),
@@ -136,3 +139,8 @@ def test_a_tokens_file_that_cannot_work_is_refused_without_showing_a_token(tmp_p
     with pytest.raises(InvalidConfig) as caught:
         read_tokens(tmp_path / "tokens")
     assert TOKEN not in str(caught.value)
+
+
+def test_the_shortest_context_holds_the_proof_of_delivery() -> None:
+    shortest = InferenceSettings(max_model_len=128).max_model_len
+    assert shortest > LIMIT_TOKENS + 1  # a scored sequence leaves room for the one token that the engine must draw
