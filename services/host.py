@@ -88,13 +88,7 @@ class ServerSettings:
 class Host:
     """One gRPC server on one event loop; make it inside the running loop. `server` takes servicers until `run`."""
 
-    def __init__(
-        self,
-        name: str,
-        settings: ServerSettings,
-        registry: CollectorRegistry,
-        extra_registries: Sequence[CollectorRegistry] = (),
-    ) -> None:
+    def __init__(self, name: str, settings: ServerSettings, registry: CollectorRegistry) -> None:
         check_settings(settings)
         self.name = name
         self.settings = settings
@@ -102,7 +96,7 @@ class Host:
         """Set when the process was asked to end: streams that wait for news should watch it."""
         self.metrics_port: int | None = None
         self._ready = False
-        self._metrics = MetricsEndpoint(registry, extra_registries)
+        self._metrics = MetricsEndpoint(registry)
         guards = (CallMetrics(registry).guard, error_guard, self._only_when_ready, TokenGuard(settings.tokens))
         self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
         self._health = health_aio.HealthServicer()

@@ -1,9 +1,9 @@
-"""/metrics over HTTP: one thread, the service's own registry and those it is asked to show beside it."""
+"""/metrics over HTTP: one thread, the service's own registry and the process's memory and CPU."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
@@ -12,14 +12,12 @@ from prometheus_client.registry import Collector
 
 
 class MetricsEndpoint:
-    """Serves until `stop`. With no extra registry it adds this process's memory and CPU; vLLM's has them already."""
+    """Serves until `stop`. vLLM's own metrics are not shown: the engines run without statistics."""
 
-    def __init__(self, registry: CollectorRegistry, extra_registries: Sequence[CollectorRegistry] = ()) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._shown = CollectorRegistry()
-        for source in (registry, *extra_registries):
-            self._shown.register(_Forward(source))
-        if not extra_registries:
-            ProcessCollector(registry=self._shown)
+        self._shown.register(_Forward(registry))
+        ProcessCollector(registry=self._shown)
         self._running: tuple[WSGIServer, threading.Thread] | None = None
 
     def start(self, address: str, certificate: Path | None = None, key: Path | None = None) -> int:
