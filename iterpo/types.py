@@ -254,8 +254,9 @@ class GateDecision:
 
     promote: bool
     reasons: tuple[str, ...]
-    """Every check that failed, in words; empty when promoted."""
+    """Every check that failed, in words; empty when promoted, or, for a promotion by hand, who and why."""
     numbers: Mapping[str, float]
+    """What the gate measured; `by_hand` is 1 for a promotion that a person decided on instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import uuid
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,17 @@ def show(version: int, config_path: Path | None, as_json: bool) -> None:
 @command.command()
 @click.argument("version", type=click.IntRange(0))
 @click.option("--reason", default="", help="Why; recorded with the decision.")
+@click.option("--by", default=getpass.getuser, help="Who; recorded as well.  [default: your login]")
 @config_option
 @json_option
-def promote(version: int, reason: str, config_path: Path | None, as_json: bool) -> None:
-    """Make a proved VERSION serve. The decision is recorded as promoted by hand."""
+def promote(version: int, reason: str, by: str, config_path: Path | None, as_json: bool) -> None:
+    """Make a proved VERSION serve, whatever the gate said. The decision is recorded as taken by hand."""
     from iterpo.v1 import policy_pb2, types_pb2
 
-    reasons = ["promoted by hand", *([reason] if reason else [])]
+    reasons = [f"promoted by hand, by {by}", *([reason] if reason else [])]
     request = policy_pb2.PromotePolicyRequest(
         version=version,
-        decision=types_pb2.GateDecision(promote=True, reasons=reasons),
+        decision=types_pb2.GateDecision(promote=True, reasons=reasons, numbers={"by_hand": 1.0}),
         request_id=uuid.uuid4().hex,
     )
     answer = _ask(config_path, "PromotePolicy", request)

@@ -158,12 +158,13 @@ async def test_policies_are_listed_with_the_serving_one_marked(serving: Callable
 
 async def test_promoting_by_hand_is_recorded_as_such(serving: Callable[[], Any]) -> None:
     async with serving() as iterpo:
-        code, out, _ = await iterpo("policies", "promote", "4", "--reason", "looked good")
+        code, out, _ = await iterpo("policies", "promote", "4", "--reason", "looked good", "--by", "ada")
         (request,) = iterpo.policies.requests
     assert code == 0
     assert out == "Version 4 serves; the swap took 250 ms.\n"
     assert request.decision.promote
-    assert list(request.decision.reasons) == ["promoted by hand", "looked good"]
+    assert list(request.decision.reasons) == ["promoted by hand, by ada", "looked good"]
+    assert dict(request.decision.numbers) == {"by_hand": 1.0}  # no gate's decision looks like it
     assert request.request_id
 
 
