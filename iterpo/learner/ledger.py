@@ -97,7 +97,7 @@ class Ledger:
             summary = self.summary(run_id)
             query = "SELECT examples, heldout FROM runs WHERE run_id = ?"
             [(examples, heldout)] = self._db.execute(query, (run_id,)).fetchall()
-        return RunRecord(**vars(summary), examples=_parse(examples), heldout=_parse(heldout))
+        return RunRecord(**vars(summary), examples=_parse(str(examples)), heldout=_parse(str(heldout)))
 
     def run_ids(self) -> list[str]:
         with self._reading():
