@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from iterpo.labeling.feedback import preferences_from_labels
 from iterpo.types import FeedbackEvent, Group, Label, Task
@@ -35,7 +36,7 @@ class _Pending:
         return replace(
             self.group,
             rewards=dict(self.rewards),
-            preferences=tuple(preferences_from_labels(label for labels in self.labels.values() for label in labels)),
+            preferences=tuple(preferences_from_labels(chain.from_iterable(self.labels.values()))),
             event_ids=tuple(event_id for _, event_id in self.events),
         )
 
@@ -48,7 +49,7 @@ class GroupBuffer:
         self._group_of: dict[str, str] = {}
         self._expected: set[str] = set()
         self.late: Counter[str] = Counter()
-        """Events whose group was taken before they came, by kind: counted, never silently dropped."""
+        """Events whose group was taken before they came, by kind, since the process began: counted in every row."""
 
     def expect(self, groups: Iterable[Group]) -> None:
         """Groups that were recorded, and whose events will therefore come: they count as waiting until then."""

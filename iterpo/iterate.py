@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from iterpo.algorithms import Algorithm
@@ -30,6 +31,8 @@ from iterpo.types import (
     GateDecision,
     Group,
     IterationRow,
+    PolicyState,
+    PolicyVersion,
     Progress,
     Prompt,
     SamplingSettings,
@@ -38,6 +41,8 @@ from iterpo.types import (
 LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
 IDLE_SECONDS = 1.0
+JUDGED_SHARE = 0.9
+"""Of the held-out answers: fewer rewards than that are no measurement."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,7 @@ class Loop:
 
     def iterations(self) -> Iterator[IterationRow]:
         """One committed row an iteration, from wherever `progress` stands to the last."""
-        if math.isnan(self.progress.heldout_before) and self.config.judge != "none":
-            heldout, _ = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
-            self.progress = replace(self.progress, heldout_before=heldout, heldout_serving=heldout)
-            self.world.note(self.progress)
+        self.check_serving(self.control.patiently("asking for versions", self.world.publisher.versions))
         while self.progress.iteration < self.config.iterations:
             self.control.point()
             started = time.monotonic()
@@ -137,7 +139,8 @@ class Loop:
         if missing:
             self.record(self.sample(missing))
         deadline = time.monotonic() + self.config.feedback_timeout_seconds
-        while not self.buffer.all_complete and time.monotonic() < deadline:
+        # Past the deadline the run goes on with what is complete; with nothing complete there is nothing to go on with.
+        while not self.buffer.all_complete and (time.monotonic() < deadline or not self.buffer.any_complete):
             self.absorb(IDLE_SECONDS, until_complete=True)
             if self.buffer.waiting:
                 self.control.status(f"waiting for feedback on {self.buffer.waiting} groups", True)
@@ -186,11 +189,9 @@ class Loop:
 
     def deliver(self, numbers: Mapping[str, float]) -> Delivery:
         """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
-        version = 1 + max(
-            manifest.latest_version(self.world.policies),
-            *(p.version for p in self.control.patiently("asking for versions", self.world.publisher.versions)),
-            0,
-        )
+        versions = self.control.patiently("asking for versions", self.world.publisher.versions)
+        self.check_serving(versions)
+        version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
         lineage = {
             "parent": self.progress.version,
             "run_id": self.run_id,
@@ -200,9 +201,10 @@ class Loop:
         digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
         for attempt in range(LOAD_ATTEMPTS):
             try:
-                return self.control.patiently(
-                    f"delivering version {version}", lambda: self.prove_and_promote(version, digest, numbers)
+                candidate = self.control.patiently(
+                    f"proving version {version}", lambda: self.prove(version, digest, numbers)
                 )
+                return self.control.patiently(f"swapping to version {version}", partial(self.settle, candidate))
             except PolicyRejected as error:
                 decision = GateDecision(False, (f"{error.reason}: {error.message}",), {})
                 return Delivery(version, False, decision, self.progress.heldout_serving, float("nan"))
@@ -211,8 +213,28 @@ class Loop:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def prove_and_promote(self, version: int, digest: str, numbers: Mapping[str, float]) -> Delivery:
-        """Repeatable: loading, judging and promoting the same version twice is the same as once."""
+    def check_serving(self, versions: Sequence[PolicyVersion]) -> None:
+        """The gate compares with what serves, so the run must stand there. Raises WrongState when somebody rolled back
+        or promoted something else: going on would undo it. A candidate of this run's own, promoted just before a
+        crash, is no stranger; it is judged anew, as is whatever has no held-out reward yet."""
+        serving = next(v for v in versions if v.state is PolicyState.SERVING)
+        own = serving.run_id == self.run_id and serving.version > self.progress.version
+        if serving.version != self.progress.version and not own:
+            raise WrongState(
+                f"Version {serving.version} serves, but the run stands at version {self.progress.version}: "
+                "somebody rolled back, or another run promoted.",
+                "Start a new run: it begins at what serves.",
+                "SERVING_CHANGED",
+            )
+        if self.config.judge != "none" and (own or math.isnan(self.progress.heldout_serving)):
+            heldout, _ = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
+            before = heldout if math.isnan(self.progress.heldout_before) else self.progress.heldout_before
+            self.progress = replace(self.progress, heldout_before=before, heldout_serving=heldout)
+            if not own:
+                self.world.note(self.progress)
+
+    def prove(self, version: int, digest: str, numbers: Mapping[str, float]) -> Delivery:
+        """Load, judge, decide. Repeatable: loading the same version twice is the same as once."""
         started = time.monotonic()
         self.world.publisher.load(version, digest)
         load_ms = 1000 * (time.monotonic() - started)
@@ -220,23 +242,31 @@ class Loop:
         kl = self.world.learner.kl(completions)
         update = {name: numbers[name] for name in ("grad_norm",) if name in numbers}
         judged = (heldout, self.progress.heldout_serving) if self.config.judge != "none" else None
-        decision = gate.decide(self.config.gate, judged, kl, update)
-        request = f"{self.run_id}/v{version}"
-        if not decision.promote:
-            self.world.publisher.reject(version, decision, request)
-            return Delivery(version, True, decision, heldout, kl, load_ms)
-        swap_ms = self.world.publisher.promote(version, decision, request)
-        return Delivery(version, True, decision, heldout, kl, load_ms, swap_ms)
+        return Delivery(version, True, gate.decide(self.config.gate, judged, kl, update), heldout, kl, load_ms)
+
+    def settle(self, candidate: Delivery) -> Delivery:
+        """Carry the decision out. Repeatable by its request id, and never decided twice."""
+        request = f"{self.run_id}/v{candidate.version}"
+        if not candidate.decision.promote:
+            self.world.publisher.reject(candidate.version, candidate.decision, request)
+            return candidate
+        swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
+        return replace(candidate, swap_ms=swap_ms)
 
     def evaluate(self, policy: str) -> tuple[float, list[Completion]]:
-        """Mean reward of greedy answers to the held-out prompts; NaN when nobody judges, or abstained on all."""
+        """Mean reward of greedy answers to the held-out prompts.
+
+        NaN when nobody judges, or when the labeler abstained on more than a tenth: means over different prompts are
+        not compared.
+        """
         settings = SamplingSettings(temperature=0.0, max_tokens=self.config.max_tokens)
         answers = [g[0] for g in self.world.generator.sample(self.heldout, 1, settings, policy)]
         if self.config.judge == "none":
             return float("nan"), answers
         rewards = self.world.labeler.score(self.config.judge, self.heldout, answers)
         known = [r for r in rewards if r is not None]
-        return (sum(known) / len(known) if known else float("nan")), answers
+        enough = len(known) >= max(1.0, JUDGED_SHARE * len(rewards))
+        return (sum(known) / len(known) if enough else float("nan")), answers
 
     def row(
         self,
@@ -263,9 +293,13 @@ class Loop:
             load_ms=delivery.load_ms if delivery else 0.0,
             tokens_per_second=speed,
             seconds=seconds,
-            metrics={**numbers, **{f"dropped_{reason}": float(n) for reason, n in dropped.items() if n}},
+            metrics={**numbers, **self.counts("dropped", dropped), **self.counts("late", self.buffer.late)},
             decision=delivery.decision if delivery else None,
         )
+
+    @staticmethod
+    def counts(name: str, counter: Counter[str]) -> dict[str, float]:
+        return {f"{name}_{reason}": float(n) for reason, n in counter.items() if n}
 
     def commit(self, row: IterationRow, delivery: Delivery | None, consumed: list[tuple[int, str]]) -> None:
         """Checkpoint first, then the transaction that names it: a crash in between repeats the iteration."""

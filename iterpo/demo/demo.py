@@ -69,6 +69,7 @@ def run_demo(algorithm: str, seed: int, iterations: int | None, home: Path, tell
     promoted = [p for p in policies if p.decision is not None and p.decision.promote]
     picture = folder / "learning.png"
     plot.save(rows, run.heldout_reward_before, f"{algorithm}, seed {seed}: one short, friendly sentence", picture)
+    swaps = [row.swap_ms for row in rows if row.promoted]
     return {
         "algorithm": algorithm,
         "seed": seed,
@@ -80,7 +81,7 @@ def run_demo(algorithm: str, seed: int, iterations: int | None, home: Path, tell
         "traffic_requests": traffic.requests,
         "traffic_failed": traffic.failed,
         "traffic_versions": len(traffic.versions),
-        "swap_ms_p50": round(statistics.median([r.swap_ms for r in rows if r.promoted] or [float("nan")]), 3),
+        "swap_ms_p50": round(statistics.median(swaps), 3) if swaps else None,
         "tokens_per_second": round(statistics.median(r.tokens_per_second for r in rows), 1),
         "seconds": round(time.monotonic() - started, 1),
         "plot": str(picture),

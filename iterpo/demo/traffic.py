@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 
 from iterpo.clients.inference import InferenceClient
-from iterpo.errors import IterpoError
 from iterpo.types import Prompt, SamplingSettings
 from iterpo.v1 import types_pb2
 
@@ -41,9 +40,9 @@ class Traffic:
             self.requests += 1
             try:
                 self._ask(prompt)
-            except IterpoError as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is, this client's user would not have got an answer)
                 self.failed += 1
-                self.errors.append(str(error))
+                self.errors.append(f"{type(error).__name__}: {error}")
 
     def _ask(self, prompt: Prompt) -> None:
         """One whole answer, from one version, ended as it should be."""

@@ -137,7 +137,7 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
     """vLLM is configured through the environment; a composition root may write it. Values of the user's stay."""
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
     if device == "cpu":
-        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
+        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
         # Threads that spin while they wait steal the learner's and the other engine's cores.
         defaults |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "1"}
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))

@@ -199,7 +199,15 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise InvalidConfig(f"run.{key}: {first['msg']}.", "Mend the [run] section of iterpo.toml.") from error
-    return parsed, resolve(parsed)
+    algorithm = resolve(parsed)
+    sampler = algorithm.response_sampling
+    if parsed.labeler == "people" and not sampler.offline and "pairs" not in sampler.provides:
+        raise InvalidConfig(
+            f"People compare two answers, and response sampling {sampler.name!r} needs a reward for each.",
+            "Use an algorithm that learns from pairs (online_dpo, iterative_dpo), or another labeler.",
+            "IMPOSSIBLE_TRIPLE",
+        )
+    return parsed, algorithm
 
 
 def check_name(run_id: str) -> None:

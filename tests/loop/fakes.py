@@ -229,7 +229,11 @@ class FakePublisher:
         self.history.append(f"reject {version}")
 
     def versions(self):
-        return [PolicyVersion(v, "", PolicyState.RETIRED) for v in sorted(self.known)]
+        states = {self.serving: PolicyState.SERVING}
+        return [
+            PolicyVersion(v, "", states.get(v, PolicyState.RETIRED), run_id=RUN if v else "")
+            for v in sorted(self.known)
+        ]
 
     def restart(self) -> None:
         """Only the serving version is brought back, as the real one does."""
