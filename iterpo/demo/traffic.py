@@ -9,7 +9,7 @@ from iterpo.clients.inference import InferenceClient
 from iterpo.types import Prompt, SamplingSettings
 from iterpo.v1 import types_pb2
 
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 1.0
 """Between two requests: a steady client, not a load test that would starve the learner of the same two cores."""
 
 
