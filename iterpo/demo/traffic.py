@@ -9,14 +9,15 @@ from iterpo.clients.inference import InferenceClient
 from iterpo.types import Prompt, SamplingSettings
 from iterpo.v1 import types_pb2
 
-PAUSE_SECONDS = 1.0
-"""Between two requests: a steady client, not a load test that would starve the learner of the same two cores."""
+PAUSE_SECONDS = 2.0
+"""Between two requests: a steady client, not a load test. vLLM's processes spin while they generate, and on two cores
+an update beside a client that asks without a pause takes three times as long."""
 
 
 class Traffic:
     """Context manager. Sends one Generate after the other from a thread; any error or cut answer is a failure."""
 
-    def __init__(self, client: InferenceClient, prompts: Sequence[Prompt], max_tokens: int = 24) -> None:
+    def __init__(self, client: InferenceClient, prompts: Sequence[Prompt], max_tokens: int = 12) -> None:
         self._client, self._prompts = client, prompts
         self._settings = SamplingSettings(temperature=0.7, max_tokens=max_tokens)
         self._stop = threading.Event()
