@@ -38,7 +38,8 @@ async def serve(settings: Settings) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     device = find_device(settings.inference.device)
-    delivery = make_delivery(settings, base, device)
+    scratch = scratch_directory(settings.data_dir)
+    delivery = make_delivery(settings, base, scratch, device)
     registry = PolicyRegistry(
         root=settings.data_dir / "policies",
         state_file=settings.data_dir / "inference.json",
@@ -75,6 +76,7 @@ async def serve(settings: Settings) -> None:
         watch.cancel()
         died = delivery.dead  # asked before the shutdown, after which vLLM calls every engine dead
         delivery.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
     if died:
         raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
 
@@ -86,11 +88,10 @@ async def stop_when_dead(delivery: Delivery, host: Host) -> None:
     host.stop()
 
 
-def make_delivery(settings: Settings, base: Path, device: str) -> Delivery:
+def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) -> Delivery:
     mode = settings.inference.delivery
     if mode == "auto":
         mode = "merged" if device == "cpu" else "adapter"
-    scratch = scratch_directory(settings.data_dir)
     slots = LORA_SLOTS if mode == "adapter" else 0
 
     def make() -> VllmEngine:

@@ -77,8 +77,8 @@ class MergedDelivery:
         self._versions: list[int | None] = [BASE_VERSION, None]
 
     async def start(self) -> None:
-        """One after the other: two constructions of vLLM 0.32 at once, in two threads, have been seen to hang for good
-        before either had started its process, and on two cores they save no time (47 s both ways)."""
+        """One after the other: two constructions of vLLM 0.32 at once, in two threads, hung once in eight starts, after
+        vLLM's configuration lines and for 240 s. The cause is not known; at once they are some 15 s faster."""
         self._engines = [await asyncio.to_thread(self._make) for _ in range(2)]
 
     def source(self, version: int) -> Source:
