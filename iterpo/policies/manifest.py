@@ -30,7 +30,7 @@ class Probe:
     """Fixed token sequences and the learner's own log-probs of them, in the three forms that may be served.
 
     Merging rounds the update to the base's type, which is a policy of its own: in bfloat16 its log-probs differ from
-    the adapter's by as much as 0.1 nats a token once the update is large (benchmarks/results). So both are measured.
+    the adapter's by as much as 0.1 nats a token once the update is large (DECISIONS.md). So both are measured.
     """
 
     sequences: tuple[tuple[int, ...], ...]

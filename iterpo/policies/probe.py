@@ -30,7 +30,7 @@ LIMIT_TOKENS = 96
 """Of each text; together about 280 tokens."""
 ABSOLUTE_NOISE = 0.03
 """Nats a token granted above the measured floor. bf16 engines against a bf16 trainer differ by 0.05 to 0.11 with
-identical weights, and a few hundredths more or less from one set of weights to the next (benchmarks/results)."""
+identical weights, and a few hundredths more or less from one set of weights to the next (DECISIONS.md)."""
 RELATIVE_NOISE = 1.6
 """The error may exceed the floor by this factor: it is measured on other weights than the floor was."""
 
