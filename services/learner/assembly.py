@@ -35,9 +35,10 @@ class Checkpointed(Protocol):
 class Assembly:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        inference = connect_service(settings, "inference", "learner")
+        # Without gRPC's own retries: the run waits for a service that is away, and says so.
+        inference = connect_service(settings, "inference", "learner", retries=False)
         self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
-        self._labeling = LabelingClient(connect_service(settings, "labeling", "learner"))
+        self._labeling = LabelingClient(connect_service(settings, "labeling", "learner", retries=False))
 
     def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Loop:
         """The run's loop, standing where its last checkpoint stood (or at the serving policy, for a new run)."""

@@ -137,7 +137,6 @@ def test_a_run_goes_on_when_killed_labeling_is_back(services):
     assert_every_event_was_used_once(services, "second")
 
 
-@pytest.mark.skip(reason="known defect: a Sample call that meets the restarting inference service hangs in the channel")
 def test_a_run_waits_for_killed_inference_and_goes_on_when_it_is_back(services):
     services.start("third", iterations=4)
     services.wait("third", lambda run: run.iteration >= 1, RUN_SECONDS)
