@@ -29,6 +29,13 @@ def add_labelled(selection: Selection, group: Group, index: int) -> bool:
     return bool(group.preferences)
 
 
+def rewarded(selection: Selection, group: Group) -> list[Completion]:
+    """The completions that have a reward; those whose labeler abstained are counted."""
+    usable = [c for c in group.completions if c.completion_id in group.rewards]
+    selection.dropped["abstained"] += len(group.completions) - len(usable)
+    return usable
+
+
 def add_ordered(selection: Selection, group: Group, index: int, a: Completion, b: Completion) -> None:
     """Add a pair in the order of its rewards; equal rewards are dropped and counted."""
     reward_a, reward_b = group.rewards[a.completion_id], group.rewards[b.completion_id]
@@ -58,8 +65,7 @@ class BestWorst:
         for index, group in enumerate(groups):
             if add_labelled(selection, group, index):
                 continue
-            usable = [c for c in group.completions if c.completion_id in group.rewards]
-            selection.dropped["abstained"] += len(group.completions) - len(usable)
+            usable = rewarded(selection, group)
             if len(usable) < 2:
                 selection.dropped["no_pair"] += len(usable)
                 continue
@@ -88,8 +94,7 @@ class RandomPair:
         for index, group in enumerate(groups):
             if add_labelled(selection, group, index):
                 continue
-            usable = [c for c in group.completions if c.completion_id in group.rewards]
-            selection.dropped["abstained"] += len(group.completions) - len(usable)
+            usable = rewarded(selection, group)
             random.Random(f"{seed}/{group.group_id}").shuffle(usable)
             selection.dropped["no_pair"] += len(usable) % 2
             for a, b in zip(usable[0::2], usable[1::2], strict=False):
