@@ -67,7 +67,7 @@ def _swaps(policies: PolicyClient, base: Path, root: Path) -> tuple[list[float],
                 parameter.add_(torch.randn_like(parameter) * 0.003)
         digest = learner.publish(root, version, {"parent": version - 1}, {})
         loads.append(_timed(lambda v=version, d=digest: policies.load(v, d)))  # type: ignore[misc]  # bound on purpose
-        swaps.append(policies.promote(version, GateDecision(True, (), {}), f"benchmark {version}"))
+        swaps.append(policies.promote(version, GateDecision(True, (), {"by_hand": 1.0}), f"benchmark {version}"))
     return loads, swaps
 
 

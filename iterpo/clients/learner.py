@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class LearnerClient:
             config=body,
             examples=[wire.example_to_proto(e) for e in examples],
             heldout=[wire.example_to_proto(e) for e in heldout],
+            request_id=uuid.uuid4().hex,
         )
         with translated_errors():
             run: pb.Run = self._stub.StartRun(request, timeout=CALL_TIMEOUT_SECONDS).run
@@ -52,16 +54,19 @@ class LearnerClient:
             return list(self._stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_TIMEOUT_SECONDS).runs)
 
     def pause(self, run_id: str) -> pb.Run:
+        request = pb.PauseRunRequest(run_id=run_id, request_id=uuid.uuid4().hex)
         with translated_errors():
-            run: pb.Run = self._stub.PauseRun(pb.PauseRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.PauseRun(request, timeout=CALL_TIMEOUT_SECONDS).run
         return run
 
     def resume(self, run_id: str) -> pb.Run:
+        request = pb.ResumeRunRequest(run_id=run_id, request_id=uuid.uuid4().hex)
         with translated_errors():
-            run: pb.Run = self._stub.ResumeRun(pb.ResumeRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.ResumeRun(request, timeout=CALL_TIMEOUT_SECONDS).run
         return run
 
     def stop(self, run_id: str) -> pb.Run:
+        request = pb.StopRunRequest(run_id=run_id, request_id=uuid.uuid4().hex)
         with translated_errors():
-            run: pb.Run = self._stub.StopRun(pb.StopRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS).run
+            run: pb.Run = self._stub.StopRun(request, timeout=CALL_TIMEOUT_SECONDS).run
         return run

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS consumed (
     event_id TEXT PRIMARY KEY, cursor INTEGER NOT NULL, run_id TEXT NOT NULL, iteration INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS consumed_by_run ON consumed (run_id, cursor);
+CREATE TABLE IF NOT EXISTS requests (request_id TEXT PRIMARY KEY, content TEXT NOT NULL);
 """
 
 
@@ -66,10 +67,34 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;")
             self._db.execute(SCHEMA)
 
+    def repeated(self, request_id: str, content: str) -> bool:
+        """Whether this very request was carried out before. Raises Conflict (REQUEST_ID_REUSED) when its id was used
+        for another content."""
+        with self._reading():
+            row = self._db.execute("SELECT content FROM requests WHERE request_id = ?", (request_id,)).fetchone()
+        if row is not None and row[0] != content:
+            raise Conflict(
+                f"Request id {request_id!r} was already used for another request.",
+                "Use a fresh request_id for every new request, and repeat one only with the same content.",
+                "REQUEST_ID_REUSED",
+            )
+        return row is not None
+
+    def remember(self, request_id: str, content: str) -> None:
+        """That a request was carried out; `content` is whatever tells it from another."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?)", (request_id, content))
+
     def create(
-        self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
+        self,
+        run_id: str,
+        config: dict[str, Any],
+        examples: Sequence[Example],
+        heldout: Sequence[Example],
+        request: tuple[str, str] | None = None,
     ) -> None:
-        """The run has not started yet: it stands as stopped. Raises Conflict when it exists."""
+        """The run has not started yet: it stands as stopped. `request` (id, content) is remembered with it. Raises
+        Conflict when the run exists."""
         with self._writing():
             if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
                 raise Conflict(
@@ -79,6 +104,8 @@ class Ledger:
                 "INSERT INTO runs (run_id, config, examples, heldout, state) VALUES (?, ?, ?, ?, 'STOPPED')",
                 (run_id, json.dumps(config), _dump(examples), _dump(heldout)),
             )
+            if request is not None:
+                self._db.execute("INSERT INTO requests VALUES (?, ?)", request)
 
     def summary(self, run_id: str) -> RunSummary:
         """Raises NotFound. Does not read the prompts, of which there may be 100,000."""

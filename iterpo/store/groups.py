@@ -24,10 +24,19 @@ class RecordedCompletion:
 def record_group(transaction: Transaction, run_id: str, group: Group) -> str:
     """Append the group's event and make its completions findable; returns the event id.
 
-    Raises Conflict COMPLETION_ID_REUSED when a completion id was recorded before.
+    Raises Conflict GROUP_ID_REUSED or COMPLETION_ID_REUSED when an id was recorded before: the later group would hide
+    the earlier one from whoever folds events.
     """
     event_id = transaction.append(run_id, group)
     cursor = transaction.last_cursor()
+    try:
+        transaction.connection.execute("INSERT INTO groups VALUES (?, ?)", (group.group_id, cursor))
+    except apsw.ConstraintError as error:
+        raise Conflict(
+            f"Group {group.group_id!r} was already recorded.",
+            "Give every group an id of its own; repeat a recording with its own request_id.",
+            "GROUP_ID_REUSED",
+        ) from error
     for position, completion in enumerate(group.completions):
         try:
             transaction.connection.execute(

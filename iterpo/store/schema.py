@@ -14,7 +14,7 @@ import apsw
 
 from iterpo.errors import InvalidConfig, WrongState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
 APPLICATION_ID = 0x69747270
 """`itrp`: marks the file as iterpo's feedback store (SQLite's application_id)."""
@@ -42,6 +42,10 @@ CREATE TABLE requests (
     created_at REAL NOT NULL
 ) STRICT;
 
+CREATE TABLE groups (
+    group_id TEXT PRIMARY KEY,
+    event_cursor INTEGER NOT NULL REFERENCES events (cursor)
+) STRICT;
 CREATE TABLE completions (
     completion_id TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,
@@ -93,7 +97,7 @@ CREATE TABLE labels (
 def open_writer(path: Path) -> apsw.Connection:
     """The only connection that writes. Creates the tables of a new file.
 
-    Raises InvalidConfig when the file cannot be opened, WrongState STORE_TOO_NEW or STORE_CORRUPT.
+    Raises InvalidConfig when the file cannot be opened, WrongState STORE_TOO_NEW, STORE_TOO_OLD or STORE_CORRUPT.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -141,6 +145,12 @@ def _check_identity(connection: apsw.Connection, path: Path) -> None:
             f"{path} has schema version {version}; this iterpo knows versions up to {SCHEMA_VERSION}.",
             "Install the newer iterpo that wrote it, or set labeling.database to another path.",
             "STORE_TOO_NEW",
+        )
+    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+        raise WrongState(
+            f"{path} has schema version {version}, from before the first release; this iterpo reads {SCHEMA_VERSION}.",
+            "Set labeling.database to another path, or export its labels with the iterpo that wrote it.",
+            "STORE_TOO_OLD",
         )
 
 

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from iterpo.v1 import types_pb2 as iterpo_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17iterpo/v1/learner.proto\x12\titerpo.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15iterpo/v1/types.proto\"\xd2\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.iterpo.v1.RunState\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x05\x12\x12\n\niterations\x18\x06 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x07 \x01(\x03\x12\x1d\n\x15heldout_reward_before\x18\x08 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\t \x01(\x01\"\x84\x03\n\x0cIterationRow\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x10\n\x08promoted\x18\x03 \x01(\x08\x12\x0e\n\x06proved\x18\x04 \x01(\x08\x12\x14\n\x0ctrain_reward\x18\x05 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\x06 \x01(\x01\x12\x0f\n\x07kl_nats\x18\x07 \x01(\x01\x12\x14\n\x0cswap_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cload_seconds\x18\t \x01(\x01\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x35\n\x07metrics\x18\x0c \x03(\x0b\x32$.iterpo.v1.IterationRow.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\r \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"i\n\x07\x45xample\x12!\n\x06prompt\x18\x01 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12\x19\n\x0cp_first_wins\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_p_first_wins\"\x95\x01\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Example\x12#\n\x07heldout\x18\x04 \x03(\x0b\x32\x12.iterpo.v1.Example\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"!\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\"\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\" \n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\".\n\x0fStopRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"T\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.iterpo.v1.IterationRow\"\x11\n\x0fListRunsRequest\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.iterpo.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"U\n\x10WatchRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.IterationRow\"\x17\n\x15ListAlgorithmsRequest\"\xd1\x01\n\rAlgorithmInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fprompt_sampling\x18\x02 \x01(\t\x12\x19\n\x11response_sampling\x18\x03 \x01(\t\x12\x1c\n\x14gradient_coefficient\x18\x04 \x01(\t\x12\x12\n\nnormalizer\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"F\n\x16ListAlgorithmsResponse\x12,\n\nalgorithms\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.AlgorithmInfo*\xc9\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x15\n\x11RUN_STATE_WAITING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x12\x16\n\x12RUN_STATE_FINISHED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x19\n\x15RUN_STATE_INTERRUPTED\x10\x07\x32\xc6\x04\n\x0eLearnerService\x12\x43\n\x08StartRun\x12\x1a.iterpo.v1.StartRunRequest\x1a\x1b.iterpo.v1.StartRunResponse\x12\x43\n\x08PauseRun\x12\x1a.iterpo.v1.PauseRunRequest\x1a\x1b.iterpo.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.iterpo.v1.ResumeRunRequest\x1a\x1c.iterpo.v1.ResumeRunResponse\x12@\n\x07StopRun\x12\x19.iterpo.v1.StopRunRequest\x1a\x1a.iterpo.v1.StopRunResponse\x12=\n\x06GetRun\x12\x18.iterpo.v1.GetRunRequest\x1a\x19.iterpo.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.iterpo.v1.ListRunsRequest\x1a\x1b.iterpo.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.iterpo.v1.WatchRunRequest\x1a\x1b.iterpo.v1.WatchRunResponse0\x01\x12U\n\x0eListAlgorithms\x12 .iterpo.v1.ListAlgorithmsRequest\x1a!.iterpo.v1.ListAlgorithmsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17iterpo/v1/learner.proto\x12\titerpo.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15iterpo/v1/types.proto\"\xd2\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.iterpo.v1.RunState\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x05\x12\x12\n\niterations\x18\x06 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x07 \x01(\x03\x12\x1d\n\x15heldout_reward_before\x18\x08 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\t \x01(\x01\"\x84\x03\n\x0cIterationRow\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x10\n\x08promoted\x18\x03 \x01(\x08\x12\x0e\n\x06proved\x18\x04 \x01(\x08\x12\x14\n\x0ctrain_reward\x18\x05 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\x06 \x01(\x01\x12\x0f\n\x07kl_nats\x18\x07 \x01(\x01\x12\x14\n\x0cswap_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cload_seconds\x18\t \x01(\x01\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x35\n\x07metrics\x18\x0c \x03(\x0b\x32$.iterpo.v1.IterationRow.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\r \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"i\n\x07\x45xample\x12!\n\x06prompt\x18\x01 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12\x19\n\x0cp_first_wins\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_p_first_wins\"\xa9\x01\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Example\x12#\n\x07heldout\x18\x04 \x03(\x0b\x32\x12.iterpo.v1.Example\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"5\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"6\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"4\n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\".\n\x0fStopRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"T\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.iterpo.v1.IterationRow\"\x11\n\x0fListRunsRequest\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.iterpo.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"U\n\x10WatchRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.IterationRow\"\x17\n\x15ListAlgorithmsRequest\"\xd1\x01\n\rAlgorithmInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fprompt_sampling\x18\x02 \x01(\t\x12\x19\n\x11response_sampling\x18\x03 \x01(\t\x12\x1c\n\x14gradient_coefficient\x18\x04 \x01(\t\x12\x12\n\nnormalizer\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"F\n\x16ListAlgorithmsResponse\x12,\n\nalgorithms\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.AlgorithmInfo*\xc9\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x15\n\x11RUN_STATE_WAITING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x12\x16\n\x12RUN_STATE_FINISHED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x19\n\x15RUN_STATE_INTERRUPTED\x10\x07\x32\xc6\x04\n\x0eLearnerService\x12\x43\n\x08StartRun\x12\x1a.iterpo.v1.StartRunRequest\x1a\x1b.iterpo.v1.StartRunResponse\x12\x43\n\x08PauseRun\x12\x1a.iterpo.v1.PauseRunRequest\x1a\x1b.iterpo.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.iterpo.v1.ResumeRunRequest\x1a\x1c.iterpo.v1.ResumeRunResponse\x12@\n\x07StopRun\x12\x19.iterpo.v1.StopRunRequest\x1a\x1a.iterpo.v1.StopRunResponse\x12=\n\x06GetRun\x12\x18.iterpo.v1.GetRunRequest\x1a\x19.iterpo.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.iterpo.v1.ListRunsRequest\x1a\x1b.iterpo.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.iterpo.v1.WatchRunRequest\x1a\x1b.iterpo.v1.WatchRunResponse0\x01\x12U\n\x0eListAlgorithms\x12 .iterpo.v1.ListAlgorithmsRequest\x1a!.iterpo.v1.ListAlgorithmsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITERATIONROW_METRICSENTRY']._loaded_options = None
   _globals['_ITERATIONROW_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=1875
-  _globals['_RUNSTATE']._serialized_end=2076
+  _globals['_RUNSTATE']._serialized_start=1955
+  _globals['_RUNSTATE']._serialized_end=2156
   _globals['_RUN']._serialized_start=92
   _globals['_RUN']._serialized_end=302
   _globals['_ITERATIONROW']._serialized_start=305
@@ -46,39 +46,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXAMPLE']._serialized_start=695
   _globals['_EXAMPLE']._serialized_end=800
   _globals['_STARTRUNREQUEST']._serialized_start=803
-  _globals['_STARTRUNREQUEST']._serialized_end=952
-  _globals['_STARTRUNRESPONSE']._serialized_start=954
-  _globals['_STARTRUNRESPONSE']._serialized_end=1001
-  _globals['_PAUSERUNREQUEST']._serialized_start=1003
-  _globals['_PAUSERUNREQUEST']._serialized_end=1036
-  _globals['_PAUSERUNRESPONSE']._serialized_start=1038
-  _globals['_PAUSERUNRESPONSE']._serialized_end=1085
-  _globals['_RESUMERUNREQUEST']._serialized_start=1087
-  _globals['_RESUMERUNREQUEST']._serialized_end=1121
-  _globals['_RESUMERUNRESPONSE']._serialized_start=1123
-  _globals['_RESUMERUNRESPONSE']._serialized_end=1171
-  _globals['_STOPRUNREQUEST']._serialized_start=1173
-  _globals['_STOPRUNREQUEST']._serialized_end=1205
-  _globals['_STOPRUNRESPONSE']._serialized_start=1207
-  _globals['_STOPRUNRESPONSE']._serialized_end=1253
-  _globals['_GETRUNREQUEST']._serialized_start=1255
-  _globals['_GETRUNREQUEST']._serialized_end=1286
-  _globals['_GETRUNRESPONSE']._serialized_start=1288
-  _globals['_GETRUNRESPONSE']._serialized_end=1372
-  _globals['_LISTRUNSREQUEST']._serialized_start=1374
-  _globals['_LISTRUNSREQUEST']._serialized_end=1391
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1393
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1441
-  _globals['_WATCHRUNREQUEST']._serialized_start=1443
-  _globals['_WATCHRUNREQUEST']._serialized_end=1476
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1478
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1563
-  _globals['_LISTALGORITHMSREQUEST']._serialized_start=1565
-  _globals['_LISTALGORITHMSREQUEST']._serialized_end=1588
-  _globals['_ALGORITHMINFO']._serialized_start=1591
-  _globals['_ALGORITHMINFO']._serialized_end=1800
-  _globals['_LISTALGORITHMSRESPONSE']._serialized_start=1802
-  _globals['_LISTALGORITHMSRESPONSE']._serialized_end=1872
-  _globals['_LEARNERSERVICE']._serialized_start=2079
-  _globals['_LEARNERSERVICE']._serialized_end=2661
+  _globals['_STARTRUNREQUEST']._serialized_end=972
+  _globals['_STARTRUNRESPONSE']._serialized_start=974
+  _globals['_STARTRUNRESPONSE']._serialized_end=1021
+  _globals['_PAUSERUNREQUEST']._serialized_start=1023
+  _globals['_PAUSERUNREQUEST']._serialized_end=1076
+  _globals['_PAUSERUNRESPONSE']._serialized_start=1078
+  _globals['_PAUSERUNRESPONSE']._serialized_end=1125
+  _globals['_RESUMERUNREQUEST']._serialized_start=1127
+  _globals['_RESUMERUNREQUEST']._serialized_end=1181
+  _globals['_RESUMERUNRESPONSE']._serialized_start=1183
+  _globals['_RESUMERUNRESPONSE']._serialized_end=1231
+  _globals['_STOPRUNREQUEST']._serialized_start=1233
+  _globals['_STOPRUNREQUEST']._serialized_end=1285
+  _globals['_STOPRUNRESPONSE']._serialized_start=1287
+  _globals['_STOPRUNRESPONSE']._serialized_end=1333
+  _globals['_GETRUNREQUEST']._serialized_start=1335
+  _globals['_GETRUNREQUEST']._serialized_end=1366
+  _globals['_GETRUNRESPONSE']._serialized_start=1368
+  _globals['_GETRUNRESPONSE']._serialized_end=1452
+  _globals['_LISTRUNSREQUEST']._serialized_start=1454
+  _globals['_LISTRUNSREQUEST']._serialized_end=1471
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1473
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1521
+  _globals['_WATCHRUNREQUEST']._serialized_start=1523
+  _globals['_WATCHRUNREQUEST']._serialized_end=1556
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1558
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1643
+  _globals['_LISTALGORITHMSREQUEST']._serialized_start=1645
+  _globals['_LISTALGORITHMSREQUEST']._serialized_end=1668
+  _globals['_ALGORITHMINFO']._serialized_start=1671
+  _globals['_ALGORITHMINFO']._serialized_end=1880
+  _globals['_LISTALGORITHMSRESPONSE']._serialized_start=1882
+  _globals['_LISTALGORITHMSRESPONSE']._serialized_end=1952
+  _globals['_LEARNERSERVICE']._serialized_start=2159
+  _globals['_LEARNERSERVICE']._serialized_end=2741
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -215,12 +216,7 @@ class PolicyRegistry:
         async with self._change:
             if self._done_before(request_id, "promote", version) or self._serving == version:
                 return 0.0
-            if not decision.promote:
-                raise WrongState(
-                    f"The gate's decision on version {version} is not to promote it.",
-                    "Send a decision that promotes, with its numbers.",
-                    "NOT_GATED",
-                )
+            check_decision(version, decision)
             entry = self.get(version)
             if not self._ready(version):
                 raise not_loaded(version)
@@ -372,6 +368,22 @@ class PolicyRegistry:
         manifest.sync(staging)
         staging.rename(self._file)
         manifest.sync(self._file.parent)
+
+
+def check_decision(version: int, decision: GateDecision) -> None:
+    """Raises WrongState (NOT_GATED) unless the gate said yes and recorded finite numbers: a decision without them
+    could not be looked at later (invariant 10). What the numbers mean is the gate's business, not the registry's."""
+    odd = [name for name, value in decision.numbers.items() if not math.isfinite(value)]
+    if decision.promote and decision.numbers and not odd:
+        return
+    said = (
+        "is not to promote it" if not decision.promote else f"has no finite number for {', '.join(odd) or 'anything'}"
+    )
+    raise WrongState(
+        f"The gate's decision on version {version} {said}.",
+        "Send a decision that promotes, with its numbers.",
+        "NOT_GATED",
+    )
 
 
 def _disproved(version: int, proof: Proof) -> PolicyRejected:

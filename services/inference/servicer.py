@@ -9,10 +9,11 @@ from contextlib import aclosing
 from typing import Any
 
 from iterpo import wire
-from iterpo.errors import InvalidInput, PolicyRejected
+from iterpo.errors import PolicyRejected
 from iterpo.types import GateDecision, PolicyState
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
+from services.ids import need_ids
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
@@ -84,7 +85,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def PromotePolicy(
         self, request: policy_pb2.PromotePolicyRequest, context: Any
     ) -> policy_pb2.PromotePolicyResponse:
-        _require_request_id(request.request_id)
+        need_ids(request, "request_id")
         decision = wire.decision_from_proto(request.decision)
         seconds = await self._registry.promote(request.version, decision, request.request_id)
         self._swapped("promote", seconds)
@@ -95,7 +96,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def RollbackPolicy(
         self, request: policy_pb2.RollbackPolicyRequest, context: Any
     ) -> policy_pb2.RollbackPolicyResponse:
-        _require_request_id(request.request_id)
+        need_ids(request, "request_id")
         seconds = await self._registry.rollback(request.request_id, request.reason)
         self._swapped("rollback", seconds)
         return policy_pb2.RollbackPolicyResponse(
@@ -105,7 +106,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def RetirePolicy(
         self, request: policy_pb2.RetirePolicyRequest, context: Any
     ) -> policy_pb2.RetirePolicyResponse:
-        _require_request_id(request.request_id)
+        need_ids(request, "request_id")
         decision: GateDecision | None = None
         if request.HasField("decision"):
             decision = wire.decision_from_proto(request.decision)
@@ -130,8 +131,3 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self._metrics.swap.observe(seconds)
         self._metrics.swaps.labels(kind).inc()
         self.observe()
-
-
-def _require_request_id(request_id: str) -> None:
-    if not request_id:
-        raise InvalidInput("request_id is empty.", "Send a unique id, so that a retry is not a second effect.")

@@ -13,18 +13,7 @@ MAX_ITEMS = 4096
 MAX_LABELS = 1024
 MAX_LEASES = 64
 MAX_LEASE_SECONDS = 24 * 3600.0
-MAX_ID_CHARACTERS = 256
 MAX_RATIONALE_CHARACTERS = 10_000
-
-
-def need_ids(request: Any, *names: str) -> None:
-    """Raises InvalidInput unless each named field of the message is a usable id."""
-    for name in names:
-        value = str(getattr(request, name))
-        if not value.strip() or len(value) > MAX_ID_CHARACTERS:
-            raise InvalidInput(
-                f"{name} is empty or longer than {MAX_ID_CHARACTERS} characters.", f"Set {name}.", "INVALID_ID"
-            )
 
 
 def at_most(what: str, items: Sequence[Any], most: int) -> None:

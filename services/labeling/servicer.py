@@ -17,6 +17,7 @@ from iterpo.store.work import Verdict
 from iterpo.types import Reward
 from iterpo.v1 import labeling_pb2 as pb
 from iterpo.v1 import labeling_pb2_grpc
+from services.ids import need_ids
 from services.labeling import limits
 from services.labeling.feed import Feed
 from services.labeling.metrics import LabelingMetrics
@@ -40,7 +41,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
     async def RecordCompletions(
         self, request: pb.RecordCompletionsRequest, context: Context
     ) -> pb.RecordCompletionsResponse:
-        limits.need_ids(request, "request_id", "run_id", "labeler")
+        need_ids(request, "request_id", "run_id", "labeler")
         limits.at_most("groups", request.groups, limits.MAX_GROUPS)
         groups = [wire.group_from_proto(group) for group in request.groups]
         stored = self._desk.record(request.run_id, request.labeler, groups, request.request_id)
@@ -52,7 +53,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
     async def ScoreCompletions(
         self, request: pb.ScoreCompletionsRequest, context: Context
     ) -> pb.ScoreCompletionsResponse:
-        limits.need_ids(request, "labeler")
+        need_ids(request, "labeler")
         limits.at_most("items", request.items, limits.MAX_ITEMS)
         items = [
             (wire.prompt_from_proto(item.prompt), wire.completion_from_proto(item.completion)) for item in request.items
@@ -61,7 +62,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
         return pb.ScoreCompletionsResponse(results=[_score_result(verdict) for verdict in verdicts])
 
     async def CreateTasks(self, request: pb.CreateTasksRequest, context: Context) -> pb.CreateTasksResponse:
-        limits.need_ids(request, "request_id")
+        need_ids(request, "request_id")
         limits.at_most("tasks", request.tasks, limits.MAX_GROUPS)
         pairs = [_pair_request(task) for task in request.tasks]
         answer = await asyncio.wrap_future(self._desk.create_tasks(request.run_id, pairs, request.request_id))
@@ -70,7 +71,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
         return pb.CreateTasksResponse(task_ids=answer.ids, duplicate=answer.duplicate)
 
     async def LeaseTasks(self, request: pb.LeaseTasksRequest, context: Context) -> pb.LeaseTasksResponse:
-        limits.need_ids(request, "annotator")
+        need_ids(request, "annotator")
         limits.in_range("max_tasks", request.max_tasks, 0, limits.MAX_LEASES)
         limits.in_range("lease_seconds", request.lease_seconds, 0, limits.MAX_LEASE_SECONDS)
         seconds = request.lease_seconds or self._lease_seconds
@@ -79,7 +80,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
         return pb.LeaseTasksResponse(leases=[wire.lease_to_proto(lease) for lease in leases], open_tasks=open_tasks)
 
     async def SubmitLabels(self, request: pb.SubmitLabelsRequest, context: Context) -> pb.SubmitLabelsResponse:
-        limits.need_ids(request, "annotator")
+        need_ids(request, "annotator")
         limits.at_most("labels", request.labels, limits.MAX_LABELS)
         labels = [_submission(label) for label in request.labels]
         receipts = await asyncio.wrap_future(self._desk.submit(request.annotator, labels))
@@ -117,13 +118,13 @@ def _score_result(verdict: Verdict) -> pb.ScoreResult:
 
 
 def _pair_request(task: pb.TaskSpec) -> PairRequest:
-    limits.need_ids(task, "first_id", "second_id")
+    need_ids(task, "first_id", "second_id")
     limits.in_range("required_labels", task.required_labels, 0, MAX_REQUIRED_LABELS)
     return PairRequest(task.first_id, task.second_id, task.guideline, task.required_labels or 1)
 
 
 def _submission(label: pb.LabelSubmission) -> tuple[str, Submission]:
-    limits.need_ids(label, "request_id", "lease_id")
+    need_ids(label, "request_id", "lease_id")
     limits.in_range("strength", label.strength, 0, 3)
     limits.in_range("duration_seconds", label.duration_seconds, 0, limits.MAX_LEASE_SECONDS)
     limits.in_range("the rationale's length", len(label.rationale), 0, limits.MAX_RATIONALE_CHARACTERS)

@@ -7,10 +7,12 @@ what it has done is in the ledger.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -60,39 +62,53 @@ class RunManager:
     # Called from the event loop.
 
     def start(
-        self, run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]
+        self,
+        request_id: str,
+        run_id: str,
+        config: dict[str, Any],
+        examples: Sequence[Example],
+        heldout: Sequence[Example],
     ) -> RunView:
-        self._refuse_second()
-        check_name(run_id)
-        parsed, algorithm = parse(config)
-        check_examples(algorithm, examples, heldout)
-        self._ledger.create(run_id, parsed.model_dump(), examples, heldout)
-        self._launch(run_id)
+        content = f"start {fingerprint(run_id, config, examples, heldout)}"
+        if not self._ledger.repeated(request_id, content):
+            self._refuse_second()
+            check_name(run_id)
+            parsed, algorithm = parse(config)
+            check_examples(algorithm, examples, heldout)
+            self._ledger.create(run_id, parsed.model_dump(), examples, heldout, (request_id, content))
+            self._launch(run_id)
         return self.view(run_id)
 
-    def pause(self, run_id: str) -> RunView:
-        self._require_active(run_id)
-        self._control.pause()
-        self._tell("PAUSED", "pausing after what is in progress")
+    def pause(self, request_id: str, run_id: str) -> RunView:
+        if not self._ledger.repeated(request_id, f"pause {run_id}"):
+            self._require_active(run_id)
+            self._control.pause()
+            self._ledger.remember(request_id, f"pause {run_id}")
+            self._tell("PAUSED", "pausing after what is in progress")
         return self.view(run_id)
 
-    def resume(self, run_id: str) -> RunView:
+    def resume(self, request_id: str, run_id: str) -> RunView:
         """Lift a pause, or go on from the last checkpoint."""
         record = self._ledger.summary(run_id)
+        if self._ledger.repeated(request_id, f"resume {run_id}"):
+            return self.view(run_id)
         if self._is_active(run_id):
             self._control.resume()
             self._tell("RUNNING", "resumed")
-            return self.view(run_id)
-        if record.state == "FINISHED":
-            raise WrongState(f"Run {run_id!r} is finished.", "Start a new run: it begins at the serving policy.")
-        self._refuse_second()
-        self._launch(run_id)
+        else:
+            if record.state == "FINISHED":
+                raise WrongState(f"Run {run_id!r} is finished.", "Start a new run: it begins at the serving policy.")
+            self._refuse_second()
+            self._launch(run_id)
+        self._ledger.remember(request_id, f"resume {run_id}")
         return self.view(run_id)
 
-    def stop(self, run_id: str) -> RunView:
-        self._require_active(run_id)
-        self._control.stop()
-        self._tell("RUNNING", "stopping after what is in progress")
+    def stop(self, request_id: str, run_id: str) -> RunView:
+        if not self._ledger.repeated(request_id, f"stop {run_id}"):
+            self._require_active(run_id)
+            self._control.stop()
+            self._ledger.remember(request_id, f"stop {run_id}")
+            self._tell("RUNNING", "stopping after what is in progress")
         return self.view(run_id)
 
     def view(self, run_id: str) -> RunView:
@@ -208,6 +224,12 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
             "IMPOSSIBLE_TRIPLE",
         )
     return parsed, algorithm
+
+
+def fingerprint(run_id: str, config: dict[str, Any], examples: Sequence[Example], heldout: Sequence[Example]) -> str:
+    """SHA-256 of a start's content."""
+    data = json.dumps([run_id, config, *([asdict(e) for e in part] for part in (examples, heldout))], sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
 
 
 def check_name(run_id: str) -> None:

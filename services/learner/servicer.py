@@ -12,6 +12,7 @@ from iterpo.algorithms import ALGORITHMS
 from iterpo.errors import Unavailable
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import learner_pb2_grpc
+from services.ids import need_ids
 from services.learner.runs import ACTIVE, RunManager, RunView
 
 HEARTBEAT_SECONDS = 5.0
@@ -23,19 +24,24 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._runs = runs
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
+        need_ids(request, "request_id", "run_id")
         config = json_format.MessageToDict(request.config)
         examples = [wire.example_from_proto(e) for e in request.examples]
         heldout = [wire.example_from_proto(e) for e in request.heldout]
-        return pb.StartRunResponse(run=run_to_proto(self._runs.start(request.run_id, config, examples, heldout)))
+        view = self._runs.start(request.request_id, request.run_id, config, examples, heldout)
+        return pb.StartRunResponse(run=run_to_proto(view))
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
-        return pb.PauseRunResponse(run=run_to_proto(self._runs.pause(request.run_id)))
+        need_ids(request, "request_id", "run_id")
+        return pb.PauseRunResponse(run=run_to_proto(self._runs.pause(request.request_id, request.run_id)))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
-        return pb.ResumeRunResponse(run=run_to_proto(self._runs.resume(request.run_id)))
+        need_ids(request, "request_id", "run_id")
+        return pb.ResumeRunResponse(run=run_to_proto(self._runs.resume(request.request_id, request.run_id)))
 
     async def StopRun(self, request: pb.StopRunRequest, context: Any) -> pb.StopRunResponse:
-        return pb.StopRunResponse(run=run_to_proto(self._runs.stop(request.run_id)))
+        need_ids(request, "request_id", "run_id")
+        return pb.StopRunResponse(run=run_to_proto(self._runs.stop(request.request_id, request.run_id)))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         rows = [wire.row_to_proto(row) for row in self._runs.rows(request.run_id)]

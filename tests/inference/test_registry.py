@@ -150,6 +150,10 @@ async def test_nothing_is_promoted_ungated_or_unproved(tmp_path):
     await registry.load(1, publish(tmp_path / "policies"))
     with pytest.raises(WrongState, match="not to promote"):
         await registry.promote(1, NO, "r1")
+    for numbers in ({}, {"heldout_gain": float("nan")}):
+        with pytest.raises(WrongState, match="no finite number") as caught:
+            await registry.promote(1, GateDecision(True, (), numbers), "r1")
+        assert caught.value.reason == "NOT_GATED"
     with pytest.raises(NotFound, match="no policy version 9"):
         await registry.promote(9, YES, "r2")
     assert registry.serving.version == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,22 @@ def test_recording_twice_makes_no_second_task_and_a_reused_completion_id_is_refu
     assert again.duplicate
     assert len(people.lease("ann")) == 1
     with pytest.raises(Conflict) as reused:
-        people.desk.record("run", "rule", [recorded], "r2").result(WAIT)
+        people.desk.record("run", "rule", [replace(recorded, group_id="another")], "r2").result(WAIT)
     assert reused.value.reason == "COMPLETION_ID_REUSED"
+
+
+def test_a_group_id_that_was_used_is_refused_and_the_first_group_stays(people: People) -> None:
+    """Whoever folds events by group would otherwise lose the first group without a word."""
+    people.desk.record("run", "people", [group("a", "b")], "r1").result(WAIT)
+    other = group("c", "d")
+    other = replace(
+        other, completions=tuple(replace(c, completion_id=f"new{c.completion_id}") for c in other.completions)
+    )
+    with pytest.raises(Conflict) as reused:
+        people.desk.record("run", "people", [other], "r2").result(WAIT)
+    assert reused.value.reason == "GROUP_ID_REUSED"
+    stored = people.database.events("run", 0, limit=10).result(WAIT)
+    assert [[c.text for c in e.group.completions] for e in stored if e.group] == [["a", "b"]]
 
 
 def test_tasks_of_unknown_or_unrelated_completions_are_refused(people: People) -> None:

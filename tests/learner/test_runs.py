@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
-from iterpo.errors import IterpoError, NotFound, ResourceExhausted
+from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted
 from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
-from iterpo.types import Example, Message, Prompt
+from iterpo.patience import Control
+from iterpo.types import Example, IterationRow, Message, Prompt
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
 
@@ -47,7 +51,7 @@ async def test_a_failed_run_is_over_even_when_the_disk_is_too_full_to_record_it(
     ledger = Ledger(tmp_path / "learner.db")
     runs = RunManager(ledger, Failing(full), LearnerMetrics(CollectorRegistry()))  # type: ignore[arg-type]
     changed = runs.listen()
-    runs.start("first", {}, [example()], [example("h")])
+    runs.start("r1", "first", {}, [example()], [example("h")])
     async with asyncio.timeout(WAIT_SECONDS):
         while runs.view("first").state == "RUNNING":
             await runs.changed(changed, 1.0)
@@ -56,7 +60,7 @@ async def test_a_failed_run_is_over_even_when_the_disk_is_too_full_to_record_it(
     assert view.status.startswith("no such model")
     assert ledger.get("first").state == ("RUNNING" if full else "FAILED")
     ledger._db.pragma("max_page_count", 1_000_000)
-    assert runs.start("second", {}, [example()], [example("h")]).record.run_id == "second"
+    assert runs.start("r2", "second", {}, [example()], [example("h")]).record.run_id == "second"
     await runs.drain()
 
 
@@ -82,6 +86,57 @@ def test_a_damaged_ledger_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(IterpoError, match="damaged") as caught:
         Ledger(tmp_path / "learner.db")
     assert caught.value.reason == "LEDGER_CORRUPT"
+
+
+class Idle:
+    """An assembly whose run waits until it is stopped."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def loop(self, record: Any, ledger: Ledger, control: Control) -> Any:
+        self.begun.append(record.run_id)
+        return SimpleNamespace(iterations=lambda: self._wait(control))
+
+    def _wait(self, control: Control) -> Iterator[IterationRow]:
+        while True:
+            control.point()
+            time.sleep(0.01)
+            yield from ()
+
+
+async def test_a_repeated_request_has_no_second_effect_and_its_id_means_nothing_else(tmp_path: Path) -> None:
+    """What a client does whose answer was lost on the way: it asks again with the same id."""
+    ledger, idle = Ledger(tmp_path / "learner.db"), Idle()
+    runs = RunManager(ledger, idle, LearnerMetrics(CollectorRegistry()))  # type: ignore[arg-type]
+    changed = runs.listen()
+
+    async def until(state: str) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while runs.view("r").state != state:
+                await runs.changed(changed, 0.05)
+
+    asked = ("id1", "r", {}, [example()], [example("h")])
+    assert runs.start(*asked).state == runs.start(*asked).state == "RUNNING"
+    for other in (("id1", "r", {"seed": 1.0}, *asked[3:]), ("id1", "other", *asked[2:])):
+        with pytest.raises(Conflict) as reused:
+            runs.start(*other)
+        assert reused.value.reason == "REQUEST_ID_REUSED"
+    with pytest.raises(Conflict, match="already used"):
+        runs.stop("id1", "r")
+    assert runs.pause("id2", "r").state == "PAUSED"
+    assert runs.resume("id3", "r").state == "RUNNING"
+    assert runs.pause("id2", "r").state == "RUNNING", "a pause that comes again late must not undo the resume"
+    runs.stop("id4", "r")
+    await until("STOPPED")
+    assert runs.resume("id3", "r").state == "STOPPED"
+    assert runs.start(*asked).state == "STOPPED"
+    assert idle.begun == ["r"]
+    # Control: another id is another request.
+    runs.resume("id5", "r")
+    runs.stop("id6", "r")
+    await until("STOPPED")
+    assert idle.begun == ["r", "r"]
 
 
 async def test_looking_at_a_run_does_not_read_its_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

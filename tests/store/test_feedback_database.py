@@ -138,16 +138,23 @@ def test_a_full_disk_is_said_and_loses_nothing_stored(database: FeedbackDatabase
     assert database.write(append(2.0)).result(WAIT), "the store must go on once there is space again"
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "reason", "fix"),
+    [
+        (SCHEMA_VERSION + 1, "STORE_TOO_NEW", "Install the newer iterpo"),
+        (SCHEMA_VERSION - 1, "STORE_TOO_OLD", "Set labeling.database to another path"),
+    ],
+)
+def test_a_database_of_another_version_is_left_alone(tmp_path: Path, version: int, reason: str, fix: str) -> None:
     path = tmp_path / "feedback.db"
     FeedbackDatabase(path).close()
     connection = apsw.Connection(str(path))
-    connection.pragma("user_version", SCHEMA_VERSION + 1)
+    connection.pragma("user_version", version)
     connection.close()
 
-    with pytest.raises(WrongState, match="Install the newer iterpo") as refused:
+    with pytest.raises(WrongState, match=fix) as refused:
         FeedbackDatabase(path)
-    assert refused.value.reason == "STORE_TOO_NEW"
+    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize("content", [b"this is no database, it is a text of some length" * 40])

@@ -1,0 +1,20 @@
+"""Ids in requests: what every service asks of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iterpo.errors import InvalidInput
+
+MAX_ID_CHARACTERS = 256
+
+
+def need_ids(request: Any, *names: str) -> None:
+    """Raises InvalidInput (INVALID_ID) unless each named field of the message is a usable id."""
+    for name in names:
+        value = str(getattr(request, name))
+        if not value.strip() or len(value) > MAX_ID_CHARACTERS:
+            unique = " to a unique id, so that a retry is not a second effect" if name == "request_id" else ""
+            raise InvalidInput(
+                f"{name} is empty or longer than {MAX_ID_CHARACTERS} characters.", f"Set {name}{unique}.", "INVALID_ID"
+            )
