@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/configuration.md", "docs/contract.md", "docs/errors.md", "docs/operations.md")
+FILES = ("README.md", *(f"docs/{n}.md" for n in ("configuration", "contract", "errors", "methods", "operations")))
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -65,6 +65,33 @@ def algorithms() -> str:
         "source",
     )
     return table(columns, rows)
+
+
+def methods() -> str:
+    """Every method's name, by what it learns from."""
+    from iterpo.algorithms import ALGORITHMS
+
+    kinds: dict[str, list[str]] = {}
+    for a in ALGORITHMS:
+        needs, offline = a.gradient_coefficient.needs, a.response_sampling.offline
+        likelihood = not needs & {"rewards", "pairs", "roles"}
+        given = "preferences, given" if offline else "preferences, online"
+        kind = "likelihood" if likelihood else "rewards" if "rewards" in needs else given
+        kinds.setdefault(kind, []).append(f"`{a.name}`")
+    return table(("learns from", "methods"), [(kind, ", ".join(names)) for kind, names in kinds.items()])
+
+
+def lacks() -> str:
+    from iterpo.algorithms import ALGORITHMS
+
+    return table(("method", "not implemented"), [(f"`{a.name}`", a.lacks) for a in ALGORITHMS if a.lacks])
+
+
+def coefficients() -> str:
+    from iterpo.gradient_coefficient import COEFFICIENTS
+
+    rows = [(f"`{name}`", f"`{c.formula}`", ", ".join(sorted(c().needs))) for name, c in COEFFICIENTS.items()]
+    return table(("coefficient", "c_t", "needs"), rows)
 
 
 def configuration() -> str:
@@ -204,6 +231,9 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "algorithms": algorithms,
+    "methods": methods,
+    "lacks": lacks,
+    "coefficients": coefficients,
     "configuration": configuration,
     "rpcs": rpcs,
     "errors": errors,

@@ -23,7 +23,7 @@ from iterpo.errors import PolicyRejected, WrongState
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
-from iterpo.response_sampling import Selection
+from iterpo.response_sampling import Draw, Selection
 from iterpo.run_config import RunConfig
 from iterpo.types import (
     Completion,
@@ -147,19 +147,27 @@ class Loop:
         return self.buffer.take()
 
     def sample(self, prompts: Sequence[Prompt]) -> list[Group]:
-        settings = SamplingSettings(
-            temperature=self.config.temperature,
-            max_tokens=self.config.max_tokens,
-            seed=self.config.seed * 1_000_003 + self.progress.drawn,
-        )
-        size = self.algorithm.response_sampling.size
+        """One group a prompt, whose completions follow the sampler's draws in order."""
         started = time.monotonic()
-        answers = self.control.patiently(
-            "sampling", lambda: self.world.generator.sample(prompts, size, settings, "serving")
-        )
+        draws = self.algorithm.response_sampling.draws
+        parts = [self.answers(prompts, draw, number) for number, draw in enumerate(draws)]
+        groups = [tuple(c for part in parts for c in part[p]) for p in range(len(prompts))]
         self._sampling_seconds += time.monotonic() - started
-        self._tokens += sum(len(c.token_ids) for group in answers for c in group)
-        return [Group(g[0].group_id, p, tuple(g)) for p, g in zip(prompts, answers, strict=True)]
+        self._tokens += sum(len(c.token_ids) for group in groups for c in group)
+        return [
+            Group(g[0].group_id, p, tuple(replace(c, group_id=g[0].group_id) for c in g))
+            for p, g in zip(prompts, groups, strict=True)
+        ]
+
+    def answers(self, prompts: Sequence[Prompt], draw: Draw, number: int) -> list[list[Completion]]:
+        settings = SamplingSettings(
+            temperature=0.0 if draw.greedy else self.config.temperature,
+            max_tokens=self.config.max_tokens,
+            seed=self.config.seed * 1_000_003 + self.progress.drawn + number * 7919,
+        )
+        return self.control.patiently(
+            "sampling", lambda: self.world.generator.sample(prompts, draw.n, settings, draw.policy)
+        )
 
     def record(self, groups: list[Group]) -> None:
         request = f"{self.run_id}/{self.progress.iteration + 1}/{uuid.uuid4().hex}"

@@ -55,8 +55,15 @@ class RunConfig(_Section):
     weight_decay: float = Field(0.0, ge=0)
     micro_batch_tokens: int = Field(4096, ge=64)
     """Tokens (padding included) of one forward and backward; bounds memory, changes no gradient."""
-    mismatch: str = "tis"
-    """Correction of the trainer/sampler mismatch: `none`, `tis` or `mis`."""
+    mismatch: str | None = None
+    """Correction of the trainer/sampler mismatch of a policy gradient: `none`, `tis`, `mis`, `sequence_tis` or
+    `sequence_mask`."""
+    off_policy_mask: float | None = Field(None, gt=0)
+    """Leave out sequences with a negative advantage whose mean log(sampler/policy) exceeds this (DeepSeek-V3.2)."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of an exact entropy bonus, nats a token: a regularizer beside the three axes."""
+    critic_learning_rate: float | None = Field(None, gt=0)
+    """Of methods with a critic (`ppo`, `vapo`)."""
     max_policy_age: int = Field(4, ge=0)
     """Older policy-gradient samples are dropped and counted; pairs are used at any age."""
     feedback_timeout_seconds: float = Field(600.0, gt=0)
@@ -65,6 +72,8 @@ class RunConfig(_Section):
     response_sampling: dict[str, Any] = Field(default_factory=dict)
     gradient_coefficient: dict[str, Any] = Field(default_factory=dict)
     normalizer: dict[str, Any] = Field(default_factory=dict)
+    kl: dict[str, Any] = Field(default_factory=dict)
+    """KL to the reference by sample: `beta`, `estimator` (k1, k2, k3, ratio_k3), `place` (coefficient, reward)."""
     lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
 

@@ -154,6 +154,8 @@ class Preference:
     p_first_wins: float
     """[0, 1]."""
     weight: float = 1.0
+    strength: float = 1.0
+    """How much better the winner is: the mean of the labels' strengths, a label without one counting 1."""
 
 
 @dataclass(frozen=True, slots=True)

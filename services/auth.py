@@ -20,6 +20,7 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "InferenceService/GetModel",
         "PolicyService/ListPolicies",
         "LearnerService/ListAlgorithms",
+        "LearnerService/Explain",
     ),
     "annotator": (
         "LabelingService/LeaseTasks",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from iterpo.cli.options import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from iterpo.algorithms import Algorithm
 
 
 @click.command()
@@ -13,29 +18,62 @@ from iterpo.cli.options import json_option, print_json, print_table
 def command(name: str | None, as_json: bool) -> None:
     """List the methods: what each samples, how it weighs tokens, how it normalises, and whose settings it has.
 
-    With NAME, also its published defaults.
+    With NAME, one method: its three axes, defaults, source, formula, and what of the paper is not implemented.
     """
-    from iterpo.algorithms import TABLE
-    from iterpo.errors import NotFound
+    from iterpo.algorithms import ALGORITHMS, find
 
-    if name is not None and name not in TABLE:
-        raise NotFound(f"There is no algorithm `{name}`.", f"Use one of: {', '.join(TABLE)}.")
-    chosen = [TABLE[name]] if name else list(TABLE.values())
-    rows = [
-        {
-            "name": a.name,
-            "prompt_sampling": a.prompt_sampling.name,
-            "response_sampling": a.response_sampling.name,
-            "gradient_coefficient": a.gradient_coefficient.name,
-            "normalizer": a.normalizer.name,
-            "reference": a.reference,
-            "source": a.source,
-        }
-        for a in chosen
-    ]
+    chosen = [find(name)] if name else list(ALGORITHMS)
     if as_json:
-        print_json([row | {"defaults": a.defaults} for row, a in zip(rows, chosen, strict=True)])
-        return
-    print_table(rows, folding="source")
-    if name:
-        print_json(chosen[0].defaults)
+        print_json([described(a) for a in chosen])
+    elif name:
+        _show(chosen[0])
+    else:
+        print_table([row(a) for a in chosen], folding="source")
+
+
+def row(algorithm: Algorithm) -> dict[str, str]:
+    """One line of the table."""
+    return {
+        "name": algorithm.name,
+        "prompt_sampling": algorithm.prompt_sampling.name,
+        "response_sampling": algorithm.response_sampling.name,
+        "gradient_coefficient": algorithm.gradient_coefficient.name,
+        "normalizer": algorithm.normalizer.name,
+        "reference": algorithm.reference,
+        "source": algorithm.source,
+    }
+
+
+def described(algorithm: Algorithm) -> dict[str, Any]:
+    """Everything that is known of a method."""
+    return row(algorithm) | {
+        "formula": algorithm.gradient_coefficient.formula,
+        "needs": sorted(algorithm.gradient_coefficient.needs),
+        "regularizers": [r.name for r in algorithm.regularizers],
+        "not_implemented": algorithm.lacks,
+        "defaults": algorithm.defaults,
+    }
+
+
+def _show(algorithm: Algorithm) -> None:
+    """The method, axis by axis, as lines of name and value."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    found = described(algorithm)
+    defaults = found.pop("defaults")
+    for axis in ("prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer"):
+        found[axis] = f"{found[axis]} {_fields(defaults.pop(axis))}".rstrip()
+    kl = defaults.pop("kl")
+    found["kl"] = _fields(kl) if kl["beta"] else "none"
+    for regularizer in found["regularizers"]:
+        found[regularizer] = _fields(defaults.pop(regularizer)) or "weights from the coefficient"
+    found["needs"], found["regularizers"] = ", ".join(found["needs"]), ", ".join(found["regularizers"]) or "none"
+    found["not_implemented"] = found["not_implemented"] or "nothing known to be missing"
+    for key, value in (found | defaults).items():
+        console.print(Text(f"{key.replace('_', ' '):<22}", style="bold") + Text(str(value)))
+
+
+def _fields(values: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in values.items())

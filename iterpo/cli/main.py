@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policies": ("iterpo.cli.policies", "List, show, promote and roll back policy versions."),
     "labels": ("iterpo.cli.labels", "Export labels, train reward models on them."),
     "algorithms": ("iterpo.cli.algorithms", "The methods, axis by axis."),
+    "explain": ("iterpo.cli.explain", "What a method does to every token of a batch."),
     "call": ("iterpo.cli.call", "Call any RPC: SERVICE/METHOD '{json}'."),
 }
 """name -> (module with a click command named `command`, help in one line)."""

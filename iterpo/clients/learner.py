@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf import struct_pb2
+from google.protobuf import json_format, struct_pb2
 
 from iterpo import wire
 from iterpo.clients.channel import translated_errors
@@ -52,6 +52,15 @@ class LearnerClient:
     def runs(self) -> list[pb.Run]:
         with translated_errors():
             return list(self._stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_TIMEOUT_SECONDS).runs)
+
+    def explain(self, method: str, batch: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
+        """As `iterpo.explain.explain`, by the learner's process."""
+        body = struct_pb2.Struct()
+        body.update(batch)
+        request = pb.ExplainRequest(method=method, batch=body, settings=settings)
+        with translated_errors():
+            found = self._stub.Explain(request, timeout=CALL_TIMEOUT_SECONDS).explanation
+        return json_format.MessageToDict(found)
 
     def pause(self, run_id: str) -> pb.Run:
         request = pb.PauseRunRequest(run_id=run_id, request_id=uuid.uuid4().hex)

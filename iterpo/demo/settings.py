@@ -30,7 +30,7 @@ PAIRS: dict[str, Any] = {
 RUNS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-4, "minibatches": 2, "prompts_per_iteration": 16},
     "rft": {**GROUPS, "response_sampling": {"size": 8, "threshold": 0.6}},
-    "grpo": {**GROUPS, "gradient_coefficient": {"beta": 0.0}},
+    "grpo": {**GROUPS, "kl": {"beta": 0.0}},
     "dr_grpo": GROUPS,
     "dapo": {**GROUPS, "response_sampling": {"size": 8, "refill": 1}},
     "offline_dpo": {**PAIRS, "response_sampling": {}},

@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation and the members of its family that differ in a hyper-parameter only."""
+"""The clipped surrogate, token by token: GRPO and the members of its family that differ in a hyper-parameter only."""
 
 from __future__ import annotations
 
@@ -6,53 +6,50 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from iterpo.errors import InvalidConfig
-from iterpo.gradient_coefficient.advantage import ADVANTAGES, overlong_penalty
 from iterpo.gradient_coefficient.batch import TokenBatch
+from iterpo.gradient_coefficient.policy_gradient import PolicyGradient, outside, token_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Grpo:
-    """c = A rho 1[not clipped] + beta (ref/pi - 1): clipped surrogate plus the k3 KL of the loss (METHODS section 3).
+class Grpo(PolicyGradient):
+    """c = A rho 1[not clipped]: the gradient of min(rho A, clip(rho, 1 - low, 1 + high) A) (METHODS section 3).
 
-    GRPO arXiv:2402.03300: standardised advantage, clip 0.2 on both sides, beta 0.04.
-    Dr. GRPO arXiv:2503.20783: centred advantage, beta 0 (and a constant normaliser).
-    DAPO arXiv:2503.14476: clip 0.2 / 0.28, beta 0, overlong shaping (and a per-token normaliser).
-    Not implemented here: PPO's dual clip, KL in the reward.
+    GRPO arXiv:2402.03300: standardised advantage, clip 0.2 on both sides, beside a k3 KL with beta 0.04.
+    Dr. GRPO arXiv:2503.20783: centred advantage, no KL (and a constant normaliser).
+    DAPO arXiv:2503.14476: clip 0.2 / 0.28, no KL, overlong shaping (and a per-token normaliser).
+    REINFORCE++ arXiv:2501.03262: advantages whitened over the batch.
     """
 
     name: ClassVar[str] = "grpo"
-    needs: ClassVar[frozenset[str]] = frozenset({"completions", "rewards"})
+    formula: ClassVar[str] = "c_t = A rho_t 1[not clipped]; with dual clip c_d also 0 where A < 0 and rho_t > c_d"
 
-    advantage: str = "standardised"
     clip_low: float = 0.2
     clip_high: float = 0.2
-    beta: float = 0.04
-    """Weight of the k3 KL. As a loss on on-policy samples k3 pulls along grad KL(ref; pi) (METHODS, KL)."""
-    overlong_fraction: float = 0.0
-    """DAPO's C / L; zero switches the shaping off."""
+    dual_clip: float = 0.0
+    """c_d of arXiv:1912.09729: for A < 0 the loss is at most -c_d A. Zero switches it off; 3 is usual."""
 
     def __post_init__(self) -> None:
-        if self.advantage not in ADVANTAGES:
-            raise InvalidConfig(f"Unknown advantage {self.advantage!r}.", f"Use one of {', '.join(ADVANTAGES)}.")
-        if not 0 < self.clip_low < 1 or self.clip_high <= 0 or self.beta < 0 or not 0 <= self.overlong_fraction < 1:
+        super().__post_init__()
+        if not 0 < self.clip_low <= 1 or self.clip_high <= 0 or (self.dual_clip and self.dual_clip <= 1):
             raise InvalidConfig(
-                f"Out of range: {self}.", "Use 0 < clip_low < 1, clip_high > 0, beta >= 0, 0 <= overlong_fraction < 1."
+                f"Out of range: {self}.", "Use 0 < clip_low <= 1, clip_high > 0, dual_clip > 1 (or 0 for none)."
             )
 
-    def __call__(self, batch: TokenBatch) -> Tensor:
-        reward = batch.reward
-        if self.overlong_fraction:
-            reward = reward + overlong_penalty(batch.lengths, batch.max_tokens, self.overlong_fraction)
-        advantage = batch.spread(ADVANTAGES[self.advantage](batch, reward))
-        ratio = (batch.logprobs - batch.old).exp()
-        coefficient = advantage * ratio * ~self.clipped(ratio, advantage)
-        if self.beta and batch.reference is not None:
-            coefficient = coefficient + self.beta * ((batch.reference - batch.logprobs).exp() - 1)
-        return coefficient
+    def weigh(self, batch: TokenBatch, advantage: Tensor) -> Tensor:
+        ratio = token_ratio(batch)
+        return advantage * ratio * ~self.clipped(ratio, advantage)
 
     def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        """[B] bool: tokens whose clipped surrogate is the smaller one, so that their gradient vanishes."""
-        return ((advantage > 0) & (ratio > 1 + self.clip_high)) | ((advantage < 0) & (ratio < 1 - self.clip_low))
+        """[B] bool: tokens whose gradient vanishes."""
+        clipped = outside(ratio, advantage, 1 - self.clip_low, 1 + self.clip_high)
+        return clipped | ((advantage < 0) & (ratio > self.dual_clip)) if self.dual_clip else clipped
+
+    def surrogate(self, batch: TokenBatch, advantage: Tensor) -> Tensor:
+        ratio = token_ratio(batch)
+        least = (advantage * ratio).minimum(advantage * ratio.clamp(1 - self.clip_low, 1 + self.clip_high))
+        if not self.dual_clip:
+            return least
+        return least.where(advantage >= 0, least.maximum(self.dual_clip * advantage))

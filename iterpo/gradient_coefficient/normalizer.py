@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from iterpo.errors import InvalidInput
 from iterpo.gradient_coefficient.batch import TokenBatch
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PerToken:
     name: ClassVar[str] = "per_token"
 
     def __call__(self, batch: TokenBatch) -> Tensor:
-        return batch.logprobs.new_full((len(batch.logprobs),), 1 / len(batch.logprobs))
+        return batch.logprobs.new_full((len(batch.logprobs),), 1 / max(1, len(batch.logprobs)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Constant:
     name: ClassVar[str] = "constant"
 
     def __call__(self, batch: TokenBatch) -> Tensor:
+        if batch.max_tokens is None:
+            raise InvalidInput(
+                "The normalizer `constant` divides by the longest allowed answer, which the batch does not say.",
+                "Set normalizer_constant.",
+                "CONSTANT_MISSING",
+            )
         return batch.logprobs.new_full((len(batch.logprobs),), 1 / (batch.max_tokens * len(batch.lengths)))
 
 

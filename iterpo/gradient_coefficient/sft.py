@@ -1,4 +1,4 @@
-"""Maximum likelihood: every completion token counts one."""
+"""Maximum likelihood: every completion token counts one, or its own probability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,30 @@ class Sft:
     """
 
     name: ClassVar[str] = "sft"
-    needs: ClassVar[frozenset[str]] = frozenset({"completions"})
+    formula: ClassVar[str] = "c_t = 1"
+    normalizers: ClassVar[frozenset[str]] = frozenset()
+    needs = frozenset({"completions"})
+    needs_a_group = False
 
     def __call__(self, batch: TokenBatch) -> Tensor:
         return batch.logprobs.new_ones(len(batch.logprobs))
+
+    def objective(self, batch: TokenBatch) -> Tensor:
+        return batch.logprobs
+
+    def metrics(self, batch: TokenBatch) -> dict[str, float]:
+        return {"nll": float(-batch.logprobs.mean())}
+
+
+@dataclass(frozen=True)
+class Dft(Sft):
+    """c = sg(pi(y_t)): dynamic fine-tuning (arXiv:2508.05629), which leaves improbable tokens nearly alone."""
+
+    name: ClassVar[str] = "dft"
+    formula: ClassVar[str] = "c_t = pi(y_t)"
+
+    def __call__(self, batch: TokenBatch) -> Tensor:
+        return batch.logprobs.exp()
+
+    def objective(self, batch: TokenBatch) -> Tensor:
+        return batch.logprobs.detach().exp() * batch.logprobs

@@ -34,22 +34,31 @@ class Pair:
 
 
 def preferences_from_labels(labels: Iterable[Label]) -> list[Preference]:
-    """One preference a pair: `p_first_wins` is the mean over its labels, `weight` their number.
+    """One preference a pair: `p_first_wins` is the mean over its labels, `weight` their number, `strength` the mean of
+    theirs.
 
     With that weight, the loss of the mean equals the sum of the labels' own. Skips and `both_bad` say nothing about
-    the order and are left out. Strength and the annotators' quality are not used.
+    the order and are left out. The annotators' quality is not used.
     """
     votes: dict[tuple[str, str, str], list[float]] = {}
+    strengths: dict[tuple[str, str, str], list[float]] = {}
     for label in labels:
         p_first = label.p_first_wins
         if p_first is None:
             continue
+        pair = (label.group_id, label.first_id, label.second_id)
         turned = (label.group_id, label.second_id, label.first_id)
         if turned in votes:
-            votes[turned].append(1.0 - p_first)
-        else:
-            votes.setdefault((label.group_id, label.first_id, label.second_id), []).append(p_first)
-    return [Preference(*ids, p_first_wins=sum(p) / len(p), weight=float(len(p))) for ids, p in votes.items()]
+            pair, p_first = turned, 1.0 - p_first
+        votes.setdefault(pair, []).append(p_first)
+        strengths.setdefault(pair, []).append(float(label.strength or 1))
+    return [
+        Preference(*ids, _mean(p), weight=float(len(p)), strength=_mean(strengths[ids])) for ids, p in votes.items()
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A checkpoint: adapter, optimiser and random state, written atomically, without pickle.
+"""A checkpoint: adapter, optimiser, random state and perhaps a critic; written atomically, without pickle.
 
 The directory is complete or absent (dot-name, fsync, rename). It becomes *the* checkpoint when the ledger's
 transaction names it; the one before is removed only afterwards.
@@ -19,8 +19,10 @@ from torch import Tensor
 from iterpo.errors import CorruptModel, ResourceExhausted
 from iterpo.policies.manifest import sync
 
+Weights = dict[str, Tensor]
 
-def save(directory: Path, adapter: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+
+def save(directory: Path, adapter: Weights, optimizer: dict[str, Any], critic: Weights | None = None) -> None:
     """Raises ResourceExhausted (DISK_FULL); then nothing is left behind and the previous checkpoint stands."""
     staging = directory.parent / f".{directory.name}.writing"
     shutil.rmtree(staging, ignore_errors=True)
@@ -28,6 +30,8 @@ def save(directory: Path, adapter: dict[str, Tensor], optimizer: dict[str, Any])
     try:
         staging.mkdir(parents=True)
         save_file({k: v.contiguous().cpu() for k, v in adapter.items()}, staging / "adapter.safetensors")
+        if critic is not None:
+            save_file({k: v.contiguous().cpu() for k, v in critic.items()}, staging / "critic.safetensors")
         flat = {f"{i}.{name}": value for i, state in optimizer["state"].items() for name, value in state.items()}
         save_file({k: v.contiguous().cpu() for k, v in flat.items()}, staging / "optimizer.safetensors")
         save_file({"torch": torch.get_rng_state()}, staging / "random.safetensors")
@@ -45,10 +49,12 @@ def save(directory: Path, adapter: dict[str, Tensor], optimizer: dict[str, Any])
         ) from error
 
 
-def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The adapter and the optimiser's state dict; restores torch's random state. Raises CorruptModel."""
+def load(directory: Path) -> tuple[Weights, dict[str, Any], Weights | None]:
+    """The adapter, the optimiser's state dict, and the critic of methods that have one; restores torch's random state.
+    Raises CorruptModel."""
     try:
         adapter = load_file(directory / "adapter.safetensors")
+        critic = load_file(directory / "critic.safetensors") if (directory / "critic.safetensors").exists() else None
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in load_file(directory / "optimizer.safetensors").items():
             index, name = key.split(".", 1)
@@ -59,4 +65,4 @@ def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CorruptModel(
             f"Checkpoint {directory} cannot be read: {error}.", "Start a new run from a published policy version."
         ) from error
-    return adapter, {"state": state, "param_groups": groups}
+    return adapter, {"state": state, "param_groups": groups}, critic

@@ -21,6 +21,9 @@ from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
 from iterpo.types import Completion, Example, FinishReason, Group, Preference
 
+State = tuple[Adapter, dict[str, Any], Adapter | None]
+"""Adapter, optimiser, and the critic of methods that have one."""
+
 
 class LoraLearner:
     """One base model, one adapter, one algorithm (implements iterpo.ports.Learner)."""
@@ -41,14 +44,19 @@ class LoraLearner:
     def kl(self, completions: Sequence[Completion]) -> float:
         return self.model.kl([c for c in completions if c.token_ids])
 
-    def snapshot(self) -> tuple[Adapter, dict[str, Any]]:
+    def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""
-        return self.model.adapter(), copy.deepcopy(self.trainer.state())
+        return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
 
-    def restore(self, snapshot: tuple[Adapter, dict[str, Any]]) -> None:
-        adapter, optimizer = snapshot
+    def restore(self, snapshot: State) -> None:
+        adapter, optimizer, critic = snapshot
         self.model.load_adapter(adapter)
         self.trainer.load_state(optimizer)
+        if critic is not None and self.trainer.critic is not None:
+            self.trainer.critic.load_weights(critic)
+
+    def _critic_weights(self) -> Adapter | None:
+        return self.trainer.critic.weights() if self.trainer.critic else None
 
     def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
@@ -66,7 +74,7 @@ class LoraLearner:
         return manifest.publish(root, made, self.model.save_adapter)
 
     def save(self, directory: Path) -> None:
-        checkpoint.save(directory, self.model.adapter(), self.trainer.state())
+        checkpoint.save(directory, self.model.adapter(), self.trainer.state(), self._critic_weights())
 
     def start_from(self, files: Mapping[str, bytes]) -> None:
         """Begin at a published policy's weights. Raises WrongState when its shape is not this run's `lora`."""
@@ -84,9 +92,7 @@ class LoraLearner:
         self.model.load_adapter(load(files["adapter_model.safetensors"]))
 
     def load(self, directory: Path) -> None:
-        adapter, optimizer = checkpoint.load(directory)
-        self.model.load_adapter(adapter)
-        self.trainer.load_state(optimizer)
+        self.restore(checkpoint.load(directory))
 
     def encode(self, example: Example) -> Group:
         """A group of given answers, as token ids that end with the end-of-sequence token."""

@@ -5,6 +5,9 @@ kept for all tokens: with logits z/T, p = softmax(z/T) and loss -sum_b c_b log p
 
     d loss / d z_b = c_b (p_b - onehot(y_b)) / T
 
+Two terms over the whole vocabulary may stand beside it: -sum_b k_b KL(ref_b; p_b), whose gradient is
+-k_b (p_b - ref_b) / T, and an entropy bonus -e sum_b H(p_b), whose gradient is e p_b (log p_b + H) / T.
+
 Right padding needs no attention mask: under a causal mask no real token sees it. Dropout is off.
 Not implemented: packing without padding, a prompt computed once per group, gradient checkpointing.
 """
@@ -32,6 +35,8 @@ from iterpo.types import Completion
 HEAD_CHUNK = 512
 """Tokens whose logits exist at the same time: 100 MB in float32 at a vocabulary of 49152."""
 Adapter = dict[str, Tensor]
+POLICY = "default"
+"""PEFT's name of the policy's adapter."""
 
 
 class PolicyModel:
@@ -50,26 +55,51 @@ class PolicyModel:
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
-        config = PeftLoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        self.peft = get_peft_model(model, config, autocast_adapter_dtype=self.mixed).to(self.device).eval()
+        self.lora = lora
+        self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         self.decoder = model.get_decoder()
         self.head: Tensor = model.get_output_embeddings().weight
         self.budget = budget
-        self.lora = lora
+
+    def _lora(self) -> PeftLoraConfig:
+        return PeftLoraConfig(
+            r=self.lora.r,
+            lora_alpha=self.lora.alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.peft.parameters() if p.requires_grad]
+        """The policy's own; another adapter on the same base (a critic's) has others."""
+        return self.adapter_parameters(POLICY)
+
+    def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
+        return [p for key, p in self.peft.named_parameters() if f".{name}." in key]
+
+    def add_adapter(self, name: str) -> None:
+        """Another adapter of the same shape on the same base; `using` switches it on."""
+        self.peft.add_adapter(name, self._lora(), autocast_adapter_dtype=self.mixed)
+        self.peft.to(self.device).eval()
+        self.peft.set_adapter(POLICY)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Within: that adapter instead of the policy's."""
+        self.peft.set_adapter(name)
+        try:
+            yield
+        finally:
+            self.peft.set_adapter(POLICY)
 
     @torch.no_grad()
     def logprobs(self, completions: Sequence[Completion]) -> Tensor:
         """[B] float32 (float64 in a float64 model), nats, at each completion's own sampling temperature."""
         parts: list[Tensor] = [torch.empty(0)] * len(completions)
-        for batch in self._micro_batches(completions):
+        for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
-            selected, targets, temperature = self._selected(chosen)
+            selected, targets, temperature = self.selected(chosen)
             rows = torch.cat(
                 [
                     self._log_softmax(h, t).gather(1, y[:, None])[:, 0]
@@ -80,25 +110,60 @@ class PolicyModel:
                 parts[index] = part.cpu()
         return torch.cat(parts)
 
-    def backward(self, completions: Sequence[Completion], coefficients: Tensor) -> None:
-        """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [B]."""
-        per_completion = coefficients.split([len(c.token_ids) for c in completions])
-        for batch in self._micro_batches(completions):
+    def backward(
+        self,
+        completions: Sequence[Completion],
+        coefficients: Tensor,
+        reference_kl: Tensor | None = None,
+        entropy: float = 0.0,
+    ) -> None:
+        """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [B].
+
+        Two more terms, at each token's own temperature: -(reference_kl * KL(reference; current)).sum(), [B], and
+        -entropy * H(current) of every token.
+        """
+        lengths = [len(c.token_ids) for c in completions]
+        weights = coefficients.split(lengths)
+        kl_weights = None if reference_kl is None else reference_kl.split(lengths)
+        for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
             with torch.enable_grad():
-                selected, targets, temperature = self._selected(chosen)
-            weight = torch.cat([per_completion[i] for i in batch]).to(self.device)
-            selected.backward(self._head_gradient(selected.detach(), targets, temperature, weight))
+                selected, targets, temperature = self.selected(chosen)
+            weight = torch.cat([weights[i] for i in batch]).to(self.device)
+            gradient = self._head_gradient(selected.detach(), targets, temperature, weight, entropy)
+            if kl_weights is not None:
+                with torch.no_grad(), self.peft.disable_adapter():
+                    base, _, _ = self.selected(chosen)
+                k = torch.cat([kl_weights[i] for i in batch]).to(self.device)
+                gradient = gradient + self._kl_gradient(selected.detach(), base, temperature, k)
+            selected.backward(gradient)
+
+    @torch.no_grad()
+    def reference_kl(self, completions: Sequence[Completion]) -> Tensor:
+        """[B] KL(base; current) where each token was drawn, over the vocabulary, nats, at each token's temperature."""
+        parts: list[Tensor] = [torch.empty(0)] * len(completions)
+        for batch in self.micro_batches(completions):
+            chosen = [completions[i] for i in batch]
+            current, _, temperature = self.selected(chosen)
+            with self.peft.disable_adapter():
+                base, _, _ = self.selected(chosen)
+            rows = []
+            for h, h_base, t in _chunks(current, base, temperature):
+                p, q = self._log_softmax(h, t), self._log_softmax(h_base, t)
+                rows.append((q.exp() * (q - p)).sum(-1))
+            for index, part in zip(batch, torch.cat(rows).split([len(c.token_ids) for c in chosen]), strict=True):
+                parts[index] = part.cpu()
+        return torch.cat(parts)
 
     @torch.no_grad()
     def kl(self, completions: Sequence[Completion]) -> float:
         """Mean over the completions' tokens of KL(current; base), exact over the vocabulary, nats, temperature 1."""
         total, count = 0.0, 0
-        for batch in self._micro_batches(completions):
+        for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
-            current, targets, _ = self._selected(chosen)
+            current, targets, _ = self.selected(chosen)
             with self.peft.disable_adapter():
-                base, _, _ = self._selected(chosen)
+                base, _, _ = self.selected(chosen)
             one = torch.ones(len(targets), device=self.device)
             for h, h_base, t in _chunks(current, base, one):
                 p, q = self._log_softmax(h, t), self._log_softmax(h_base, t)
@@ -119,8 +184,8 @@ class PolicyModel:
         pristine = [layer.base_layer.weight.data for layer in layers]
         try:
             for layer, weight in zip(layers, pristine, strict=True):
-                a, b = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
-                update = layer.scaling["default"] * (b @ a)
+                a, b = layer.lora_A[POLICY].weight.float(), layer.lora_B[POLICY].weight.float()
+                update = layer.scaling[POLICY] * (b @ a)
                 layer.base_layer.weight.data = (weight.float() + update).to(weight.dtype).detach()
             with self.peft.disable_adapter():
                 yield
@@ -128,22 +193,22 @@ class PolicyModel:
             for layer, weight in zip(layers, pristine, strict=True):
                 layer.base_layer.weight.data = weight
 
-    def adapter(self) -> Adapter:
-        """A copy of the adapter's weights."""
-        return {name: t.detach().clone() for name, t in get_peft_model_state_dict(self.peft).items()}
+    def adapter(self, name: str = POLICY) -> Adapter:
+        """A copy of an adapter's weights."""
+        return {key: t.detach().clone() for key, t in get_peft_model_state_dict(self.peft, adapter_name=name).items()}
 
-    def load_adapter(self, adapter: Adapter) -> None:
-        set_peft_model_state_dict(self.peft, adapter)
+    def load_adapter(self, adapter: Adapter, name: str = POLICY) -> None:
+        set_peft_model_state_dict(self.peft, adapter, adapter_name=name)
 
     def save_adapter(self, directory: Path) -> None:
-        """Write the two files of a PEFT adapter."""
-        self.peft.save_pretrained(str(directory), safe_serialization=True)
+        """Write the two files of the policy's PEFT adapter."""
+        self.peft.save_pretrained(str(directory), safe_serialization=True, selected_adapters=[POLICY])
         (directory / "README.md").unlink(missing_ok=True)
 
-    def _micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
+    def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
         return micro_batches([len(c.prompt_token_ids) + len(c.token_ids) for c in completions], self.budget)
 
-    def _selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
+    def selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""
         ids = [torch.tensor(c.prompt_token_ids + c.token_ids) for c in completions]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)[:, :-1].to(self.device)
@@ -163,13 +228,29 @@ class PolicyModel:
         return (wide / temperature[:, None].to(wide.dtype)).log_softmax(-1)
 
     @torch.no_grad()
-    def _head_gradient(self, hidden: Tensor, targets: Tensor, temperature: Tensor, coefficients: Tensor) -> Tensor:
-        """[B, hidden] gradient of -(c * logprobs).sum() with respect to the hidden states."""
+    def _head_gradient(
+        self, hidden: Tensor, targets: Tensor, temperature: Tensor, coefficients: Tensor, entropy: float
+    ) -> Tensor:
+        """[B, hidden] gradient of -(c * logprobs).sum() - entropy * H with respect to the hidden states."""
         parts = []
         for h, y, t, c in _chunks(hidden, targets, temperature, coefficients):
-            gradient = self._log_softmax(h, t).exp_()
+            log_p = self._log_softmax(h, t)
+            gradient = log_p.exp()
+            bonus = entropy * gradient * (log_p - (gradient * log_p).sum(-1, keepdim=True)) if entropy else None
             gradient[torch.arange(len(y)), y] -= 1
-            gradient *= (c / t).to(gradient.dtype)[:, None]
+            gradient *= c.to(gradient.dtype)[:, None]
+            gradient = gradient if bonus is None else gradient + bonus
+            gradient /= t.to(gradient.dtype)[:, None]
+            parts.append(gradient.to(self.head.dtype) @ self.head)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _kl_gradient(self, hidden: Tensor, base: Tensor, temperature: Tensor, weights: Tensor) -> Tensor:
+        """[B, hidden] gradient of -(k * KL(base; current)).sum(): d KL / d z = (p - ref) / T."""
+        parts = []
+        for h, h_base, t, k in _chunks(hidden, base, temperature, weights):
+            gradient = self._log_softmax(h, t).exp_() - self._log_softmax(h_base, t).exp_()
+            gradient *= -(k / t).to(gradient.dtype)[:, None]
             parts.append(gradient.to(self.head.dtype) @ self.head)
         return torch.cat(parts)
 

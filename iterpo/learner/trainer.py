@@ -1,87 +1,124 @@
 """One iteration's update, for every algorithm alike.
 
-Coefficients are computed over the whole optimiser batch before any micro-batch is cut, so accumulation, packing and
-splitting a pair across micro-batches cannot change the gradient (invariant 5).
+Advantages and coefficients are computed over the whole batch before any minibatch or micro-batch is cut, so
+accumulation, packing and splitting a pair across micro-batches cannot change the gradient (invariant 5).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterpo.algorithms import Algorithm
-from iterpo.gradient_coefficient import MISMATCH, TokenBatch
-from iterpo.learner.policy_model import Adapter, PolicyModel
+from iterpo.gradient import prepared, token_gradient
+from iterpo.gradient_coefficient import Ppo, TokenBatch
+from iterpo.learner.critic import Critic
+from iterpo.learner.policy_model import PolicyModel
+from iterpo.regularizers import ClippedValueLoss
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Log-probs of a whole selection, measured once at the start of the iteration. All [B], nats."""
-
-    old: Tensor
-    behaviour: Tensor
-    reference: Tensor | None
+from iterpo.types import Completion
 
 
 class Trainer:
     def __init__(self, model: PolicyModel, algorithm: Algorithm, config: RunConfig) -> None:
         self.model, self.algorithm, self.config = model, algorithm, config
-        self.optimizer = torch.optim.AdamW(
-            model.parameters, lr=algorithm.learning_rate, weight_decay=config.weight_decay
-        )
+        self.critic = Critic(model) if "values" in algorithm.gradient_coefficient.needs else None
+        groups = [{"params": model.parameters, "lr": algorithm.learning_rate}]
+        if self.critic:
+            groups.append({"params": self.critic.parameters, "lr": algorithm.critic_learning_rate})
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
     def update(self, selection: Selection) -> dict[str, float]:
         """Train on a selection; returns what happened, as numbers for metrics and the gate."""
         started = time.monotonic()
-        measured = self._measure(selection, self.model.adapter())
+        whole = prepared(self.algorithm, self._measure(selection))
+        returns = self._returns(whole)
         steps = []
         for epoch in range(self.algorithm.epochs):
-            for number, part in enumerate(split(selection, self.algorithm.minibatches)):
+            for number, part in enumerate(split(selection.groups, self.algorithm.minibatches)):
                 first = epoch == 0 and number == 0
-                steps.append(self._step(selection, part, measured, fresh=first))
+                steps.append(self._step(selection.completions, part, whole, returns, fresh=first))
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-        tokens = float(len(measured.old))
-        return means | _mismatch_numbers(measured) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
+        tokens = float(len(whole.old))
+        return means | _mismatch_numbers(whole) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
 
-    def _measure(self, selection: Selection, previous: Adapter) -> Measured:
-        old = self.model.logprobs(selection.completions)
-        reported = [t for c in selection.completions for t in (c.logprobs or [float("nan")] * len(c.token_ids))]
+    def _measure(self, selection: Selection) -> TokenBatch:
+        """The selection with the log-probs and values that it has before the update."""
+        completions = selection.completions
+        old = self.model.logprobs(completions)
+        reported = [t for c in completions for t in (c.logprobs or [float("nan")] * len(c.token_ids))]
         behaviour = torch.tensor(reported, dtype=old.dtype)
         reference = None
-        if self.algorithm.reference == "previous_iterate":
+        if self.algorithm.needs_reference and self.algorithm.reference == "previous_iterate":
             reference = old  # the iteration starts at the frozen copy itself
-        elif self.algorithm.reference == "base" and self._uses_reference():
+        elif self.algorithm.needs_reference:
             with self.model.base():
-                reference = self.model.logprobs(selection.completions)
-        return Measured(old, torch.where(behaviour.isnan(), old, behaviour), reference)
+                reference = self.model.logprobs(completions)
+        values = self.critic.values(completions) if self.critic else None
+        behaviour = torch.where(behaviour.isnan(), old, behaviour)
+        return token_batch(selection, old, behaviour, reference, values, self.config.max_tokens)
 
-    def _uses_reference(self) -> bool:
+    def _returns(self, whole: TokenBatch) -> Tensor | None:
+        """[B] what the critic learns in this iteration."""
         coefficient = self.algorithm.gradient_coefficient
-        return "reference" in coefficient.needs or bool(getattr(coefficient, "beta", 0))
+        return coefficient.returns(whole) if isinstance(coefficient, Ppo) else None
 
-    def _step(self, selection: Selection, part: Part, measured: Measured, fresh: bool) -> dict[str, float]:
-        """One optimiser step. `fresh`: nothing was updated since `measured`, so the current log-probs are the old."""
-        completions = [selection.completions[i] for i in part.sequences]
-        current = measured.old[part.tokens] if fresh else self.model.logprobs(completions)
-        batch = token_batch(selection, part, current, measured, self.config.max_tokens)
-        correction = MISMATCH[self.config.mismatch](batch) if self._corrects() else 1.0
-        coefficient = self.algorithm.gradient_coefficient(batch) * correction
+    def _step(
+        self,
+        completions: Sequence[Completion],
+        part: list[int],
+        whole: TokenBatch,
+        returns: Tensor | None,
+        fresh: bool,
+    ) -> dict[str, float]:
+        """One optimiser step. `fresh`: nothing was updated since `whole` was measured, so its log-probs are current."""
+        members = [completions[i] for i in part]
+        batch = whole.part(part)
+        if not fresh:
+            batch = replace(batch, logprobs=self.model.logprobs(members))
+        batch = self._with_distributions(batch, members)
+        found = token_gradient(self.algorithm, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.backward(completions, coefficient * self.algorithm.normalizer(batch))
+        self.model.backward(members, found.gradient, found.reference_kl, self.config.entropy / len(batch.logprobs))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters, self.config.max_grad_norm)
-        if norm.isfinite():
+        numbers = {"grad_norm": float(norm), "objective": float(found.objective)} | found.metrics
+        sound = norm.isfinite()
+        if self.critic and returns is not None and batch.values is not None:
+            value_norm, value_loss = self._value_step(members, batch.values, returns[_tokens(whole, part)])
+            numbers |= {"value_grad_norm": float(value_norm), "value_loss": value_loss}
+            sound = sound & value_norm.isfinite()
+        if sound:
             self.optimizer.step()
-        return {"grad_norm": float(norm), "zero_coefficients": float((coefficient == 0).float().mean())}
+        return numbers
 
-    def _corrects(self) -> bool:
-        """Only policy gradients are expectations under the sampler; likelihoods of given answers are not."""
-        return "rewards" in self.algorithm.gradient_coefficient.needs
+    def _value_step(self, members: Sequence[Completion], old: Tensor, returns: Tensor) -> tuple[Tensor, float]:
+        """The critic's gradient, ready for the optimiser; returns its norm before clipping, and the loss."""
+        assert self.critic is not None
+        loss = next(r for r in self.algorithm.regularizers if isinstance(r, ClippedValueLoss))
+        values = self.critic.values(members)
+        self.critic.backward(members, loss.gradient(values, old, returns))
+        norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters, self.config.max_grad_norm)
+        return norm, float(loss.loss(values, old, returns))
+
+    def _with_distributions(self, batch: TokenBatch, members: Sequence[Completion]) -> TokenBatch:
+        """What a method needs that must be measured anew at every step."""
+        needs = self.algorithm.gradient_coefficient.needs
+        if "reference_kl" in needs:
+            batch = replace(batch, reference_kl=self.model.reference_kl(members))
+        if "mismatched" in needs:
+            strangers = mismatched(members)
+            current = self.model.logprobs(strangers)
+            with self.model.base():
+                reference = self.model.logprobs(strangers)
+            lengths = [len(c.token_ids) for c in strangers]
+            batch = replace(batch, mismatched=torch.stack([p.sum() for p in (current - reference).split(lengths)]))
+        return batch
 
     def state(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -90,57 +127,68 @@ class Trainer:
         self.optimizer.load_state_dict(state)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One minibatch: indices of sequences, of their tokens [B'], and of pairs."""
-
-    sequences: list[int]
-    tokens: Tensor
-    pairs: list[int]
+def split(groups: Sequence[int], minibatches: int) -> list[list[int]]:
+    """Indices of sequences in minibatches that keep groups, and so pairs, whole; fewer when there are fewer groups."""
+    names = sorted(set(groups))
+    count = max(1, min(minibatches, len(names)))
+    return [[i for i, g in enumerate(groups) if g in set(names[k::count])] for k in range(count)]
 
 
-def split(selection: Selection, minibatches: int) -> list[Part]:
-    """Minibatches that keep groups and pairs whole; fewer when there are fewer groups."""
-    groups = sorted(set(selection.groups))
-    count = max(1, min(minibatches, len(groups)))
+def mismatched(completions: Sequence[Completion]) -> list[Completion]:
+    """Every answer under the next other prompt's tokens (KTO's mismatched pairs); as they are when there is only one
+    prompt, where nothing can be mismatched."""
+    made = []
+    for i, completion in enumerate(completions):
+        others = (completions[(i + k) % len(completions)] for k in range(1, len(completions)))
+        stranger = next((o for o in others if o.prompt_token_ids != completion.prompt_token_ids), completion)
+        made.append(replace(completion, prompt_token_ids=stranger.prompt_token_ids))
+    return made
+
+
+def token_batch(
+    selection: Selection,
+    old: Tensor,
+    behaviour: Tensor,
+    reference: Tensor | None,
+    values: Tensor | None,
+    max_tokens: int,
+) -> TokenBatch:
+    """Everything a coefficient may look at, for a whole selection."""
     lengths = torch.tensor([len(c.token_ids) for c in selection.completions])
-    ends = lengths.cumsum(0)
-    parts = []
-    for k in range(count):
-        members = set(groups[k::count])
-        chosen = [i for i, g in enumerate(selection.groups) if g in members]
-        tokens = torch.cat([torch.arange(int(ends[i] - lengths[i]), int(ends[i])) for i in chosen])
-        pairs = [n for n, p in enumerate(selection.pairs) if selection.groups[p.chosen] in members]
-        parts.append(Part(chosen, tokens, pairs))
-    return parts
-
-
-def token_batch(selection: Selection, part: Part, current: Tensor, measured: Measured, max_tokens: int) -> TokenBatch:
-    """Everything a coefficient may look at, for the sequences of one minibatch."""
-    position = {index: place for place, index in enumerate(part.sequences)}
-    lengths = torch.tensor([len(selection.completions[i].token_ids) for i in part.sequences])
-    pairs = [selection.pairs[n] for n in part.pairs]
-    weight = [p.weight for p in pairs] if pairs else [1.0] * len(part.sequences)
+    pairs = selection.pairs
+    weight = [p.weight for p in pairs] if pairs else [1.0] * len(lengths)
     return TokenBatch(
-        logprobs=current,
-        old=measured.old[part.tokens],
-        behaviour=measured.behaviour[part.tokens],
-        reference=None if measured.reference is None else measured.reference[part.tokens],
+        logprobs=old,
+        old=old,
+        behaviour=behaviour,
+        reference=reference,
         sequence=torch.arange(len(lengths)).repeat_interleave(lengths),
         lengths=lengths,
-        group=torch.tensor([selection.groups[i] for i in part.sequences]),
-        reward=torch.tensor([selection.rewards[i] for i in part.sequences], dtype=current.dtype),
-        chosen=torch.tensor([position[p.chosen] for p in pairs], dtype=torch.int64),
-        rejected=torch.tensor([position[p.rejected] for p in pairs], dtype=torch.int64),
-        p_chosen=torch.tensor([p.p_chosen for p in pairs], dtype=current.dtype),
-        weight=torch.tensor(weight, dtype=current.dtype),
+        group=torch.tensor(selection.groups),
+        reward=torch.tensor(selection.rewards, dtype=old.dtype),
+        chosen=torch.tensor([p.chosen for p in pairs], dtype=torch.int64),
+        rejected=torch.tensor([p.rejected for p in pairs], dtype=torch.int64),
+        p_chosen=torch.tensor([p.p_chosen for p in pairs], dtype=old.dtype),
+        weight=torch.tensor(weight, dtype=old.dtype),
         max_tokens=max_tokens,
+        role=torch.tensor(selection.roles),
+        strength=torch.tensor([p.strength for p in pairs], dtype=old.dtype),
+        truncated=torch.tensor([c.truncated for c in selection.completions]),
+        from_reference=torch.tensor(selection.from_reference),
+        baseline=torch.tensor(selection.baselines, dtype=old.dtype),
+        values=values,
     )
 
 
-def _mismatch_numbers(measured: Measured) -> dict[str, float]:
+def _tokens(batch: TokenBatch, part: Sequence[int]) -> Tensor:
+    """[B'] places of a part's tokens in the whole batch."""
+    ends = batch.lengths.cumsum(0)
+    return torch.cat([torch.arange(int(ends[i] - batch.lengths[i]), int(ends[i])) for i in part])
+
+
+def _mismatch_numbers(batch: TokenBatch) -> dict[str, float]:
     """Quantiles of the trainer/sampler ratio and its share outside [0.9, 1.1] (invariant 7; floor: FIELD, 7.5 %)."""
-    w = (measured.old - measured.behaviour).exp().double()
+    w = (batch.old - batch.behaviour).exp().double()
     outside = ((w < 0.9) | (w > 1.1)).double().mean()
     low, middle, high = w.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=w.dtype)).tolist()
     return {

@@ -1,28 +1,40 @@
-"""Axis 2, which y: how many completions to draw of a prompt, and which of them the update may see.
+"""Axis 2, which y: what to draw of a prompt, and which of the answers the update may see.
 
-A response sampler is a frozen dataclass. `provides` names what its selections contain; `size` is the completions to
-draw of each prompt (0: none, the data is fixed). What it leaves out is counted with a reason, never silently dropped.
+A response sampler is a frozen dataclass. `provides` names what its selections contain; `draws` says how many answers to
+ask of which policy (none: the data is fixed). What it leaves out is counted with a reason, never silently dropped.
 """
 
+from iterpo.response_sampling.baseline import GreedyBaseline, ReferenceBaseline
+from iterpo.response_sampling.binary import Binary
 from iterpo.response_sampling.group import GroupSampler
 from iterpo.response_sampling.offline import OfflineCompletions, OfflinePairs
-from iterpo.response_sampling.pair import BestWorst, RandomPair
+from iterpo.response_sampling.pair import BestWorst, Mixture, OneFromEach, RandomPair, RightWrong
 from iterpo.response_sampling.rejection import Rejection
-from iterpo.response_sampling.selection import Pair, ResponseSampler, Selection
+from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn
 
-RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {
-    s.name: s for s in (GroupSampler, BestWorst, RandomPair, Rejection, OfflinePairs, OfflineCompletions)
-}
+_ALL: tuple[type[ResponseSampler], ...] = (
+    *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, Mixture, GreedyBaseline, ReferenceBaseline, Binary),
+    *(Rejection, OfflinePairs, OfflineCompletions),
+)
+RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {s.name: s for s in _ALL}
 
 __all__ = [
     "RESPONSE_SAMPLERS",
     "BestWorst",
+    "Binary",
+    "Draw",
+    "GreedyBaseline",
     "GroupSampler",
+    "Mixture",
     "OfflineCompletions",
     "OfflinePairs",
+    "OneFromEach",
     "Pair",
     "RandomPair",
+    "ReferenceBaseline",
     "Rejection",
     "ResponseSampler",
+    "RightWrong",
     "Selection",
+    "drawn",
 ]

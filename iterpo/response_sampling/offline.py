@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iterpo.response_sampling.pair import PAIRS, add_labelled
-from iterpo.response_sampling.selection import Selection
+from iterpo.response_sampling.selection import Draw, Selection
 from iterpo.types import Group
 
 
@@ -20,8 +20,8 @@ class OfflinePairs:
     offline: ClassVar[bool] = True
 
     @property
-    def size(self) -> int:
-        return 0
+    def draws(self) -> tuple[Draw, ...]:
+        return ()
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -40,8 +40,8 @@ class OfflineCompletions:
     offline: ClassVar[bool] = True
 
     @property
-    def size(self) -> int:
-        return 0
+    def draws(self) -> tuple[Draw, ...]:
+        return ()
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

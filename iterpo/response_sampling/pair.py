@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
-from iterpo.response_sampling.selection import Selection
+from iterpo.response_sampling.group import rewarded
+from iterpo.response_sampling.selection import Draw, Selection
 from iterpo.types import Completion, Group
 
-PAIRS = frozenset({"completions", "pairs"})
+PAIRS = frozenset({"completions", "pairs", "roles"})
+PAIRS_WITH_REWARDS = PAIRS | {"rewards"}
+RIVALS = ("worst", "random", "second")
 
 
 def add_labelled(selection: Selection, group: Group, index: int) -> bool:
@@ -22,43 +25,62 @@ def add_labelled(selection: Selection, group: Group, index: int) -> bool:
         p = preference.p_first_wins
         if p == 0.5:
             selection.dropped["tied_pair"] += 2
-        elif p > 0.5:
-            selection.add_pair(first, second, index, p, preference.weight)
-        else:
-            selection.add_pair(second, first, index, 1 - p, preference.weight)
+            continue
+        pair, p_chosen = ((first, second), p) if p > 0.5 else ((second, first), 1 - p)
+        selection.add_pair(*pair, index, p_chosen, preference.weight, preference.strength)
     return bool(group.preferences)
 
 
-def rewarded(selection: Selection, group: Group) -> list[Completion]:
-    """The completions that have a reward; those whose labeler abstained are counted."""
-    usable = [c for c in group.completions if c.completion_id in group.rewards]
-    selection.dropped["abstained"] += len(group.completions) - len(usable)
-    return usable
-
-
-def add_ordered(selection: Selection, group: Group, index: int, a: Completion, b: Completion) -> None:
-    """Add a pair in the order of its rewards; equal rewards are dropped and counted."""
+def add_ordered(
+    selection: Selection,
+    group: Group,
+    index: int,
+    a: Completion,
+    b: Completion,
+    from_reference: tuple[bool, bool] = (False, False),
+) -> None:
+    """Add a pair in the order of its rewards; equal rewards are dropped and counted. The strength of the preference is
+    the difference of the rewards."""
     reward_a, reward_b = group.rewards[a.completion_id], group.rewards[b.completion_id]
     if reward_a == reward_b:
         selection.dropped["tied_pair"] += 2
         return
-    chosen, rejected = (a, b) if reward_a > reward_b else (b, a)
-    selection.add_pair(chosen, rejected, index, 1.0, 1.0)
+    pair, rewards, origin = (a, b), (reward_a, reward_b), from_reference
+    if reward_b > reward_a:
+        pair, rewards, origin = (b, a), (reward_b, reward_a), (from_reference[1], from_reference[0])
+    strength = rewards[0] - rewards[1]
+    selection.add_pair(*pair, index, strength=strength, rewards=rewards, from_reference=origin)
 
 
 @dataclass(frozen=True)
 class BestWorst:
-    """The highest- against the lowest-rewarded completion of each group (Online-RLHF's max_min, ties dropped)."""
+    """The highest-rewarded completion of each group against another one (Online-RLHF, ties dropped).
+
+    `rival`: `worst` (max_min), `random` (max_random) or `second` (max_max). `length_penalty` is taken off the reward
+    for every token before ranking (max_min_p). A pair whose rewards differ by less than `min_margin` is dropped and
+    counted: DNO learns from large margins only (arXiv:2404.03715).
+    """
 
     name: ClassVar[str] = "best_worst"
-    provides: ClassVar[frozenset[str]] = PAIRS
+    provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
     offline: ClassVar[bool] = False
 
     size: int = 8
+    rival: str = "worst"
+    length_penalty: float = 0.0
+    min_margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
+        if self.size < 2 or self.rival not in RIVALS or self.length_penalty < 0 or self.min_margin < 0:
+            raise InvalidConfig(
+                f"Out of range: {self}.",
+                f"Use size >= 2 (a pair cannot come from one), rival = {' | '.join(RIVALS)}, length_penalty and "
+                "min_margin >= 0.",
+            )
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -69,10 +91,21 @@ class BestWorst:
             if len(usable) < 2:
                 selection.dropped["no_pair"] += len(usable)
                 continue
-            best = max(usable, key=lambda c: group.rewards[c.completion_id])
-            worst = min(usable, key=lambda c: group.rewards[c.completion_id])
-            add_ordered(selection, group, index, best, worst)
+            best, rival = self._pick(group, usable, random.Random(f"{seed}/{group.group_id}"))
+            margin = group.rewards[best.completion_id] - group.rewards[rival.completion_id]
+            if 0 < margin < self.min_margin:
+                selection.dropped["small_margin"] += 2
+                continue
+            add_ordered(selection, group, index, best, rival)
         return selection
+
+    def _pick(self, group: Group, usable: list[Completion], draw: random.Random) -> tuple[Completion, Completion]:
+        def score(c: Completion) -> float:
+            return group.rewards[c.completion_id] - self.length_penalty * len(c.token_ids)
+
+        ranked = sorted(usable, key=score, reverse=True)
+        rivals = {"worst": ranked[-1], "second": ranked[1], "random": draw.choice(ranked[1:])}
+        return ranked[0], rivals[self.rival]
 
 
 @dataclass(frozen=True)
@@ -80,7 +113,7 @@ class RandomPair:
     """Disjoint random pairs of each group; a group of two is the pair of OAIF (arXiv:2402.04792)."""
 
     name: ClassVar[str] = "random_pair"
-    provides: ClassVar[frozenset[str]] = PAIRS
+    provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
     offline: ClassVar[bool] = False
 
     size: int = 2
@@ -88,6 +121,10 @@ class RandomPair:
     def __post_init__(self) -> None:
         if self.size < 2:
             raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -99,4 +136,110 @@ class RandomPair:
             selection.dropped["no_pair"] += len(usable) % 2
             for a, b in zip(usable[0::2], usable[1::2], strict=False):
                 add_ordered(selection, group, index, a, b)
+        return selection
+
+
+@dataclass(frozen=True)
+class RightWrong:
+    """Right against wrong answers, as many pairs as there are of the rarer kind (Iterative RPO, arXiv:2404.19733).
+
+    Right is a reward above `threshold`. Answers left without a partner are counted.
+    """
+
+    name: ClassVar[str] = "right_wrong"
+    provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
+    offline: ClassVar[bool] = False
+
+    size: int = 8
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
+
+    def select(self, groups: Sequence[Group], seed: int) -> Selection:
+        selection = Selection()
+        for index, group in enumerate(groups):
+            if add_labelled(selection, group, index):
+                continue
+            usable = rewarded(selection, group)
+            random.Random(f"{seed}/{group.group_id}").shuffle(usable)
+            right = [c for c in usable if group.rewards[c.completion_id] > self.threshold]
+            wrong = [c for c in usable if group.rewards[c.completion_id] <= self.threshold]
+            selection.dropped["no_pair"] += abs(len(right) - len(wrong))
+            for good, bad in zip(right, wrong, strict=False):
+                add_ordered(selection, group, index, good, bad)
+        return selection
+
+
+@dataclass(frozen=True)
+class OneFromEach:
+    """One answer of the policy against one of the reference (XPO, arXiv:2405.21046; Nash-MD's rival).
+
+    The reference is the base. Nash-MD's geometric mixture of both at every token is not implemented: a rival comes
+    from the reference alone, which is the mixture's end.
+    """
+
+    name: ClassVar[str] = "one_from_each"
+    provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS | {"origins"}
+    offline: ClassVar[bool] = False
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return Draw(1), Draw(1, "base")
+
+    def select(self, groups: Sequence[Group], seed: int) -> Selection:
+        selection = Selection()
+        for index, group in enumerate(groups):
+            usable = rewarded(selection, group)
+            if len(usable) < 2:
+                selection.dropped["no_pair"] += len(usable)
+                continue
+            own, rival = usable
+            add_ordered(selection, group, index, own, rival, from_reference=(False, True))
+        return selection
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Groups drawn partly from the policy and partly from the reference, then disjoint random pairs of them all.
+
+    `share` of the `size` answers, rounded, come from the base.
+    """
+
+    name: ClassVar[str] = "mixture"
+    provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS | {"origins"}
+    offline: ClassVar[bool] = False
+
+    size: int = 4
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or not 0 < self.share < 1 or not 0 < self._reference < self.size:
+            raise InvalidConfig(
+                f"Out of range: {self}.", "Use size >= 2 and a share that leaves answers on both sides."
+            )
+
+    @property
+    def _reference(self) -> int:
+        return round(self.share * self.size)
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return Draw(self.size - self._reference), Draw(self._reference, "base")
+
+    def select(self, groups: Sequence[Group], seed: int) -> Selection:
+        selection = Selection()
+        for index, group in enumerate(groups):
+            own = {c.completion_id for c in group.completions[: self.size - self._reference]}
+            usable = rewarded(selection, group)
+            random.Random(f"{seed}/{group.group_id}").shuffle(usable)
+            selection.dropped["no_pair"] += len(usable) % 2
+            for a, b in zip(usable[0::2], usable[1::2], strict=False):
+                origin = a.completion_id not in own, b.completion_id not in own
+                add_ordered(selection, group, index, a, b, origin)
         return selection

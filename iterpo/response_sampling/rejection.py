@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
-from iterpo.response_sampling.selection import Selection
+from iterpo.response_sampling.selection import Draw, Selection
 from iterpo.types import Group
 
 KEEP = ("best", "above")
@@ -31,6 +31,10 @@ class Rejection:
     def __post_init__(self) -> None:
         if self.size < 1 or self.keep not in KEEP:
             raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1 and keep = best | above.")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

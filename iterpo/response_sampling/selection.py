@@ -1,4 +1,4 @@
-"""What a response sampler hands to the learner."""
+"""What a response sampler asks of inference, and what it hands to the learner."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from iterpo.types import Completion, Group
 
 
 @dataclass(frozen=True)
+class Draw:
+    """So many completions of each prompt from one policy. A group's completions follow its sampler's draws in order."""
+
+    n: int
+    policy: str = "serving"
+    """An alias of inference: `serving` or `base`."""
+    greedy: bool = False
+
+
+@dataclass(frozen=True)
 class Pair:
     """Indices into `Selection.completions`."""
 
@@ -18,6 +28,8 @@ class Pair:
     rejected: int
     p_chosen: float = 1.0
     weight: float = 1.0
+    strength: float = 1.0
+    """How much better, as a weight; 1 where nobody said."""
 
 
 @dataclass
@@ -29,29 +41,65 @@ class Selection:
     """[S]; zero where the method looks at no rewards."""
     groups: list[int] = field(default_factory=list)
     """[S], counting from zero."""
+    roles: list[int] = field(default_factory=list)
+    """[S]: 1 chosen or desirable, -1 rejected or undesirable, 0 neither."""
+    baselines: list[float] = field(default_factory=list)
+    """[S]: what the sampler measured for the prompt (greedy reward, V*); zero where the method looks at none."""
+    from_reference: list[bool] = field(default_factory=list)
+    """[S]: not drawn from the current policy."""
     pairs: list[Pair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     """Completions left out, by reason."""
 
-    def add(self, completion: Completion, reward: float, group: int) -> int:
+    def add(
+        self,
+        completion: Completion,
+        reward: float,
+        group: int,
+        role: int = 0,
+        baseline: float = 0.0,
+        from_reference: bool = False,
+    ) -> int:
         """Returns the completion's index."""
         self.completions.append(completion)
         self.rewards.append(reward)
         self.groups.append(group)
+        self.roles.append(role)
+        self.baselines.append(baseline)
+        self.from_reference.append(from_reference)
         return len(self.completions) - 1
 
-    def add_pair(self, chosen: Completion, rejected: Completion, group: int, p_chosen: float, weight: float) -> None:
-        self.pairs.append(Pair(self.add(chosen, 0.0, group), self.add(rejected, 0.0, group), p_chosen, weight))
+    def add_pair(
+        self,
+        chosen: Completion,
+        rejected: Completion,
+        group: int,
+        p_chosen: float = 1.0,
+        weight: float = 1.0,
+        strength: float = 1.0,
+        rewards: tuple[float, float] = (0.0, 0.0),
+        from_reference: tuple[bool, bool] = (False, False),
+    ) -> None:
+        first = self.add(chosen, rewards[0], group, 1, from_reference=from_reference[0])
+        second = self.add(rejected, rewards[1], group, -1, from_reference=from_reference[1])
+        self.pairs.append(Pair(first, second, p_chosen, weight, strength))
 
 
 class ResponseSampler(Protocol):
     name: ClassVar[str]
     provides: ClassVar[frozenset[str]]
-    """Of `rewards`, `pairs`, `completions`."""
+    """Of `completions`, `rewards`, `pairs`, `roles`, `baseline`."""
     offline: ClassVar[bool]
     """True: completions come from a file, inference is not asked for any."""
 
     @property
-    def size(self) -> int: ...
+    def draws(self) -> tuple[Draw, ...]:
+        """What to ask of inference for every prompt; empty when offline."""
+        ...
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection: ...
+
+
+def drawn(sampler: ResponseSampler) -> int:
+    """Completions a prompt."""
+    return sum(draw.n for draw in sampler.draws)

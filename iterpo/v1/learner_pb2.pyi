@@ -202,7 +202,7 @@ class ListAlgorithmsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class AlgorithmInfo(_message.Message):
-    __slots__ = ("name", "prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer", "reference", "source", "defaults")
+    __slots__ = ("name", "prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer", "reference", "source", "defaults", "formula", "not_implemented")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROMPT_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +211,8 @@ class AlgorithmInfo(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    FORMULA_FIELD_NUMBER: _ClassVar[int]
+    NOT_IMPLEMENTED_FIELD_NUMBER: _ClassVar[int]
     name: str
     prompt_sampling: str
     response_sampling: str
@@ -219,10 +221,35 @@ class AlgorithmInfo(_message.Message):
     reference: str
     source: str
     defaults: _struct_pb2.Struct
-    def __init__(self, name: _Optional[str] = ..., prompt_sampling: _Optional[str] = ..., response_sampling: _Optional[str] = ..., gradient_coefficient: _Optional[str] = ..., normalizer: _Optional[str] = ..., reference: _Optional[str] = ..., source: _Optional[str] = ..., defaults: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    formula: str
+    not_implemented: str
+    def __init__(self, name: _Optional[str] = ..., prompt_sampling: _Optional[str] = ..., response_sampling: _Optional[str] = ..., gradient_coefficient: _Optional[str] = ..., normalizer: _Optional[str] = ..., reference: _Optional[str] = ..., source: _Optional[str] = ..., defaults: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., formula: _Optional[str] = ..., not_implemented: _Optional[str] = ...) -> None: ...
 
 class ListAlgorithmsResponse(_message.Message):
     __slots__ = ("algorithms",)
     ALGORITHMS_FIELD_NUMBER: _ClassVar[int]
     algorithms: _containers.RepeatedCompositeFieldContainer[AlgorithmInfo]
     def __init__(self, algorithms: _Optional[_Iterable[_Union[AlgorithmInfo, _Mapping]]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("method", "batch", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    batch: _struct_pb2.Struct
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, method: _Optional[str] = ..., batch: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("explanation",)
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    explanation: _struct_pb2.Struct
+    def __init__(self, explanation: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...

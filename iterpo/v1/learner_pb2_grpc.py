@@ -75,6 +75,11 @@ class LearnerServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/iterpo.v1.LearnerService/Explain',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer(object):
@@ -131,6 +136,13 @@ class LearnerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """What a method does to every token of a batch: the numbers that the learner would train on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +185,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.ListAlgorithms,
                     request_deserializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -392,6 +409,33 @@ class LearnerService(object):
             '/iterpo.v1.LearnerService/ListAlgorithms',
             iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.SerializeToString,
             iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/Explain',
+            iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from iterpo.algorithms import Algorithm
 from iterpo.errors import InvalidConfig, InvalidInput
+from iterpo.response_sampling import drawn
 from iterpo.types import Example, Group
 
 MOST_PROMPTS = 1024
@@ -26,7 +27,7 @@ class Encoder(Protocol):
 
 def check_counts(algorithm: Algorithm, heldout: Sequence[Example]) -> None:
     """Raises InvalidConfig (TOO_MANY) for an iteration or a held-out set that no call could carry."""
-    prompts, size = algorithm.prompts_per_iteration, algorithm.response_sampling.size
+    prompts, size = algorithm.prompts_per_iteration, drawn(algorithm.response_sampling)
     if prompts > MOST_PROMPTS or prompts * size > MOST_COMPLETIONS:
         raise InvalidConfig(
             f"An iteration of {prompts} prompts with {size} completions each is more than one call carries.",

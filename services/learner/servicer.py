@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -70,6 +71,15 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def ListAlgorithms(self, request: pb.ListAlgorithmsRequest, context: Any) -> pb.ListAlgorithmsResponse:
         return pb.ListAlgorithmsResponse(algorithms=[_algorithm(a) for a in ALGORITHMS])
 
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
+        from iterpo.explain import explain
+
+        batch = json_format.MessageToDict(request.batch)
+        found = await asyncio.to_thread(explain, request.method, batch, dict(request.settings))
+        explanation = struct_pb2.Struct()
+        explanation.update(found)
+        return pb.ExplainResponse(explanation=explanation)
+
 
 def run_to_proto(view: RunView) -> pb.Run:
     progress = view.record.progress
@@ -98,4 +108,6 @@ def _algorithm(algorithm: Any) -> pb.AlgorithmInfo:
         reference=algorithm.reference,
         source=algorithm.source,
         defaults=defaults,
+        formula=algorithm.gradient_coefficient.formula,
+        not_implemented=algorithm.lacks,
     )

@@ -37,6 +37,57 @@ def pair_batch(lengths=(2, 3), p_chosen=1.0, **given) -> TokenBatch:
     return batch(lengths, **(pair | given))
 
 
+def random_batch(seed: int, groups: int = 3, soft: bool = False) -> TokenBatch:
+    """Groups of four ragged sequences with everything that any method may ask for.
+
+    Some ratios are extreme, sequence 4 is far from the reference, the first group's rewards are all equal, some answers
+    of the others tie; sequences 0 and 1, 2 and 3, ... are pairs. `soft`: labels that are not sure, weights and
+    strengths that are not one.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    count = 4 * groups
+    lengths = torch.randint(1, 8, (count,), generator=draw)
+    sequence = torch.arange(count).repeat_interleave(lengths)
+    tokens, pairs = int(lengths.sum()), count // 2
+
+    def normal(n: int, scale: float) -> torch.Tensor:
+        return scale * torch.randn(n, dtype=torch.float64, generator=draw)
+
+    def uniform(n: int) -> torch.Tensor:
+        return torch.rand(n, dtype=torch.float64, generator=draw)
+
+    logprobs = -(normal(tokens, 1.0).abs() + 0.05)
+    old = logprobs + normal(tokens, 0.2)
+    extreme = uniform(tokens) < 0.15
+    old = torch.where(extreme, old + normal(tokens, 2.0), old).clamp(max=-0.01)
+    reward = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)[torch.randint(0, 3, (count,), generator=draw)]
+    reward[:4] = 0.3
+    one = torch.ones(pairs, dtype=torch.float64)
+    return TokenBatch(
+        logprobs=logprobs,
+        old=old,
+        behaviour=old,
+        reference=(logprobs + normal(tokens, 0.5) - 11.0 * (sequence == 4)).clamp(max=-0.01),
+        sequence=sequence,
+        lengths=lengths,
+        group=torch.arange(groups).repeat_interleave(4),
+        reward=reward,
+        chosen=torch.arange(0, count, 2),
+        rejected=torch.arange(1, count, 2),
+        p_chosen=uniform(pairs) if soft else one,
+        weight=0.5 + uniform(pairs) if soft else one,
+        max_tokens=7,
+        role=torch.tensor([1, -1] * pairs),
+        strength=1 + uniform(pairs) if soft else one,
+        truncated=lengths == 7,
+        from_reference=torch.tensor([False, True] * pairs),
+        baseline=uniform(count),
+        values=normal(tokens, 0.5),
+        reference_kl=uniform(tokens),
+        mismatched=normal(5, 1.0) + 0.5,
+    )
+
+
 def completion(name: str, group: str = "g", tokens=(5, 6), reason=FinishReason.STOP, version: int = 0) -> Completion:
     return Completion(name, "p", group, name, (1, 2), tuple(tokens), (-1.0,) * len(tokens), reason, version, "d")
 

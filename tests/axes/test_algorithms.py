@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from iterpo.algorithms import ALGORITHMS, TABLE, check, resolve
+from iterpo.algorithms import ALGORITHMS, TABLE, check, find, resolve
 from iterpo.errors import InvalidConfig
 from iterpo.run_config import RunConfig
 
@@ -15,7 +15,20 @@ def test_every_row_of_the_table_is_a_possible_triple_with_a_source(algorithm):
 
 
 def test_the_table_has_the_methods_that_it_promises():
-    assert list(TABLE) == ["sft", "rft", "grpo", "dr_grpo", "dapo", "offline_dpo", "iterative_dpo", "online_dpo"]
+    likelihood = "sft dft rft raft rest star"
+    gradients = (
+        "reinforce rloo remax reinforce_pp reinforce_pp_baseline ppo grpo dr_grpo dapo gspo gmpo cispo cispo_verl"
+    )
+    more = "sapo vapo kimi opo gpg pass_at_k astar_po ctb"
+    given = "offline_dpo cdpo robust_dpo ipo ipo_sum slic slic_hf simpo orpo cpo dpop r_dpo ln_dpo ld_dpo tdpo1 tdpo2"
+    unpaired = "exo nca apo_zero apo_down bco kto mpo tipo"
+    online = "iterative_dpo online_dpo self_rewarding iterative_rpo sppo dno xpo nash_md"
+    assert list(TABLE) == " ".join((likelihood, gradients, more, given, unpaired, online)).split()
+
+
+def test_dpo_is_another_name_of_offline_dpo():
+    assert find("dpo") is TABLE["offline_dpo"]
+    assert resolve(RunConfig(algorithm="dpo")) == TABLE["offline_dpo"]
 
 
 def test_published_settings_are_the_defaults():
@@ -39,8 +52,10 @@ def test_single_fields_can_be_overridden_and_the_rest_stays():
     [
         ({"algorithm": "grp"}, "Did you mean 'grpo'"),
         ({"normalizer": {"name": "per_tokn"}}, "Did you mean 'per_token'"),
-        ({"gradient_coefficient": {"betta": 1}}, "Its keys are: advantage"),
-        ({"gradient_coefficient": {"beta": "much"}}, "is not float"),
+        ({"gradient_coefficient": {"clip": 1}}, "Its keys are: advantage"),
+        ({"kl": {"betta": 1}}, "Its keys are: beta, estimator, place"),
+        ({"kl": {"beta": "much"}}, "is not float"),
+        ({"kl": {"beta": True}}, "is not float"),
         ({"response_sampling": {"size": 2.5}}, "is not int"),
         ({"mismatch": "tiss"}, "Did you mean 'tis'"),
     ],
@@ -51,7 +66,7 @@ def test_what_is_misspelt_is_named_with_its_neighbour(config, message):
 
 
 def test_a_coefficient_that_needs_pairs_refuses_a_sampler_that_gives_none():
-    with pytest.raises(InvalidConfig, match="best_worst, random_pair, offline_pairs") as caught:
+    with pytest.raises(InvalidConfig, match=r"best_worst, random_pair, .*offline_pairs") as caught:
         resolve(RunConfig(algorithm="grpo", gradient_coefficient={"name": "dpo"}))
     assert caught.value.reason == "IMPOSSIBLE_TRIPLE"
 
@@ -70,3 +85,42 @@ def test_a_coefficient_that_needs_a_reference_refuses_an_algorithm_without_one()
 def test_a_name_that_is_no_text_is_refused(axis, name):
     with pytest.raises(InvalidConfig, match=f"Unknown {axis}"):
         resolve(RunConfig(**{axis: {"name": name}}))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason", "fix"),
+    [
+        ({"algorithm": "simpo", "normalizer": {"name": "per_token"}}, "IMPOSSIBLE_NORMALIZER", "sequence_sum"),
+        ({"algorithm": "rloo", "normalizer": {"name": "per_sequence"}}, "IMPOSSIBLE_NORMALIZER", "sequence_sum"),
+        ({"algorithm": "offline_dpo", "mismatch": "tis"}, "CORRECTION_WITHOUT_MEANING", 'mismatch = "none"'),
+        ({"algorithm": "kto", "off_policy_mask": 0.5}, "CORRECTION_WITHOUT_MEANING", "off_policy_mask"),
+        ({"algorithm": "grpo", "critic_learning_rate": 1e-4}, "CORRECTION_WITHOUT_MEANING", "critic_learning_rate"),
+        ({"kl": {"estimator": "k1"}}, "KL_WITHOUT_EFFECT", 'place = "reward"'),
+        ({"kl": {"estimator": "ratio_k3", "place": "reward"}}, "KL_WITHOUT_EFFECT", "k3"),
+        ({"algorithm": "dpo", "kl": {"beta": 0.1, "place": "reward"}}, "KL_WITHOUT_EFFECT", "coefficient"),
+        ({"algorithm": "dr_grpo", "kl": {"beta": 0.1}}, "IMPOSSIBLE_TRIPLE", "an algorithm with a reference"),
+        ({"algorithm": "grpo", "gradient_coefficient": {"name": "xpo"}}, "IMPOSSIBLE_TRIPLE", "one_from_each, mixture"),
+    ],
+)
+def test_a_part_that_means_nothing_beside_the_others_is_refused_with_the_fix(config, reason, fix):
+    with pytest.raises(InvalidConfig) as caught:
+        resolve(RunConfig(**config))
+    assert caught.value.reason == reason
+    assert fix in caught.value.fix
+
+
+def test_kl_normalizer_and_correction_are_free_choices_where_they_mean_something():
+    """Controls of the refusals above."""
+    changed = resolve(
+        RunConfig(
+            algorithm="grpo",
+            normalizer={"name": "per_token"},
+            kl={"estimator": "k1", "place": "reward"},
+            mismatch="sequence_mask",
+            off_policy_mask=0.5,
+        )
+    )
+    assert (changed.normalizer.name, changed.kl.beta, changed.kl.place) == ("per_token", 0.04, "reward")
+    assert (changed.mismatch, changed.off_policy_mask) == ("sequence_mask", 0.5)
+    assert resolve(RunConfig(algorithm="dpo", kl={"beta": 0.1, "estimator": "k2"})).kl.beta == 0.1
+    assert resolve(RunConfig(algorithm="ppo", critic_learning_rate=1e-4)).critic_learning_rate == 1e-4

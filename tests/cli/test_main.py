@@ -80,14 +80,14 @@ def test_an_iterpo_error_exits_with_two_and_prints_the_fix(capsys: pytest.Captur
     assert run("algorithms", "gpro") == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("error: There is no algorithm `gpro`.")
+    assert shown.err.startswith("error: Unknown algorithm 'gpro'.")
     assert "grpo" in shown.err
 
 
 def test_with_json_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("algorithms", "gpro", "--json") == 2
     error = json.loads(capsys.readouterr().err)["error"]
-    assert error["reason"] == "NOT_FOUND"
+    assert error["reason"] == "INVALID_CONFIG"
     assert error["fix"].startswith("Use one of")
 
 

@@ -36,7 +36,7 @@ SHORT = {
     "labeler": "e",
     "prompts_per_iteration": 2,
     "response_sampling": {"size": 4},
-    "gradient_coefficient": {"beta": 0.0},
+    "kl": {"beta": 0.0},
     "learning_rate": 5e-4,
     "max_tokens": 12,
     "gate": {"min_heldout_gain": -1.0, "max_kl": 50.0},

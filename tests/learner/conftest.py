@@ -9,13 +9,22 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory) -> Path:
+    """With embeddings large enough that its logits can be far apart: it can learn a preference, not only begin to."""
+    return write_tiny_model(tmp_path_factory.mktemp("toy-llama"), spread=0.2)
+
+
+def write_tiny_model(path: Path, spread: float = 0.02) -> Path:
     """Two layers, 32 wide, vocabulary 64: a saved model directory with a word-level chat tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("tiny-llama")
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
@@ -25,6 +34,7 @@ def tiny_model(tmp_path_factory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=128,
         tie_word_embeddings=True,
+        initializer_range=spread,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from iterpo.algorithms import resolve
 from iterpo.errors import CorruptModel, ResourceExhausted
 from iterpo.learner import checkpoint
+from iterpo.learner.learner import LoraLearner
 from iterpo.learner.policy_model import PolicyModel
-from iterpo.run_config import LoraConfig
+from iterpo.run_config import LoraConfig, RunConfig
+from tests.learner.test_trainer import selection
 from tests.policies.full_disk import full_disk
 
 ADAPTER = {"a": torch.arange(4.0)}
@@ -19,9 +22,35 @@ OPTIMIZER = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "000001", ADAPTER, OPTIMIZER)
-    adapter, optimizer = checkpoint.load(tmp_path / "000001")
+    adapter, optimizer, critic = checkpoint.load(tmp_path / "000001")
+    assert critic is None
     assert adapter["a"].tolist() == [0.0, 1.0, 2.0, 3.0]
     assert (float(optimizer["state"][0]["step"]), optimizer["param_groups"]) == (3.0, [{"lr": 0.1}])
+
+
+def test_a_critic_goes_on_where_it_stood(tiny_model: Path, tmp_path: Path) -> None:
+    """Adapter, head and moments: the next update after loading is the one that would have come."""
+    config = RunConfig(algorithm="ppo", max_tokens=3, learning_rate=0.01, critic_learning_rate=0.05)
+    learner = LoraLearner(tiny_model, resolve(config), config)
+    learner.update(selection())
+    learner.save(tmp_path / "000001")
+    learner.update(selection())
+    expected = learner.trainer.critic.weights()
+
+    other = LoraLearner(tiny_model, resolve(config), config)
+    other.load(tmp_path / "000001")
+    assert not torch.equal(other.trainer.critic.weights()["head"], expected["head"])
+    other.update(selection())
+    found = other.trainer.critic.weights()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_published_policy_holds_no_critic(tiny_model: Path, tmp_path: Path) -> None:
+    config = RunConfig(algorithm="ppo", max_tokens=3)
+    learner = LoraLearner(tiny_model, resolve(config), config)
+    learner.update(selection())
+    learner.model.save_adapter(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:

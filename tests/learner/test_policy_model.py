@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from iterpo.learner.critic import Critic
 from iterpo.learner.packing import micro_batches
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.run_config import LoraConfig
@@ -119,6 +120,88 @@ def test_the_merged_form_is_the_same_policy_up_to_rounding_and_leaves_the_base_u
     assert torch.allclose(merged, before, atol=1e-6)  # the update itself is computed in float32
     assert not torch.allclose(merged, base, atol=1e-3)
     assert torch.equal(made.logprobs(answers), before)
+
+
+def distributions(made: PolicyModel, answers) -> torch.Tensor:
+    """[B, vocabulary] log-probs where each token was drawn, one sequence at a time."""
+    parts = []
+    for c in answers:
+        ids = torch.tensor([c.prompt_token_ids + c.token_ids])
+        logits = made.peft(input_ids=ids).logits[0, :-1] / c.temperature
+        parts.append(logits.log_softmax(-1)[len(c.prompt_token_ids) - 1 :])
+    return torch.cat(parts)
+
+
+def test_the_kl_of_the_reference_to_the_policy_and_its_backward_equal_autograd(tiny_model):
+    """TDPO's regularizer: -(k KL(base; current)).sum() over the whole vocabulary, one weight a token."""
+    made, answers = model(tiny_model, budget=20), completions(temperature=0.8)
+    count = sum(len(c.token_ids) for c in answers)
+    weights = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad(), made.base():
+        q = distributions(made, answers)
+    kl = (q.exp() * (q - distributions(made, answers))).sum(-1)
+    assert torch.allclose(made.reference_kl(answers), kl.detach(), atol=EXACT)
+    (-(weights * kl).sum()).backward()
+    expected = gradient(made)
+    made.backward(answers, torch.zeros(count, dtype=torch.float64), reference_kl=weights)
+    assert torch.allclose(gradient(made), expected, atol=EXACT)
+    assert expected.abs().max() > 1e-3
+
+
+def test_the_entropy_bonus_equals_autograd(tiny_model):
+    made, answers = model(tiny_model, budget=20), completions(temperature=0.8)
+    p = distributions(made, answers)
+    (-0.3 * -(p.exp() * p).sum()).backward()
+    expected = gradient(made)
+    made.backward(answers, torch.zeros(len(p), dtype=torch.float64), entropy=0.3)
+    assert torch.allclose(gradient(made), expected, atol=EXACT)
+    assert expected.abs().max() > 1e-4
+
+
+def critic(made: PolicyModel) -> Critic:
+    """With weights that are not zero."""
+    found = Critic(made)
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in found.parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * 0.1)
+    return found
+
+
+def test_a_critics_values_and_backward_equal_autograd_however_they_are_cut(tiny_model):
+    made, answers = model(tiny_model, budget=20), completions()
+    found = critic(made)
+    count = sum(len(c.token_ids) for c in answers)
+    slopes = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    parts = []
+    with made.using("critic"):
+        for c in answers:
+            ids = torch.tensor([c.prompt_token_ids + c.token_ids])[:, :-1]
+            hidden = made.decoder(input_ids=ids).last_hidden_state[0, len(c.prompt_token_ids) - 1 :]
+            parts.append(hidden @ found.parameters[-1][:-1] + found.parameters[-1][-1])
+        plain = torch.cat(parts)
+        expected = torch.autograd.grad((slopes * plain).sum(), found.parameters)
+    assert torch.allclose(found.values(answers), plain.detach(), atol=EXACT)
+    found.backward(answers, slopes)
+    for parameter, wanted in zip(found.parameters, expected, strict=True):
+        assert torch.allclose(parameter.grad, wanted, atol=EXACT)
+
+
+def test_a_critic_beside_the_policy_changes_none_of_its_numbers(tiny_model):
+    alone, made, answers = model(tiny_model), model(tiny_model), completions()
+    found = critic(made)
+    assert torch.equal(made.logprobs(answers), alone.logprobs(answers))
+    found.backward(answers, torch.ones(sum(len(c.token_ids) for c in answers), dtype=torch.float64))
+    assert all(p.grad is None for p in made.parameters)
+    assert len(made.parameters) == len(alone.parameters)
+    weights = torch.ones(sum(len(c.token_ids) for c in answers), dtype=torch.float64)
+    alone.backward(answers, weights)
+    made.backward(answers, weights)
+    assert torch.equal(gradient(made), gradient(alone))
+    assert made.adapter().keys() == alone.adapter().keys()
+    with made.merged():
+        merged = made.logprobs(answers)
+    assert torch.allclose(merged, alone.logprobs(answers), atol=1e-6)
 
 
 def test_micro_batches_cover_everything_once_and_keep_the_budget():

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from iterpo.algorithms import ALGORITHMS, resolve
+from iterpo.algorithms import resolve
 from iterpo.learner.policy_model import PolicyModel
-from iterpo.learner.trainer import Trainer, split
+from iterpo.learner.trainer import Trainer, mismatched, split
 from iterpo.response_sampling import Pair, Selection
 from iterpo.run_config import LoraConfig, RunConfig
 from iterpo.types import Completion, FinishReason
 
 
-def answer(name: str, tokens: tuple[int, ...], logprobs=()) -> Completion:
-    return Completion(name, "p", "g", "", (1, 5, 9), tokens, tuple(logprobs), FinishReason.STOP, 0, "")
+def answer(name: str, tokens: tuple[int, ...], group: int = 6, logprobs=()) -> Completion:
+    return Completion(name, "p", "g", "", (1, 5, 3 + group), tokens, tuple(logprobs), FinishReason.STOP, 0, "")
 
 
 def selection(groups: int = 3, seed: int = 0) -> Selection:
@@ -24,8 +25,8 @@ def selection(groups: int = 3, seed: int = 0) -> Selection:
     draw = random.Random(seed)
     made = Selection()
     for g in range(groups):
-        good = [made.add(answer(f"{g}a{i}", (10, draw.randrange(3, 60), 2)), 1.0, g) for i in range(2)]
-        bad = [made.add(answer(f"{g}b{i}", (20, draw.randrange(3, 60), 2)), 0.0, g) for i in range(2)]
+        good = [made.add(answer(f"{g}a{i}", (10, draw.randrange(3, 60), 2), g), 1.0, g, 1) for i in range(2)]
+        bad = [made.add(answer(f"{g}b{i}", (20, draw.randrange(3, 60), 2), g), 0.0, g, -1) for i in range(2)]
         for chosen, rejected in zip(good, bad, strict=True):
             made.pairs.append(Pair(chosen, rejected))
     return made
@@ -42,53 +43,43 @@ def preference_of_ten_over_twenty(made: Trainer) -> float:
     return float(good - bad)
 
 
-@pytest.mark.parametrize("algorithm", [a.name for a in ALGORITHMS])
-def test_every_algorithm_learns_which_token_is_good(tiny_model, algorithm):
-    made, data = trainer(tiny_model, algorithm), selection()
-    if "rewards" not in made.algorithm.gradient_coefficient.needs and "pairs" not in (
-        made.algorithm.gradient_coefficient.needs
-    ):
-        data = Selection([c for c in data.completions if c.token_ids[0] == 10], [1.0] * 6, [0, 0, 1, 1, 2, 2])
-    before = preference_of_ten_over_twenty(made)
-    for _ in range(5):
-        numbers = made.update(data)
-    assert preference_of_ten_over_twenty(made) > before + 0.05
-    assert numbers["grad_norm"] > 0
+def test_an_update_moves_the_policy_towards_the_rewards_and_swapped_rewards_away_from_them(tiny_model):
+    """Every method on a preference of its own: test_toy.py."""
+    moved = []
+    for flip in (False, True):
+        made, data = trainer(tiny_model, "grpo"), selection()
+        data.rewards = [1.0 - r if flip else r for r in data.rewards]
+        before = preference_of_ten_over_twenty(made)
+        for _ in range(5):
+            numbers = made.update(data)
+        moved.append(preference_of_ten_over_twenty(made) - before)
+        assert numbers["grad_norm"] > 0
+    assert moved[0] > 0.05
+    assert moved[1] < -0.05
 
 
-def test_swapping_the_rewards_swaps_the_direction(tiny_model):
-    """Negative control of the test above."""
-    made, data = trainer(tiny_model, "grpo"), selection()
-    data.rewards = [1.0 - r for r in data.rewards]
-    before = preference_of_ten_over_twenty(made)
-    for _ in range(5):
-        made.update(data)
-    assert preference_of_ten_over_twenty(made) < before - 0.05
-
-
-@pytest.mark.parametrize("algorithm", ["grpo", "dapo", "online_dpo"])
+@pytest.mark.parametrize("algorithm", ["grpo", "dapo", "online_dpo", "ppo", "tdpo1", "kto"])
 def test_the_budget_of_a_micro_batch_changes_no_weight(tiny_model, algorithm):
     """Invariant 5, through the whole update: clipping and Adam see the same numbers."""
     results = []
     for budget in (64, 4096):
         made = trainer(tiny_model, algorithm, micro_batch_tokens=budget, minibatches=2, epochs=2)
         made.update(selection(12))
-        results.append(torch.cat([p.detach().flatten() for p in made.model.parameters]))
+        learned = [*made.model.parameters, *(made.critic.parameters if made.critic else ())]
+        results.append(torch.cat([p.detach().flatten() for p in learned]))
     assert torch.allclose(*results, atol=1e-10)
 
 
 def test_minibatches_keep_groups_and_pairs_whole():
     data = selection(5)
-    parts = split(data, 3)
-    assert sorted(i for part in parts for i in part.sequences) == list(range(len(data.completions)))
-    assert sorted(n for part in parts for n in part.pairs) == list(range(len(data.pairs)))
-    for part in parts:
-        members = set(part.sequences)
-        assert all(data.pairs[n].chosen in members and data.pairs[n].rejected in members for n in part.pairs)
+    parts = split(data.groups, 3)
+    assert sorted(i for part in parts for i in part) == list(range(len(data.completions)))
+    for pair in data.pairs:
+        assert sum({pair.chosen, pair.rejected} <= set(part) for part in parts) == 1
 
 
 def test_more_minibatches_than_groups_are_as_many_as_groups():
-    assert len(split(selection(2), 8)) == 2
+    assert len(split(selection(2).groups, 8)) == 2
 
 
 def test_the_mismatch_between_trainer_and_sampler_is_measured(tiny_model):
@@ -96,8 +87,8 @@ def test_the_mismatch_between_trainer_and_sampler_is_measured(tiny_model):
     logprobs = made.model.logprobs(data.completions)
     rows = logprobs.split([len(c.token_ids) for c in data.completions])
     answers = zip(data.completions, rows, strict=True)
-    shifted = [answer(c.completion_id, c.token_ids, (row - 0.5).tolist()) for c, row in answers]
-    numbers = made.update(Selection(shifted, data.rewards, data.groups))
+    shifted = [replace(c, logprobs=tuple((row - 0.5).tolist())) for c, row in answers]
+    numbers = made.update(replace(data, completions=shifted, pairs=[]))
     assert numbers["mismatch_p50"] == pytest.approx(2.718281828**0.5, abs=1e-3)
     assert numbers["mismatch_outside"] == 1.0
 
@@ -109,3 +100,38 @@ def test_an_update_that_is_not_finite_is_not_applied(tiny_model):
     numbers = made.update(data)
     assert numbers["grad_norm"] != numbers["grad_norm"]
     assert torch.equal(torch.cat([p.detach().flatten() for p in made.model.parameters]), before)
+
+
+def test_a_mismatched_answer_stands_under_another_prompt():
+    answers = [answer(str(i), (10 + i,), group=i // 2) for i in range(4)]
+    strangers = mismatched(answers)
+    assert [s.token_ids for s in strangers] == [a.token_ids for a in answers]
+    assert all(s.prompt_token_ids != a.prompt_token_ids for s, a in zip(strangers, answers, strict=True))
+    assert mismatched(answers[:2]) == answers[:2]  # one prompt alone: nothing can be mismatched
+
+
+def test_the_critic_learns_returns_and_leaves_the_policy_alone(toy_model):
+    made, data = trainer(toy_model, "ppo", critic_learning_rate=0.05, learning_rate=1e-12, epochs=20), selection()
+    policy = torch.cat([p.detach().flatten() for p in made.model.parameters]).clone()
+    before = made.model.logprobs(data.completions)
+    losses = [made.update(data)["value_loss"] for _ in range(10)]
+    assert losses[-1] < losses[0] / 2
+    assert torch.allclose(torch.cat([p.detach().flatten() for p in made.model.parameters]), policy, atol=1e-9)
+    assert torch.allclose(made.model.logprobs(data.completions), before, atol=1e-7)
+    values = made.critic.values(data.completions)
+    ends = torch.tensor([len(c.token_ids) for c in data.completions]).cumsum(0) - 1
+    good = torch.tensor(data.rewards) == 1
+    assert values[ends][good].mean() > values[ends][~good].mean() + 0.1
+
+
+def test_an_entropy_bonus_flattens_the_distribution(toy_model):
+    def entropy(made: Trainer) -> float:
+        with torch.no_grad():
+            p = made.model.peft(input_ids=torch.tensor([[1, 5, 9]])).logits[0, -1].log_softmax(-1)
+        return float(-(p.exp() * p).sum())
+
+    flat, plain = (trainer(toy_model, "grpo", entropy=e) for e in (1.0, 0.0))
+    for made in (flat, plain):
+        for _ in range(5):
+            made.update(selection())
+    assert entropy(flat) > entropy(plain) + 0.5

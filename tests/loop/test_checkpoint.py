@@ -44,7 +44,7 @@ def test_what_goes_on_from_a_checkpoint_ends_where_the_uninterrupted_one_ends(tm
 
     resumed, fresh = trained(0)
     torch.manual_seed(99)
-    weights, state = checkpoint.load(tmp_path / "c")
+    weights, state, _ = checkpoint.load(tmp_path / "c")
     with torch.no_grad():
         for name, parameter in resumed.items():
             parameter.copy_(weights[name])
@@ -60,7 +60,7 @@ def test_without_the_optimisers_moments_the_end_would_be_another(tmp_path):
     save(tmp_path / "c", adapter, optimizer)
     step(adapter, optimizer)
     resumed, fresh = trained(0)
-    weights, _ = checkpoint.load(tmp_path / "c")
+    weights, _, _ = checkpoint.load(tmp_path / "c")
     with torch.no_grad():
         for name, parameter in resumed.items():
             parameter.copy_(weights[name])

@@ -1,0 +1,47 @@
+"""Answers that are good or bad by themselves: what KTO learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from iterpo.errors import InvalidConfig
+from iterpo.response_sampling.group import rewarded
+from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.types import Group
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Every rewarded answer, desirable above `threshold` and undesirable otherwise; `relative` compares with the
+    group's mean instead, and leaves out answers that equal it."""
+
+    name: ClassVar[str] = "binary"
+    provides: ClassVar[frozenset[str]] = frozenset({"completions", "rewards", "roles"})
+    offline: ClassVar[bool] = False
+
+    size: int = 4
+    threshold: float = 0.5
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1.")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
+
+    def select(self, groups: Sequence[Group], seed: int) -> Selection:
+        selection = Selection()
+        for index, group in enumerate(groups):
+            usable = rewarded(selection, group)
+            rewards = [group.rewards[c.completion_id] for c in usable]
+            line = sum(rewards) / max(1, len(rewards)) if self.relative else self.threshold
+            for completion, reward in zip(usable, rewards, strict=True):
+                if self.relative and reward == line:
+                    selection.dropped["average"] += 1
+                    continue
+                selection.add(completion, reward, index, role=1 if reward > line else -1)
+        return selection
