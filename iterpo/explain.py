@@ -5,10 +5,10 @@
                     "values": null, "mask": [1, 1]}],
      "normalizer_constant": null}
 
-Behaviour log-probs are what the importance ratio divides by; without them the batch counts as on-policy. Optional, and
-needed by the methods that say so: "old_logprobs" (the trainer's own at the start of the iteration; the ratio then divides
-by them and the sampler's enter the correction), "reference_kl" (TDPO), "baseline" (ReMax, A*-PO), "from_reference" (XPO,
-Nash-MD), "p_chosen" and "weight" (of a chosen answer's pair), "tokens" (texts, for display).
+Behaviour log-probs are what the importance ratio divides by; without them the batch counts as on-policy. Optional,
+and needed by the methods that say so: "old_logprobs" (the trainer's own at the start of the iteration; the ratio then
+divides by them and the sampler's enter the correction), "reference_kl" (TDPO), "baseline" (ReMax, A*-PO),
+"from_reference" (XPO, Nash-MD), "p_chosen" and "weight" (of a chosen answer's pair), "tokens" (texts, for display).
 Pairs: the k-th chosen of a group with its k-th rejected. A role of null is, for KTO, an answer to another prompt.
 `normalizer_constant` is the longest allowed answer, in tokens: Dr. GRPO's constant, and the limit of overlong shaping.
 
