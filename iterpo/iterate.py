@@ -23,6 +23,7 @@ from iterpo.errors import PolicyRejected, WrongState
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
+from iterpo.prompt_sampling import Standing
 from iterpo.response_sampling import Draw, Selection
 from iterpo.run_config import RunConfig
 from iterpo.types import (
@@ -36,6 +37,7 @@ from iterpo.types import (
     Progress,
     Prompt,
     SamplingSettings,
+    Seen,
 )
 
 LOAD_ATTEMPTS = 3
@@ -125,11 +127,16 @@ class Loop:
             young = [g for g in fresh if self.young(g)]
             dropped["policy_age"] += sum(len(g.completions) for g in fresh) - sum(len(g.completions) for g in young)
             groups, consumed = groups + young, consumed + events
+        if self.algorithm.prompt_sampling.remembers:
+            seen = {g.prompt.prompt_id: look(g, self.progress.iteration + 1) for g in groups if g.rewards}
+            self.progress = replace(self.progress, seen={**self.progress.seen, **seen})
         return groups, consumed, dropped
 
     def draw(self, count: int) -> tuple[list[Group], list[tuple[int, str]]]:
         """Axis 1 draws prompts, inference answers them, labelers judge; backlog of a crash is used, not redone."""
-        order = self.algorithm.prompt_sampling.draw(len(self.examples), count, self.progress.drawn, self.config.seed)
+        at = self.progress
+        standing = Standing(at.drawn, at.iteration, self.config.seed, at.seen)
+        order = self.algorithm.prompt_sampling.draw(self.examples, count, standing)
         self.progress = replace(self.progress, drawn=self.progress.drawn + count)
         chosen = [self.examples[i] for i in dict.fromkeys(order)]
         if self.algorithm.response_sampling.offline:
@@ -321,3 +328,12 @@ class Loop:
         name = f"{row.iteration:06d}"
         self.world.learner.save(self.world.checkpoints / name)
         self.world.commit(row, self.progress, name, consumed)
+
+
+def look(group: Group, iteration: int) -> Seen:
+    """What an adaptive prompt sampler remembers of a group with rewards."""
+    rewards = list(group.rewards.values())
+    mean = sum(rewards) / len(rewards)
+    spread = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
+    logprobs = [t for c in group.completions for t in c.logprobs]
+    return Seen(mean, spread, -sum(logprobs) / max(1, len(logprobs)), iteration)

@@ -5,13 +5,14 @@
     {"prompt": "...", "chosen": "...", "rejected": "..."}                    offline pairs (TRL's format)
     {"prompt": "...", "completion": "..."}                                   demonstrations
 
-Optional on every line: "id". Without one, the id is a digest of the messages.
+Optional on every line: "id" (without one, a digest of the messages) and "difficulty" (a number, for a curriculum).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from iterpo.errors import InvalidInput
 from iterpo.types import Example, Message, Prompt
 
-KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion"}
+KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion", "difficulty"}
 
 
 def read(path: Path) -> list[Example]:
@@ -52,9 +53,18 @@ def _example(line: str, place: str) -> Example:
     prompt = Prompt(str(raw.get("id") or _digest(messages)), messages, str(raw.get("answer", "")))
     if ("chosen" in raw) != ("rejected" in raw):
         raise _bad(place, "has one of `chosen` and `rejected` without the other")
+    hard = _difficulty(raw, place)
     if "chosen" in raw:
-        return Example(prompt, (_text(raw, "chosen", place), _text(raw, "rejected", place)), 1.0)
-    return Example(prompt, (_text(raw, "completion", place),) if "completion" in raw else ())
+        return Example(prompt, (_text(raw, "chosen", place), _text(raw, "rejected", place)), 1.0, hard)
+    return Example(prompt, (_text(raw, "completion", place),) if "completion" in raw else (), difficulty=hard)
+
+
+def _difficulty(raw: dict[str, Any], place: str) -> float | None:
+    value = raw.get("difficulty")
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if value is not None and not number:
+        raise _bad(place, "has a `difficulty` that is no finite number")
+    return value
 
 
 def _messages(raw: dict[str, Any], place: str) -> tuple[Message, ...]:

@@ -52,6 +52,22 @@ class Example:
     answers: tuple[str, ...] = ()
     """Empty (online), one demonstration, or two answers of which the first is preferred with `p_first_wins`."""
     p_first_wins: float | None = None
+    difficulty: float | None = None
+    """How hard the prompt is, on any scale: what a static curriculum sorts by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a prompt's last group went: what adaptive prompt samplers remember."""
+
+    reward: float
+    """Mean over its answers."""
+    spread: float
+    """Standard deviation over its answers, 0 for one answer."""
+    entropy: float
+    """Minus the mean log-prob of its answers' tokens, nats: how unsure the policy was."""
+    iteration: int
+    """The iteration that saw it, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,10 +322,12 @@ class Progress:
 
     iteration: int = 0
     drawn: int = 0
-    """Prompts drawn so far: the prompt sampler's whole state."""
+    """Prompts drawn so far."""
     cursor: int = 0
     """Where to read feedback on from."""
     version: int = BASE_VERSION
     """The policy version whose weights the checkpoint holds."""
     heldout_before: float = float("nan")
     heldout_serving: float = float("nan")
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    """By prompt id; empty for prompt samplers that remember nothing. With `drawn`, their whole state."""

@@ -60,7 +60,10 @@ def prompt_from_proto(prompt: types_pb2.Prompt) -> Prompt:
 
 def example_to_proto(example: Example) -> learner_pb2.Example:
     return learner_pb2.Example(
-        prompt=prompt_to_proto(example.prompt), answers=example.answers, p_first_wins=example.p_first_wins
+        prompt=prompt_to_proto(example.prompt),
+        answers=example.answers,
+        p_first_wins=example.p_first_wins,
+        difficulty=example.difficulty,
     )
 
 
@@ -71,7 +74,8 @@ def example_from_proto(example: learner_pb2.Example) -> Example:
             f"Example {example.prompt.prompt_id!r} has {len(example.answers)} answers and p_first_wins {p}.",
             "Give no answer, one demonstration, or two answers with p_first_wins in [0, 1].",
         )
-    return Example(prompt_from_proto(example.prompt), tuple(example.answers), p)
+    difficulty = example.difficulty if example.HasField("difficulty") else None
+    return Example(prompt_from_proto(example.prompt), tuple(example.answers), p, difficulty)
 
 
 def sampling_to_proto(settings: SamplingSettings) -> types_pb2.SamplingSettings:

@@ -9,39 +9,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from iterpo.algorithms import TABLE
-from iterpo.errors import InvalidConfig
+from iterpo.algorithms import Algorithm, find
 
 COMMON: dict[str, Any] = {
     "labeler": "one_friendly_sentence",
     "iterations": 10,
     "max_tokens": 48,
-    "prompts_per_iteration": 8,
+    "minibatches": 2,
+    "epochs": 1,
     "gate": {"min_heldout_gain": -0.1, "max_kl": 5.0},
 }
-GROUPS: dict[str, Any] = {"learning_rate": 1e-3, "minibatches": 2, "response_sampling": {"size": 8}}
-PAIRS: dict[str, Any] = {
-    "learning_rate": 5e-4,
-    "minibatches": 2,
-    "prompts_per_iteration": 16,
-    "response_sampling": {"name": "best_worst", "size": 8},
-    "gradient_coefficient": {"beta": 0.5},
+REWARDED: dict[str, Any] = {"learning_rate": 1e-3, "prompts_per_iteration": 8}
+PREFERRED: dict[str, Any] = {"learning_rate": 5e-4, "prompts_per_iteration": 16}
+SIZE = 8
+"""Answers a prompt, where the method lets choose."""
+OWN: dict[str, dict[str, Any]] = {
+    "rft": {"response_sampling": {"size": SIZE, "threshold": 0.6}},
+    "online_dpo": {"response_sampling": {"name": "best_worst", "size": SIZE}},
+    "pass_at_k": {"gradient_coefficient": {"k": 4}},
+    "dapo": {"response_sampling": {"size": SIZE, "refill": 1}},
 }
-RUNS: dict[str, dict[str, Any]] = {
-    "sft": {"learning_rate": 5e-4, "minibatches": 2, "prompts_per_iteration": 16},
-    "rft": {**GROUPS, "response_sampling": {"size": 8, "threshold": 0.6}},
-    "grpo": {**GROUPS, "kl": {"beta": 0.0}},
-    "dr_grpo": GROUPS,
-    "dapo": {**GROUPS, "response_sampling": {"size": 8, "refill": 1}},
-    "offline_dpo": {**PAIRS, "response_sampling": {}},
-    "iterative_dpo": PAIRS,
-    "online_dpo": PAIRS,
-}
+"""What single methods want otherwise."""
 
 
 def demo_run(algorithm: str, seed: int, iterations: int | None) -> dict[str, Any]:
     """The `[run]` section of the demo of an algorithm. Raises InvalidConfig for an unknown one."""
-    if algorithm not in RUNS:
-        raise InvalidConfig(f"Unknown algorithm {algorithm!r}.", f"Use one of: {', '.join(TABLE)}.")
-    run = {**COMMON, **RUNS[algorithm], "algorithm": algorithm, "seed": seed}
+    method = find(algorithm)
+    run = {**COMMON, **_kind(method), **OWN.get(method.name, {}), "algorithm": method.name, "seed": seed}
     return {**run, "iterations": iterations} if iterations else run
+
+
+def _kind(method: Algorithm) -> dict[str, Any]:
+    sampler, coefficient = method.response_sampling, method.gradient_coefficient
+    given = PREFERRED if sampler.offline or "pairs" in coefficient.needs else REWARDED
+    kind = dict(given)
+    if hasattr(sampler, "size"):
+        kind["response_sampling"] = {"size": SIZE}
+    if coefficient.name in ("dpo", "xpo", "tipo", "tdpo"):
+        kind["gradient_coefficient"] = {"beta": 0.5}
+    if method.kl.beta:
+        kind["kl"] = {"beta": 0.0}
+    if method.critic_learning_rate:
+        kind["critic_learning_rate"] = kind["learning_rate"]
+    return kind

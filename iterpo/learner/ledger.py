@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted, Unavailable, WrongState
-from iterpo.types import Example, GateDecision, IterationRow, Message, Progress, Prompt
+from iterpo.types import Example, GateDecision, IterationRow, Message, Progress, Prompt, Seen
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -116,7 +116,7 @@ class Ledger:
         if row is None:
             raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
         name, config, state, status, progress, checkpoint = row
-        return RunSummary(name, json.loads(config), state, status, Progress(**json.loads(progress)), checkpoint)
+        return RunSummary(name, json.loads(config), state, status, _progress(json.loads(progress)), checkpoint)
 
     def get(self, run_id: str) -> RunRecord:
         """Raises NotFound."""
@@ -249,8 +249,14 @@ def _parse(text: str) -> list[Example]:
     for raw in json.loads(text):
         prompt = raw.pop("prompt")
         messages = tuple(Message(**m) for m in prompt.pop("messages"))
-        found.append(Example(Prompt(messages=messages, **prompt), tuple(raw["answers"]), raw["p_first_wins"]))
+        answers = tuple(raw.pop("answers"))
+        found.append(Example(Prompt(messages=messages, **prompt), answers, **raw))
     return found
+
+
+def _progress(body: dict[str, Any]) -> Progress:
+    seen = {prompt_id: Seen(**numbers) for prompt_id, numbers in body.pop("seen", {}).items()}
+    return Progress(**body, seen=seen)
 
 
 def _row(body: dict[str, Any]) -> IterationRow:

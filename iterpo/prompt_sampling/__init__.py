@@ -1,7 +1,29 @@
-"""Axis 1, which x: samplers over a pool of prompts. Their state is one counter, saved in every checkpoint."""
+"""Axis 1, which x: samplers over a pool of prompts.
 
-from iterpo.prompt_sampling.uniform import PromptSampler, Sequential, Uniform
+A prompt sampler is a frozen dataclass whose draws are a pure function of where the run stands (`Standing`): how many
+prompts were drawn and, for those that remember, how the last group of each prompt went. Both are saved with every
+checkpoint.
+"""
 
-PROMPT_SAMPLERS: dict[str, type[PromptSampler]] = {s.name: s for s in (Uniform, Sequential)}
+from iterpo.prompt_sampling.adaptive import AdaptiveDifficulty, RewardFilter, Uncertainty
+from iterpo.prompt_sampling.standing import PromptSampler, Standing
+from iterpo.prompt_sampling.uniform import Curriculum, Sequential, Shard, Uniform
 
-__all__ = ["PROMPT_SAMPLERS", "PromptSampler", "Sequential", "Uniform"]
+_ALL: tuple[type[PromptSampler], ...] = (
+    *(Uniform, Sequential, Shard, Curriculum),
+    *(AdaptiveDifficulty, RewardFilter, Uncertainty),
+)
+PROMPT_SAMPLERS: dict[str, type[PromptSampler]] = {s.name: s for s in _ALL}
+
+__all__ = [
+    "PROMPT_SAMPLERS",
+    "AdaptiveDifficulty",
+    "Curriculum",
+    "PromptSampler",
+    "RewardFilter",
+    "Sequential",
+    "Shard",
+    "Standing",
+    "Uncertainty",
+    "Uniform",
+]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
@@ -57,8 +57,8 @@ class BestWorst:
     """The highest-rewarded completion of each group against another one (Online-RLHF, ties dropped).
 
     `rival`: `worst` (max_min), `random` (max_random) or `second` (max_max). `length_penalty` is taken off the reward
-    for every token before ranking (max_min_p). A pair whose rewards differ by less than `min_margin` is dropped and
-    counted: DNO learns from large margins only (arXiv:2404.03715).
+    for every token before answers are compared (max_min_p). A pair whose rewards differ by less than `min_margin` is
+    dropped and counted: DNO learns from large margins only (arXiv:2404.03715).
     """
 
     name: ClassVar[str] = "best_worst"
@@ -91,19 +91,22 @@ class BestWorst:
             if len(usable) < 2:
                 selection.dropped["no_pair"] += len(usable)
                 continue
-            best, rival = self._pick(group, usable, random.Random(f"{seed}/{group.group_id}"))
-            margin = group.rewards[best.completion_id] - group.rewards[rival.completion_id]
+            scores = {c.completion_id: self._score(group, c) for c in usable}
+            best, rival = self._pick(usable, scores, random.Random(f"{seed}/{group.group_id}"))
+            margin = scores[best.completion_id] - scores[rival.completion_id]
             if 0 < margin < self.min_margin:
                 selection.dropped["small_margin"] += 2
                 continue
-            add_ordered(selection, group, index, best, rival)
+            add_ordered(selection, replace(group, rewards=scores), index, best, rival)
         return selection
 
-    def _pick(self, group: Group, usable: list[Completion], draw: random.Random) -> tuple[Completion, Completion]:
-        def score(c: Completion) -> float:
-            return group.rewards[c.completion_id] - self.length_penalty * len(c.token_ids)
+    def _score(self, group: Group, completion: Completion) -> float:
+        return group.rewards[completion.completion_id] - self.length_penalty * len(completion.token_ids)
 
-        ranked = sorted(usable, key=score, reverse=True)
+    def _pick(
+        self, usable: list[Completion], scores: Mapping[str, float], draw: random.Random
+    ) -> tuple[Completion, Completion]:
+        ranked = sorted(usable, key=lambda c: -scores[c.completion_id])
         rivals = {"worst": ranked[-1], "second": ranked[1], "random": draw.choice(ranked[1:])}
         return ranked[0], rivals[self.rival]
 

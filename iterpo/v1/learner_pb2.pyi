@@ -88,14 +88,16 @@ class IterationRow(_message.Message):
     def __init__(self, iteration: _Optional[int] = ..., policy_version: _Optional[int] = ..., promoted: bool = ..., proved: bool = ..., train_reward: _Optional[float] = ..., heldout_reward: _Optional[float] = ..., kl_nats: _Optional[float] = ..., swap_seconds: _Optional[float] = ..., load_seconds: _Optional[float] = ..., tokens_per_second: _Optional[float] = ..., seconds: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("prompt", "answers", "p_first_wins")
+    __slots__ = ("prompt", "answers", "p_first_wins", "difficulty")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     P_FIRST_WINS_FIELD_NUMBER: _ClassVar[int]
+    DIFFICULTY_FIELD_NUMBER: _ClassVar[int]
     prompt: _types_pb2.Prompt
     answers: _containers.RepeatedScalarFieldContainer[str]
     p_first_wins: float
-    def __init__(self, prompt: _Optional[_Union[_types_pb2.Prompt, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., p_first_wins: _Optional[float] = ...) -> None: ...
+    difficulty: float
+    def __init__(self, prompt: _Optional[_Union[_types_pb2.Prompt, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., p_first_wins: _Optional[float] = ..., difficulty: _Optional[float] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
     __slots__ = ("run_id", "config", "examples", "heldout", "request_id")

@@ -218,7 +218,9 @@ class PolicyRegistry:
                 return 0.0
             check_decision(version, decision)
             entry = self.get(version)
-            if not self._ready(version):
+            if version == BASE_VERSION:
+                await self._bring_back_base()
+            elif not self._ready(version):
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
             self._remember(request_id, "promote", version)

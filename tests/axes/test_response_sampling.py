@@ -1,11 +1,27 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from iterpo.errors import InvalidConfig
-from iterpo.response_sampling import BestWorst, GroupSampler, OfflineCompletions, OfflinePairs, RandomPair, Rejection
+from iterpo.response_sampling import (
+    BestWorst,
+    Binary,
+    GreedyBaseline,
+    GroupSampler,
+    Mixture,
+    OfflineCompletions,
+    OfflinePairs,
+    OneFromEach,
+    RandomPair,
+    ReferenceBaseline,
+    Rejection,
+    RightWrong,
+)
 from iterpo.types import FinishReason
-from tests.axes.builders import group
+from tests.axes.builders import completion, group
 
 
 def names(selection) -> list[str]:
@@ -84,3 +100,82 @@ def test_offline_data_passes_through():
 def test_impossible_sizes_are_refused(make):
     with pytest.raises(InvalidConfig, match="Use"):
         make()
+
+
+def test_the_rival_of_the_best_is_the_worst_the_second_or_any_other():
+    rewards = group({"a": 0.2, "b": 0.9, "c": 0.1, "d": 0.8})
+    assert pairs(BestWorst(4).select([rewards], 0)) == [("g/b", "g/c")]
+    assert pairs(BestWorst(4, rival="second").select([rewards], 0)) == [("g/b", "g/d")]
+    rivals = {pairs(BestWorst(4, rival="random").select([rewards], seed))[0][1] for seed in range(30)}
+    assert rivals == {"g/a", "g/c", "g/d"}
+
+
+def test_a_length_penalty_can_turn_a_pair_round():
+    """b is a little better and much longer: 0.6 - 9 x 0.1 against 0.5 - 2 x 0.1."""
+    long = replace(completion("g/b", "g", (5,) * 9), completion_id="g/b")
+    made = group({"a": 0.5, "b": 0.6})
+    made = replace(made, completions=(made.completions[0], long))
+    selection = BestWorst(2, length_penalty=0.1).select([made], 0)
+    assert pairs(selection) == [("g/a", "g/b")]
+    assert pairs(BestWorst(2).select([made], 0)) == [("g/b", "g/a")]
+
+
+def test_small_margins_are_left_out_and_counted():
+    close, clear = group({"a": 0.5, "b": 0.6}), group({"a": 0.1, "b": 0.9}, "h")
+    selection = BestWorst(2, min_margin=0.25).select([close, clear], 0)
+    assert pairs(selection) == [("h/b", "h/a")]
+    assert selection.dropped["small_margin"] == 2
+    assert selection.pairs[0].strength == pytest.approx(0.8)
+
+
+def test_right_answers_meet_wrong_ones_as_long_as_there_are_both():
+    made = group({"a": 1.0, "b": 0.0, "c": 0.2, "d": 0.9, "e": 0.1})
+    selection = RightWrong(5).select([made], 0)
+    assert {chosen for chosen, _ in pairs(selection)} == {"g/a", "g/d"}
+    assert {rejected for _, rejected in pairs(selection)} <= {"g/b", "g/c", "g/e"}
+    assert selection.dropped["no_pair"] == 1
+
+
+def test_one_from_each_says_which_answer_the_reference_drew():
+    """The second draw is the base's, whoever wins."""
+    assert [d.policy for d in OneFromEach().draws] == ["serving", "base"]
+    better, worse = group({"own": 0.9, "ref": 0.1}), group({"own": 0.1, "ref": 0.9}, "h")
+    selection = OneFromEach().select([better, worse], 0)
+    assert pairs(selection) == [("g/own", "g/ref"), ("h/ref", "h/own")]
+    assert selection.from_reference == [False, True, True, False]
+
+
+def test_a_mixture_draws_its_share_from_the_reference():
+    sampler = Mixture(4, 0.25)
+    assert [(d.n, d.policy) for d in sampler.draws] == [(3, "serving"), (1, "base")]
+    selection = sampler.select([group({"a": 0.1, "b": 0.2, "c": 0.3, "ref": 0.4})], 0)
+    marked = {c.completion_id for c, r in zip(selection.completions, selection.from_reference, strict=True) if r}
+    assert marked == {"g/ref"}
+
+
+def test_the_greedy_answers_reward_is_the_baseline_and_it_is_not_trained_on():
+    selection = GreedyBaseline(1).select([group({"sample": 0.2, "greedy": 0.7})], 0)
+    assert (names(selection), selection.rewards, selection.baselines) == (["g/sample"], [0.2], [0.7])
+    without = group({"sample": 0.2}, absent=("greedy",))
+    assert GreedyBaseline(1).select([without], 0).dropped["no_baseline"] == 1
+
+
+def test_the_references_soft_maximum_is_the_baseline():
+    """beta log mean exp(r/beta) of rewards 0 and 1 with beta 1/2: (1/2) log((1 + e^2) / 2)."""
+    selection = ReferenceBaseline(2, beta1=0.5).select([group({"own": 0.3, "x": 0.0, "y": 1.0})], 0)
+    assert names(selection) == ["g/own"]
+    assert selection.baselines == pytest.approx([0.5 * math.log((1 + math.exp(2)) / 2)])
+
+
+def test_answers_are_good_or_bad_by_a_line_or_by_their_groups_mean():
+    made = group({"a": 0.9, "b": 0.4, "c": 0.65})
+    assert Binary(3).select([made], 0).roles == [1, -1, 1]
+    relative = Binary(3, relative=True).select([made], 0)
+    assert (names(relative), relative.roles) == (["g/a", "g/b"], [1, -1])
+    assert relative.dropped["average"] == 1
+
+
+def test_single_answers_are_kept_where_the_group_is_not_the_baseline():
+    alone = group({"a": 0.5})
+    assert names(GroupSampler(1, uniform="keep").select([alone], 0)) == ["g/a"]
+    assert GroupSampler(2).select([alone], 0).dropped["uniform_group"] == 1

@@ -214,6 +214,19 @@ async def test_an_id_is_for_one_request(tmp_path):
         await registry.rollback("promote 2")
 
 
+async def test_the_base_can_be_promoted_by_hand_wherever_it_is(tmp_path):
+    """One call back to where it all began, however many versions ago that was."""
+    registry, delivery = await started(tmp_path)
+    for version in (1, 2, 3):
+        await serve(registry, tmp_path, version)
+    assert 0 not in delivery.loaded()
+    await registry.promote(0, GateDecision(True, ("by hand",), {"by_hand": 1.0}), "base")
+    assert registry.serving.version == 0
+    assert 0 in delivery.loaded()
+    await registry.rollback("and back")
+    assert registry.serving.version == 3
+
+
 async def test_what_a_rollback_would_return_to_is_not_retired(tmp_path):
     registry, _ = await started(tmp_path)
     await serve(registry, tmp_path, 1)

@@ -109,19 +109,24 @@ class FakeGenerator:
     """Training groups are called g0, g1, ...; the text of a completion is its index in the group."""
 
     def __init__(self, publisher: FakePublisher) -> None:
-        self.publisher, self.asked, self._groups = publisher, [], 0
+        self.publisher, self.asked, self._groups, self._greedy = publisher, [], 0, 0
 
     def sample(self, prompts, n, settings, policy="serving"):
         version = self.publisher.serving if policy == "serving" else int(policy)
         if version not in self.publisher.loaded:
             raise WrongState(f"Version {version} is not loaded.", "Load it.", "POLICY_NOT_LOADED")
         if settings.temperature == 0:
-            return [[self._answer(p, "heldout", i, version) for i in range(n)] for p in prompts]
+            self._greedy += 1
+            names = [f"h{self._greedy}-{k}" for k in range(len(prompts))]
+            return [
+                [self._answer(p, name, i, version, 0.0) for i in range(n)]
+                for p, name in zip(prompts, names, strict=True)
+            ]
         self.asked.append([p.prompt_id for p in prompts])
         first, self._groups = self._groups, self._groups + len(prompts)
         return [[self._answer(p, f"g{first + k}", i, version) for i in range(n)] for k, p in enumerate(prompts)]
 
-    def _answer(self, asked: Prompt, group_id: str, index: int, version: int) -> Completion:
+    def _answer(self, asked: Prompt, group_id: str, index: int, version: int, temperature: float = 1.0) -> Completion:
         return Completion(
             completion_id=f"{group_id}/{index}",
             prompt_id=asked.prompt_id,
@@ -133,6 +138,7 @@ class FakeGenerator:
             finish_reason=FinishReason.STOP,
             policy_version=version,
             policy_digest="",
+            temperature=temperature,
         )
 
 

@@ -268,3 +268,39 @@ def test_a_version_number_is_never_used_twice_even_when_inference_knows_more_tha
     run.publisher.known = {0, 7}
     (row,) = run.finish()
     assert row.policy_version == 8
+
+
+def test_what_an_adaptive_sampler_remembers_is_saved_with_the_checkpoint(make_run):
+    """Prompt p0 always goes half right, the others all wrong: once seen, the others are held back."""
+
+    def judge(completion) -> float:
+        return 1.0 if completion.prompt_id == "p0" and completion.text == "0" else 0.0
+
+    run = make_run(prompt_sampling={"name": "reward_filter"}, judge=judge, prompts=3, iterations=4)
+    rows = run.loop().iterations()
+    for _ in range(2):
+        next(rows)
+    progress = run.ledger.get(RUN).progress
+    assert {name: seen.reward for name, seen in progress.seen.items()} == {"p0": 0.5, "p1": 0.0, "p2": 0.0}
+    assert progress.seen["p0"].spread == 0.5
+    assert progress.seen["p0"].entropy == 0.5
+    # Another process goes on from there: p0 first, and only then those held back longest.
+    next(run.loop().iterations())
+    assert run.generator.asked[-1][0] == "p0"
+
+
+def test_a_sampler_that_remembers_nothing_saves_nothing(make_run):
+    run = make_run(iterations=1)
+    run.finish()
+    assert run.ledger.get(RUN).progress.seen == {}
+
+
+def test_a_groups_completions_follow_the_samplers_draws(make_run):
+    """ReMax: a sample and the greedy answer; XPO would ask the base. One group, in that order, rewards for both."""
+    run = make_run(
+        algorithm="remax", response_sampling={}, kl={"beta": 0.0}, iterations=1, judge=lambda c: float(len(c.group_id))
+    )
+    run.finish()
+    for group in run.feedback.groups:
+        assert [c.temperature for c in group.completions] == [1.0, 0.0]
+        assert {c.group_id for c in group.completions} == {group.group_id}
