@@ -70,7 +70,7 @@ class Bench:
         started, rows, ends = time.monotonic(), [], []
         for number, settings in enumerate(runs):
             run_id = f"{name}-{number}"
-            examples, heldout = read_run_data(RunConfig(**settings), Path())
+            examples, heldout, _ = read_run_data(RunConfig(**settings), Path())
             self._learner.start(run_id, settings_of(settings, iterations), examples, heldout)
             done, end = self._follow(run_id)
             rows, ends = rows + done, [*ends, end]

@@ -7,9 +7,11 @@ makes, so that what is documented and what exists are the same.
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -92,6 +94,27 @@ def coefficients() -> str:
 
     rows = [(f"`{name}`", f"`{c.formula}`", ", ".join(sorted(c().needs))) for name, c in COEFFICIENTS.items()]
     return table(("coefficient", "c_t", "needs"), rows)
+
+
+def prompt_samplers() -> str:
+    from iterpo.prompt_sampling import PROMPT_SAMPLERS
+
+    return _members(PROMPT_SAMPLERS)
+
+
+def response_samplers() -> str:
+    from iterpo.response_sampling import RESPONSE_SAMPLERS
+
+    return _members(RESPONSE_SAMPLERS)
+
+
+def _members(axis: Mapping[str, Any]) -> str:
+    """Name, fields with their defaults, and the first paragraph of the docstring."""
+    rows = []
+    for name, member in axis.items():
+        values = ", ".join(f"`{f.name}` {getattr(member(), f.name)}" for f in dataclasses.fields(member))
+        rows.append((f"`{name}`", values, " ".join(inspect.cleandoc(member.__doc__).split("\n\n")[0].split())))
+    return table(("name", "defaults", "does"), rows)
 
 
 def configuration() -> str:
@@ -234,6 +257,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "lacks": lacks,
     "coefficients": coefficients,
+    "prompt_samplers": prompt_samplers,
+    "response_samplers": response_samplers,
     "configuration": configuration,
     "rpcs": rpcs,
     "errors": errors,

@@ -2,7 +2,8 @@
 
     {"prompt": "Give me a tip."}                                             online
     {"messages": [{"role": "user", "content": "..."}], "answer": "42"}       online, with a reference answer
-    {"prompt": "...", "chosen": "...", "rejected": "..."}                    offline pairs (TRL's format)
+    {"prompt": "...", "chosen": "...", "rejected": "..."}                    offline pairs (TRL's format); optional
+                                             "values": {"NAME": gap, ...}    how much better in each value
     {"prompt": "...", "completion": "..."}                                   demonstrations
 
 Optional on every line: "id" (without one, a digest of the messages) and "difficulty" (a number, for a curriculum).
@@ -20,7 +21,7 @@ from typing import Any
 from iterpo.errors import InvalidInput
 from iterpo.types import Example, Message, Prompt
 
-KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion", "difficulty"}
+KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion", "difficulty", "values"}
 
 
 def read(path: Path) -> list[Example]:
@@ -55,16 +56,27 @@ def _example(line: str, place: str) -> Example:
         raise _bad(place, "has one of `chosen` and `rejected` without the other")
     hard = _difficulty(raw, place)
     if "chosen" in raw:
-        return Example(prompt, (_text(raw, "chosen", place), _text(raw, "rejected", place)), 1.0, hard)
+        answers = (_text(raw, "chosen", place), _text(raw, "rejected", place))
+        return Example(prompt, answers, 1.0, hard, _values(raw, place))
     return Example(prompt, (_text(raw, "completion", place),) if "completion" in raw else (), difficulty=hard)
+
+
+def _values(raw: dict[str, Any], place: str) -> dict[str, float]:
+    values = raw.get("values", {})
+    if not isinstance(values, dict) or not all(_is_number(gap) for gap in values.values()):
+        raise _bad(place, "has `values` that are no object of finite numbers")
+    return values
 
 
 def _difficulty(raw: dict[str, Any], place: str) -> float | None:
     value = raw.get("difficulty")
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if value is not None and not number:
+    if value is not None and not _is_number(value):
         raise _bad(place, "has a `difficulty` that is no finite number")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _messages(raw: dict[str, Any], place: str) -> tuple[Message, ...]:

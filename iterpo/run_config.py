@@ -43,6 +43,10 @@ class RunConfig(_Section):
     """The same for the gate's held-out prompts."""
     pairs: str = ""
     """JSON Lines file of prompt/chosen/rejected (for `offline_dpo`) or prompt/completion (for `sft`)."""
+    value: str = ""
+    """With pairs that name `values`: learn what this one prefers. Empty: chosen over rejected, as the file says."""
+    min_consistency: float | None = Field(None, ge=0, le=1)
+    """With pairs that name `values`: leave out those whose values agree less than this (cosine with all-ones)."""
     iterations: int = Field(10, ge=1)
     seed: int = 0
     prompts_per_iteration: int | None = Field(None, ge=1)

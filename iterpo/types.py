@@ -54,6 +54,9 @@ class Example:
     p_first_wins: float | None = None
     difficulty: float | None = None
     """How hard the prompt is, on any scale: what a static curriculum sorts by."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """By how much the first answer is better than the second in each named value (iterpo/values.py). Used when a run's
+    data is read; not sent to the learner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("iterpo.cli.chat", "Talk with the serving policy."),
     "annotate": ("iterpo.cli.annotate", "Compare answers in the terminal."),
     "run": ("iterpo.cli.run", "Start, watch, pause, resume and stop learning."),
-    "policies": ("iterpo.cli.policies", "List, show, promote and roll back policy versions."),
+    "policies": ("iterpo.cli.policies", "List, show, promote, roll back, merge and evaluate policy versions."),
     "labels": ("iterpo.cli.labels", "Export labels, train reward models on them."),
     "algorithms": ("iterpo.cli.algorithms", "The methods, axis by axis."),
     "explain": ("iterpo.cli.explain", "What a method does to every token of a batch."),

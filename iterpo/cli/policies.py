@@ -14,7 +14,7 @@ from iterpo.cli.options import config_option, json_option, print_json, print_tab
 
 @click.group()
 def command() -> None:
-    """List, show, promote and roll back policy versions."""
+    """List, show, promote, roll back, merge and evaluate policy versions."""
 
 
 @command.command("list")
@@ -69,6 +69,72 @@ def promote(version: int, reason: str, by: str, config_path: Path | None, as_jso
 
 
 @command.command()
+@click.argument("parts", nargs=-1, required=True, metavar="VERSION=WEIGHT...")
+@click.option("--rank", type=click.IntRange(1), default=None, help="Cut to it.  [default: inference.max_lora_rank]")
+@config_option
+@json_option
+def merge(parts: tuple[str, ...], rank: int | None, config_path: Path | None, as_json: bool) -> None:
+    """Publish the weighted sum of policy versions as a new one, and have inference prove it.
+
+    For example `iterpo policies merge 3=0.7 5=0.3`: a soup of two policies, each trained for one value. It serves
+    nobody until it is promoted. Runs where the policies lie (data_dir) and loads the base model.
+    """
+    from iterpo.config import load
+    from iterpo.learner.mixing import publish_merge
+
+    settings = load(config_path)
+    weights = dict(_part(text) for text in parts)
+    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    _known_only(known, list(weights))
+    if not as_json:
+        click.echo("Loading the base model to measure the merge ...", err=True)
+    made = publish_merge(
+        settings.model.path, settings.data_dir, weights, rank or settings.inference.max_lora_rank, max(known)
+    )
+    policy = _load(config_path, made.version, made.digest)
+    if as_json:
+        print_json({"version": made.version, "digest": made.digest, "rank": made.rank, "cut_error": made.error})
+    else:
+        cut = f", {100 * made.error:.1f} % of the update cut off" if made.error else ""
+        click.echo(f"Version {made.version} (rank {made.rank}{cut}) is {_state(policy)}. Serve it with:")
+        click.echo(f"  iterpo policies promote {made.version}")
+
+
+@command.command()
+@click.argument("versions", nargs=-1, required=True, type=click.IntRange(0))
+@click.option("--labeler", "labelers", multiple=True, required=True, help="A value's judge; repeat for several values.")
+@click.option("--heldout", type=click.Path(path_type=Path), default=None, help="Prompts.  [default: run.heldout]")
+@config_option
+@json_option
+def evaluate(
+    versions: tuple[int, ...], labelers: tuple[str, ...], heldout: Path | None, config_path: Path | None, as_json: bool
+) -> None:
+    """Judge VERSIONS by several labelers on held-out prompts, and mark those that no other one beats (Pareto)."""
+    from iterpo.config import load
+    from iterpo.policies.soup import pareto
+
+    settings = load(config_path)
+    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    _known_only(known, list(versions))
+    points = {}
+    for version in dict.fromkeys(versions):
+        if version:
+            _load(config_path, version, known[version].digest)
+        points[str(version)] = _judge(settings, version, labelers, heldout)
+        if not as_json:
+            click.echo(f"version {version} is judged", err=True)
+    best = pareto(points)
+    rows: list[dict[str, object]] = [
+        {"version": int(name), **dict(zip(labelers, values, strict=True)), "pareto": name in best}
+        for name, values in points.items()
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table([{k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+
+
+@command.command()
 @click.option("--reason", default="rolled back by hand", show_default=True, help="Why; recorded.")
 @config_option
 @json_option
@@ -78,6 +144,64 @@ def rollback(reason: str, config_path: Path | None, as_json: bool) -> None:
 
     request = policy_pb2.RollbackPolicyRequest(request_id=uuid.uuid4().hex, reason=reason)
     _print_swap(_ask(config_path, "RollbackPolicy", request), as_json)
+
+
+def _part(text: str) -> tuple[int, float]:
+    from iterpo.errors import InvalidInput
+
+    version, _, weight = text.partition("=")
+    try:
+        return int(version), float(weight)
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is no VERSION=WEIGHT.", "Write for example 3=0.5.") from error
+
+
+def _known_only(known: dict[int, Any], versions: list[int]) -> None:
+    from iterpo.errors import NotFound
+
+    for version in versions:
+        if version not in known:
+            listed = ", ".join(map(str, known))
+            raise NotFound(f"Inference has no policy version {version}.", f"It has: {listed}.", "POLICY_NOT_FOUND")
+
+
+def _list_request() -> Any:
+    from iterpo.v1 import policy_pb2
+
+    return policy_pb2.ListPoliciesRequest()
+
+
+def _load(config_path: Path | None, version: int, digest: str) -> Any:
+    from iterpo.v1 import policy_pb2
+
+    return _ask(config_path, "LoadPolicy", policy_pb2.LoadPolicyRequest(version=version, manifest_digest=digest)).policy
+
+
+def _judge(settings: Any, version: int, labelers: tuple[str, ...], heldout: Path | None) -> list[float]:
+    """Mean reward of a version's greedy held-out answers, one a labeler. Raises InvalidInput when one abstained on
+    all."""
+    from iterpo import prompts
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.inference import InferenceClient
+    from iterpo.clients.labeling import LabelingClient
+    from iterpo.errors import InvalidInput
+    from iterpo.run_data import demo_file
+    from iterpo.types import SamplingSettings
+
+    path = heldout or (Path(settings.run.heldout) if settings.run.heldout else demo_file("heldout.jsonl"))
+    asked = [e.prompt for e in prompts.read(path)]
+    greedy = SamplingSettings(temperature=0.0, max_tokens=settings.run.max_tokens)
+    with connect_service(settings, "inference") as inference, connect_service(settings, "labeling") as labeling:
+        answers = [g[0] for g in InferenceClient(inference).sample(asked, 1, greedy, str(version))]
+        means = []
+        for labeler in labelers:
+            known = [r for r in LabelingClient(labeling).score(labeler, asked, answers) if r is not None]
+            if not known:
+                raise InvalidInput(
+                    f"Labeler {labeler!r} abstained on every answer.", "Look at its log, or use another."
+                )
+            means.append(sum(known) / len(known))
+    return means
 
 
 def _ask(config_path: Path | None, method: str, request: Any) -> Any:

@@ -40,7 +40,9 @@ def start(
     settings = load(config_path)
     given = {"algorithm": algorithm, "iterations": iterations, "seed": seed}
     run = settings.run.model_copy(update={k: v for k, v in given.items() if v is not None})
-    examples, heldout = read_run_data(run, (config_path or Path("iterpo.toml")).resolve().parent)
+    examples, heldout, dropped = read_run_data(run, (config_path or Path("iterpo.toml")).resolve().parent)
+    for reason, count in dropped.items():
+        click.echo(f"{count} pairs left out: {reason}", err=True)
     run_id = name or f"{run.algorithm}-{time.strftime('%Y%m%d-%H%M%S')}"
     client = _client(config_path)
     started = client.start(run_id, run.model_dump(mode="json", exclude_none=True), examples, heldout)

@@ -51,7 +51,7 @@ def run_demo(algorithm: str, seed: int, iterations: int | None, home: Path, tell
     folder = home / "demo" / f"{algorithm}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     config_path = write_settings(folder, base)
     settings = load(config_path)
-    examples, heldout = read_run_data(RunConfig(algorithm=algorithm), folder)
+    examples, heldout, _ = read_run_data(RunConfig(algorithm=algorithm), folder)
     asked = [e.prompt for e in read(demo_file("prompts.jsonl"))]
     tell.status("Starting inference, labeling and learner")
     with Supervisor(config_path, on_event=lambda event: tell.status(event.message)) as services:

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, **run) -> list[tuple[str, tuple[str, ...]]]:
-    examples, _ = read_run_data(RunConfig(**run), folder)
+    examples = read_run_data(RunConfig(**run), folder).examples
     return [(e.prompt.prompt_id, e.answers) for e in examples]
 
 

@@ -68,6 +68,14 @@ class TestMerged(Contract):
         served.registry.rollback("test")
         assert probe_scores(served) == before
 
+    def test_a_merge_of_two_versions_is_proved_like_any_other_policy(self, served, base_model):
+        from iterpo.learner.mixing import publish_merge
+
+        versions = [served.publish(seed=33)[0], served.publish(seed=34)[0]]
+        made = publish_merge(base_model, served.folder, dict.fromkeys(versions, 0.5), 16, max(versions))
+        assert 0 < made.error < 1  # two of rank 16 do not fit into 16
+        assert served.registry.load(made.version, made.digest).proof.proved
+
     def test_a_seed_repeats_the_answers_and_every_sample_has_its_own(self, served):
         settings = SamplingSettings(temperature=1.0, max_tokens=12, seed=7)
 

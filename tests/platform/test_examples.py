@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/iterpo.toml")), ids=lambda p: p.parent.name)
 def test_an_examples_settings_and_data_are_valid(path):
     settings = load(path)
-    examples, heldout = read_run_data(settings.run, path.parent)
+    examples, heldout, _ = read_run_data(settings.run, path.parent)
     assert resolve(settings.run).name == settings.run.algorithm
     assert not {e.prompt.prompt_id for e in examples} & {e.prompt.prompt_id for e in heldout}
 
