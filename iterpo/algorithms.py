@@ -61,10 +61,11 @@ from iterpo.gradient_coefficient import (
     Tipo,
     Xpo,
 )
-from iterpo.prompt_sampling import PROMPT_SAMPLERS, PromptSampler, Uniform
+from iterpo.prompt_sampling import PROMPT_SAMPLERS, PromptSampler, Uncertainty, Uniform
 from iterpo.regularizers import ClippedValueLoss, ReferenceKl, Regularizer
 from iterpo.response_sampling import (
     RESPONSE_SAMPLERS,
+    ActivePair,
     BestWorst,
     GreedyBaseline,
     GroupSampler,
@@ -74,6 +75,7 @@ from iterpo.response_sampling import (
     RandomPair,
     ReferenceBaseline,
     Rejection,
+    Replay,
     ResponseSampler,
     RightWrong,
 )
@@ -95,6 +97,7 @@ class Algorithm:
     reference: str = "none"
     prompt_sampling: PromptSampler = Uniform()
     kl: Kl = Kl()
+    replay: Replay = Replay()
     regularizers: tuple[Regularizer, ...] = ()
     mismatch: str = "none"
     """Correction of the trainer/sampler mismatch, for policy gradients."""
@@ -118,7 +121,7 @@ class Algorithm:
     @property
     def defaults(self) -> dict[str, Any]:
         """Every number of the method, axis by axis."""
-        axes = ("prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer", "kl")
+        axes = ("prompt_sampling", "response_sampling", "gradient_coefficient", "normalizer", "kl", "replay")
         named = {axis: getattr(self, axis) for axis in axes}
         numbers = {n: getattr(self, n) for n in SCALARS} | {"mismatch": self.mismatch}
         numbers |= {axis: asdict(value) for axis, value in named.items()}
@@ -164,7 +167,7 @@ ALGORITHMS = (
     PG("gpg", "arXiv:2504.02546; verl's scale", GroupSampler(8), Reinforce("rescaled"), TOKEN),
     PG("pass_at_k", "arXiv:2508.10751", GroupSampler(8), PassAtK(), TOKEN),
     Algorithm("astar_po", "A*-PO; METHODS section 3", ReferenceBaseline(8), AStarPo(), SUM, "base", prompts_per_iteration=64, lacks="V* kept from one measurement before training"),
-    Algorithm("ctb", "arXiv:2605.00553", RandomPair(2), Balance(), SUM, prompts_per_iteration=64, lacks="noisy-gradient pruning, Min-K fluency, replay"),
+    Algorithm("ctb", "arXiv:2605.00553", RandomPair(2), Balance(), SUM, replay=Replay(16), prompts_per_iteration=64, lacks="noisy-gradient pruning, Min-K fluency"),
     # Preferences, given
     Algorithm("offline_dpo", "arXiv:2305.18290", OFFLINE, Dpo(0.1), SUM, "base", prompts_per_iteration=64),
     Algorithm("cdpo", "DPO with flipped labels, e 0.1", OFFLINE, Dpo(0.1, label_smoothing=0.1), SUM, "base", prompts_per_iteration=64),
@@ -199,6 +202,7 @@ ALGORITHMS = (
     Algorithm("dno", "arXiv:2404.03715", BestWorst(5, min_margin=0.25), Dpo(0.1), SUM, PREVIOUS, learning_rate=5e-6, prompts_per_iteration=64, lacks="the teacher's answers; its margin is on another scale than rewards in [0, 1]"),
     Algorithm("xpo", "arXiv:2405.21046; TRL's alpha", OneFromEach(), Xpo(0.1), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64),
     Algorithm("nash_md", "arXiv:2312.00886", OneFromEach(), NashMd(), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64, lacks="a rival from the geometric mixture: it comes from the reference"),
+    Algorithm("apl", "arXiv:2402.08114", ActivePair(4), Dpo(0.1), SUM, "base", Uncertainty("entropy"), learning_rate=5e-6, prompts_per_iteration=64, lacks="asking for the label of the chosen pair alone"),
 )
 # fmt: on
 
@@ -231,6 +235,7 @@ def resolve(config: RunConfig) -> Algorithm:
         ),
         normalizer=_choose(base.normalizer, config.normalizer, NORMALIZERS, "normalizer"),
         kl=_fields(base.kl, config.kl, "kl"),
+        replay=_fields(base.replay, config.replay, "replay"),
         mismatch=mismatch,
         **{n: value for n in SCALARS if (value := getattr(config, n)) is not None},
     )
@@ -294,6 +299,12 @@ def _check_orthogonal(algorithm: Algorithm) -> None:
         raise InvalidConfig(
             f"The off-policy mask looks at advantages, and {coefficient.name!r} has none.",
             "Remove off_policy_mask.",
+            "CORRECTION_WITHOUT_MEANING",
+        )
+    if algorithm.replay.groups and algorithm.response_sampling.offline:
+        raise InvalidConfig(
+            "Given data is used again and again anyway: there is nothing to replay.",
+            "Remove [run.replay].",
             "CORRECTION_WITHOUT_MEANING",
         )
     if algorithm.critic_learning_rate and "values" not in coefficient.needs:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from iterpo.algorithms import Algorithm
@@ -95,15 +96,21 @@ class Loop:
         self.examples, self.heldout = examples, heldout
         self.progress, self.buffer, self.control = progress, buffer, control
         self._tokens, self._sampling_seconds = 0, 0.0
+        self._memory: list[Group] = []
 
     def iterations(self) -> Iterator[IterationRow]:
         """One committed row an iteration, from wherever `progress` stands to the last."""
         self.check_serving(self.control.patiently("asking for versions", self.world.publisher.versions))
+        if self.algorithm.replay.groups and self.progress.iteration:
+            self._memory = self.control.patiently("reading earlier groups again", self.remember)
         while self.progress.iteration < self.config.iterations:
             self.control.point()
             started = time.monotonic()
             groups, consumed, dropped = self.collect()
-            selection = self.algorithm.response_sampling.select(groups, self.config.seed + self.progress.iteration)
+            old = self.replayed(groups)
+            selection = self.algorithm.response_sampling.select(
+                self.looked_at(groups + old), self.config.seed + self.progress.iteration
+            )
             before = self.world.learner.snapshot()
             numbers = self.update(selection)
             delivery = self.deliver(numbers) if numbers else None
@@ -131,6 +138,32 @@ class Loop:
             seen = {g.prompt.prompt_id: look(g, self.progress.iteration + 1) for g in groups if g.rewards}
             self.progress = replace(self.progress, seen={**self.progress.seen, **seen})
         return groups, consumed, dropped
+
+    def replayed(self, fresh: list[Group]) -> list[Group]:
+        """Earlier groups that join this iteration; the fresh ones are remembered for later ones."""
+        replay, at = self.algorithm.replay, self.progress
+        old = replay.draw(self._memory, at.version, f"{self.config.seed}/{at.iteration}") if replay.groups else []
+        if replay.groups:
+            self._memory = replay.young([*self._memory, *fresh], at.version)
+        return old
+
+    def remember(self) -> list[Group]:
+        """After a restart: the groups that earlier iterations consumed, read from the feedback store once more."""
+        past = GroupBuffer()
+        events = self.world.feedback.stream(self.run_id, 0, IDLE_SECONDS)
+        past.absorb(takewhile(lambda event: event.cursor <= self.progress.cursor, events))
+        return self.algorithm.replay.young(past.take()[0], self.progress.version)
+
+    def looked_at(self, groups: list[Group]) -> list[Group]:
+        """With the policy's own log-ratios, where the response sampler chooses by them."""
+        if not getattr(self.algorithm.response_sampling, "looks_at_log_ratios", False):
+            return groups
+        completions = [c for g in groups for c in g.completions]
+        found = zip(completions, self.world.learner.log_ratios(completions), strict=True)
+        ratios = {c.completion_id: ratio for c, ratio in found}
+        return [
+            replace(g, log_ratios={c.completion_id: ratios[c.completion_id] for c in g.completions}) for g in groups
+        ]
 
     def draw(self, count: int) -> tuple[list[Group], list[tuple[int, str]]]:
         """Axis 1 draws prompts, inference answers them, labelers judge; backlog of a crash is used, not redone."""

@@ -80,6 +80,10 @@ class Learner(Protocol):
         """Nats a token to the base, averaged over the completions' tokens."""
         ...
 
+    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
+        """Summed log-ratio of the current policy to the base of each completion, nats."""
+        ...
+
     def snapshot(self) -> Any:
         """Adapter and optimiser as they are, to be given back to `restore`."""
         ...

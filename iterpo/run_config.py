@@ -78,6 +78,8 @@ class RunConfig(_Section):
     normalizer: dict[str, Any] = Field(default_factory=dict)
     kl: dict[str, Any] = Field(default_factory=dict)
     """KL to the reference by sample: `beta`, `estimator` (k1, k2, k3, ratio_k3), `place` (coefficient, reward)."""
+    replay: dict[str, Any] = Field(default_factory=dict)
+    """Earlier groups once more: `groups` an iteration, of at most `max_age` policy versions."""
     lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
 

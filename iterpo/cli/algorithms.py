@@ -67,6 +67,8 @@ def _show(algorithm: Algorithm) -> None:
         found[axis] = f"{found[axis]} {_fields(defaults.pop(axis))}".rstrip()
     kl = defaults.pop("kl")
     found["kl"] = _fields(kl) if kl["beta"] else "none"
+    replay = defaults.pop("replay")
+    found["replay"] = _fields(replay) if replay["groups"] else "none"
     for regularizer in found["regularizers"]:
         found[regularizer] = _fields(defaults.pop(regularizer)) or "weights from the coefficient"
     found["needs"], found["regularizers"] = ", ".join(found["needs"]), ", ".join(found["regularizers"]) or "none"

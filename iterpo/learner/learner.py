@@ -44,6 +44,13 @@ class LoraLearner:
     def kl(self, completions: Sequence[Completion]) -> float:
         return self.model.kl([c for c in completions if c.token_ids])
 
+    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
+        lengths = [len(c.token_ids) for c in completions]
+        current = self.model.logprobs(completions)
+        with self.model.base():
+            ratio = current - self.model.logprobs(completions)
+        return [float(part.sum()) for part in ratio.split(lengths)]
+
     def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""
         return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()

@@ -4,22 +4,25 @@ A response sampler is a frozen dataclass. `provides` names what its selections c
 ask of which policy (none: the data is fixed). What it leaves out is counted with a reason, never silently dropped.
 """
 
+from iterpo.response_sampling.active import ActivePair
 from iterpo.response_sampling.baseline import GreedyBaseline, ReferenceBaseline
 from iterpo.response_sampling.binary import Binary
 from iterpo.response_sampling.group import GroupSampler
 from iterpo.response_sampling.offline import OfflineCompletions, OfflinePairs
 from iterpo.response_sampling.pair import BestWorst, Mixture, OneFromEach, RandomPair, RightWrong
 from iterpo.response_sampling.rejection import Rejection
+from iterpo.response_sampling.replay import Replay
 from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn
 
 _ALL: tuple[type[ResponseSampler], ...] = (
     *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, Mixture, GreedyBaseline, ReferenceBaseline, Binary),
-    *(Rejection, OfflinePairs, OfflineCompletions),
+    *(ActivePair, Rejection, OfflinePairs, OfflineCompletions),
 )
 RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {s.name: s for s in _ALL}
 
 __all__ = [
     "RESPONSE_SAMPLERS",
+    "ActivePair",
     "BestWorst",
     "Binary",
     "Draw",
@@ -33,6 +36,7 @@ __all__ = [
     "RandomPair",
     "ReferenceBaseline",
     "Rejection",
+    "Replay",
     "ResponseSampler",
     "RightWrong",
     "Selection",

@@ -7,6 +7,7 @@ import pytest
 
 from iterpo.errors import InvalidConfig
 from iterpo.response_sampling import (
+    ActivePair,
     BestWorst,
     Binary,
     GreedyBaseline,
@@ -18,6 +19,7 @@ from iterpo.response_sampling import (
     RandomPair,
     ReferenceBaseline,
     Rejection,
+    Replay,
     RightWrong,
 )
 from iterpo.types import FinishReason
@@ -179,3 +181,21 @@ def test_single_answers_are_kept_where_the_group_is_not_the_baseline():
     alone = group({"a": 0.5})
     assert names(GroupSampler(1, uniform="keep").select([alone], 0)) == ["g/a"]
     assert GroupSampler(2).select([alone], 0).dropped["uniform_group"] == 1
+
+
+def test_the_active_pair_is_the_one_whose_implicit_rewards_are_farthest_apart():
+    made = group({"a": 0.1, "b": 0.9, "c": 0.5})
+    made = replace(made, log_ratios={"g/a": 0.0, "g/b": 0.5, "g/c": -2.0})
+    assert pairs(ActivePair(3).select([made], 0)) == [("g/b", "g/c")]
+
+
+def test_replay_draws_what_is_young_enough_and_never_one_twice():
+    old, young = group({"a": 1.0}, "old", version=1), [group({"a": 1.0}, f"y{i}", version=4) for i in range(3)]
+    replay = Replay(groups=2, max_age=2)
+    drawn = replay.draw([old, *young], 5, "seed")
+    assert len({g.group_id for g in drawn}) == 2
+    assert old not in drawn
+    assert replay.draw([old, *young], 5, "seed") == drawn
+    assert Replay(groups=9).draw(young, 5, "s") != []
+    with pytest.raises(InvalidConfig, match="Use groups"):
+        Replay(groups=-1)

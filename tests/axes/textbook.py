@@ -524,7 +524,7 @@ LOSSES: dict[str, Callable[[Data, bool], Tensor]] = {
     **{f.__name__: f for f in (astar_po, ctb, cdpo, robust_dpo, ipo, slic, slic_hf, simpo, orpo, cpo, dpop, r_dpo)},
     "ipo_sum": lambda d, without: ipo(d, without, mean_form=False),
     **{f.__name__: f for f in (ln_dpo, ld_dpo, tdpo1, tdpo2, exo, nca, apo_zero, apo_down, bco, kto, mpo, tipo)},
-    **dict.fromkeys(("offline_dpo", "online_dpo", "self_rewarding", "dno"), dpo),
+    **dict.fromkeys(("offline_dpo", "online_dpo", "self_rewarding", "dno", "apl"), dpo),
     "iterative_dpo": cdpo,
     **{f.__name__: f for f in (sppo, iterative_rpo, xpo, nash_md)},
 }

@@ -49,7 +49,8 @@ def runs(toy_model):
 
     yield run
     if os.environ.get("GOLDEN") == "write":
-        GOLDEN.write_text(json.dumps({n: t.objectives for n, (t, _, _) in made.items()}, indent=0) + "\n")
+        golden = json.loads(GOLDEN.read_text()) | {name: toy.objectives for name, (toy, _, _) in made.items()}
+        GOLDEN.write_text(json.dumps(golden, indent=0) + "\n")
 
 
 @pytest.mark.parametrize("name", ONLINE)

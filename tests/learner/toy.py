@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -74,7 +74,15 @@ class Toy:
             self._sample(index, d, f"{n}", self.draw) for n, d in enumerate(self.algorithm.response_sampling.draws)
         ]
         completions = tuple(c for part in parts for c in part)
-        return Group(f"g{index}", prompt(index), completions, {c.completion_id: reward(c) for c in completions})
+        made = Group(f"g{index}", prompt(index), completions, {c.completion_id: reward(c) for c in completions})
+        return replace(made, log_ratios=self._log_ratios(completions)) if self.name == "apl" else made
+
+    def _log_ratios(self, completions: Sequence[Completion]) -> dict[str, float]:
+        current = self.model.logprobs(completions)
+        with self.model.base():
+            ratio = current - self.model.logprobs(completions)
+        parts = ratio.split([len(c.token_ids) for c in completions])
+        return {c.completion_id: float(part.sum()) for c, part in zip(completions, parts, strict=True)}
 
     def _offline(self) -> list[Group]:
         """Pairs or demonstrations drawn from the base: the best answer of four, and the worst one."""

@@ -259,6 +259,9 @@ class FakeLearner:
     def kl(self, completions):
         return 0.1
 
+    def log_ratios(self, completions):
+        return [float(len(c.text)) for c in completions]
+
     def snapshot(self):
         return list(self.weights)
 

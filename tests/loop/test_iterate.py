@@ -304,3 +304,33 @@ def test_a_groups_completions_follow_the_samplers_draws(make_run):
     for group in run.feedback.groups:
         assert [c.temperature for c in group.completions] == [1.0, 0.0]
         assert {c.group_id for c in group.completions} == {group.group_id}
+
+
+def test_earlier_groups_are_trained_on_once_more_up_to_their_age(make_run):
+    run = make_run(iterations=4, replay={"groups": 1, "max_age": 1})
+    run.finish()
+    counts = {g.group_id: run.learner.weights.count(g.completions[0].completion_id) for g in run.feedback.groups}
+    assert sum(counts.values()) == 8 + 3  # eight fresh groups, and one old one in each iteration but the first
+    # Versions 0 and 1 may be replayed while version 1 is trained on top of them, and so on; nothing older.
+    assert run.ledger.consumed(RUN) == [e.event_id for e in run.feedback.events]  # replaying consumes nothing twice
+    assert len(set(run.ledger.consumed(RUN))) == len(run.feedback.events)
+
+
+def test_a_resumed_run_replays_what_the_uninterrupted_one_would_have(make_run, tmp_path):
+    whole = make_run(iterations=3, replay={"groups": 2, "max_age": 5})
+    rows = whole.loop().iterations()
+    next(rows)
+    next(rows)
+    loop = whole.loop()  # another process goes on from the checkpoint
+    next(loop.iterations())
+    old = [c for c in whole.learner.weights if whole.learner.weights.count(c) > 1]
+    assert len(set(old)) >= 4
+    assert [g.group_id for g in loop._memory][:4] == [g.group_id for g in whole.feedback.groups][:4]
+
+
+def test_the_policys_own_log_ratios_reach_a_sampler_that_asks_for_them(make_run):
+    """The fake's log-ratio is the text's length: all alike, so the first two answers are the pair."""
+    run = make_run(algorithm="apl", prompt_sampling={"name": "uniform"}, response_sampling={"size": 3}, iterations=1)
+    run.finish()
+    pairs = {c.rpartition("/")[2] for c in run.learner.weights}
+    assert pairs == {"0", "1"}
