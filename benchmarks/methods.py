@@ -74,17 +74,18 @@ class Bench:
             self._learner.start(run_id, settings_of(settings, iterations), examples, heldout)
             done, end = self._follow(run_id)
             rows, ends = rows + done, [*ends, end]
+        updates = [r.metrics["learner_seconds"] for r in rows if "learner_seconds" in r.metrics]
         memory = peak_memory_mib(self._services.pid("learner"))
         return {
             "method": name,
             "heldout_reward_before": round(ends[0].heldout_reward_before, 4),
             "heldout_reward_after": round(ends[-1].heldout_reward, 4),
-            "kl_nats_a_token": round(rows[-1].kl, 4),
+            "kl_nats_a_token": round(next((r.kl for r in reversed(rows) if r.proved), 0.0), 4),
             "answer_tokens": round(self._length(), 1),
             "iterations": len(rows),
             "sampled_answers": sum(PROMPTS * SIZE for s in runs if not offline(s)) * iterations,
             "seconds": round(time.monotonic() - started, 1),
-            "learner_seconds_an_update": round(sum(r.metrics.get("learner_seconds", 0.0) for r in rows) / len(rows), 2),
+            "learner_seconds_an_update": round(statistics.mean(updates), 2) if updates else 0.0,
             "learner_peak_mib": max(memory.values()),
             "curve": [round(r.heldout_reward, 4) for r in rows],
         }

@@ -7,6 +7,7 @@ cannot work or mean nothing, with a sentence that names the fix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
@@ -246,7 +247,59 @@ def resolve(config: RunConfig) -> Algorithm:
 def check(algorithm: Algorithm) -> None:
     """Raise InvalidConfig unless the parts of an algorithm fit each other."""
     _check_needs(algorithm)
+    _check_group(algorithm)
+    _check_measured(algorithm)
     _check_orthogonal(algorithm)
+
+
+def _check_group(algorithm: Algorithm) -> None:
+    """Enough own answers a prompt for the baseline, or for pass@k."""
+    sampler, coefficient = algorithm.response_sampling, algorithm.gradient_coefficient
+    if sampler.offline:
+        return
+    sampled = sum(draw.n for draw in sampler.draws if draw.policy == "serving" and not draw.greedy)
+    least = max(2 if coefficient.needs_a_group else 1, getattr(coefficient, "k", 1))
+    if sampled < least:
+        raise InvalidConfig(
+            f"Gradient coefficient {coefficient.name!r} needs {least} answers of the policy a prompt, and response "
+            f"sampling {sampler.name!r} draws {sampled}.",
+            f"Set response_sampling.size to {least} or more, or use another response sampling.",
+            "IMPOSSIBLE_TRIPLE",
+        )
+
+
+def _check_measured(algorithm: Algorithm) -> None:
+    """What the learner measures by itself, it can measure."""
+    coefficient = algorithm.gradient_coefficient
+    names = {r.name for r in algorithm.regularizers}
+    for need, regularizer in (("values", ClippedValueLoss.name), ("reference_kl", ReferenceKl.name)):
+        if need in coefficient.needs and regularizer not in names:
+            able = ", ".join(a.name for a in ALGORITHMS if any(r.name == regularizer for r in a.regularizers))
+            raise InvalidConfig(
+                f"Gradient coefficient {coefficient.name!r} needs the regularizer {regularizer!r}, which algorithm "
+                f"{algorithm.name!r} does not have.",
+                f"Use one of the algorithms that do: {able}.",
+                "IMPOSSIBLE_TRIPLE",
+            )
+    if coefficient.needs & {"mismatched", "reference_kl"} and algorithm.reference != "base":
+        raise InvalidConfig(
+            f"Gradient coefficient {coefficient.name!r} is measured against the base, and the reference of algorithm "
+            f"{algorithm.name!r} is another one.",
+            "Use an algorithm whose reference is the base.",
+            "IMPOSSIBLE_TRIPLE",
+        )
+    if "mismatched" in coefficient.needs and algorithm.prompts_per_iteration < 2:
+        raise InvalidConfig(
+            f"Gradient coefficient {coefficient.name!r} needs answers to other prompts.",
+            "Set prompts_per_iteration to 2 or more.",
+            "IMPOSSIBLE_TRIPLE",
+        )
+    if algorithm.prompt_sampling.remembers and algorithm.response_sampling.offline:
+        raise InvalidConfig(
+            f"Prompt sampling {algorithm.prompt_sampling.name!r} looks at how groups went, and given data has none.",
+            "Use uniform, sequential, shard or curriculum.",
+            "IMPOSSIBLE_TRIPLE",
+        )
 
 
 def _check_needs(algorithm: Algorithm) -> None:
@@ -282,9 +335,9 @@ def _check_orthogonal(algorithm: Algorithm) -> None:
             "IMPOSSIBLE_NORMALIZER",
         )
     gradient = isinstance(coefficient, PolicyGradient)
-    if kl.beta and kl.place == "reward" and not gradient:
+    if kl.beta and kl.place == "reward" and (not gradient or coefficient.name == "pass_at_k"):
         raise InvalidConfig(
-            f"KL in the reward has no effect on {coefficient.name!r}, which computes no advantage.",
+            f"KL in the reward has no effect on {coefficient.name!r}: its advantage is no sum of rewards.",
             'Use kl.place = "coefficient", or kl.beta = 0.',
             "KL_WITHOUT_EFFECT",
         )
@@ -338,6 +391,8 @@ def _fields(default: Any, overrides: Mapping[str, Any], axis: str) -> Any:
             values[key] = int(value)  # numbers of a JSON Struct are all floats
         elif not isinstance(value, TYPES[types[key]]) or (isinstance(value, bool) and types[key] != "bool"):
             raise InvalidConfig(f"{axis}.{key} = {value!r} is not {types[key]}.", "Mend its type.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InvalidConfig(f"{axis}.{key} = {value!r} is not a finite number.", "Use a finite one.")
     return replace(default, **values)
 
 

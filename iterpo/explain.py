@@ -22,8 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from iterpo.algorithms import Algorithm, resolve
-from iterpo.errors import InvalidInput
+from iterpo.errors import InvalidConfig, InvalidInput
 from iterpo.gradient_coefficient import TokenBatch
 from iterpo.run_config import RunConfig
 
@@ -39,13 +41,15 @@ ROLES: Mapping[Any, int] = {"chosen": 1, "rejected": -1, None: 0}
 
 
 def explain(method: str, batch: Any, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What `method` does to `batch` (the module's JSON, parsed): the keys of the issue's output and nothing else.
+    """What `method` does to `batch` (the module's JSON, parsed): `method`, `parameters`, `needs`, `normalizer`,
+    `coefficients` and `gradient` (a list a sequence), `objective`, `metrics`; for TDPO also `reference_kl_gradient`.
 
     `settings` overrides parameters by name, as text: {"beta": "0.2"}, {"normalizer": "per_token"}, {"kl.beta": "0"}.
     Raises InvalidInput, naming field and row, and InvalidConfig for unknown parameters and impossible combinations.
     """
     algorithm = configured(method, settings or {})
     rows = parse(batch)
+    own = [row for row in rows if not _stranger(algorithm, row)]
     given = token_batch(algorithm, rows, batch.get("normalizer_constant"))
     from iterpo.gradient import prepared, token_gradient
 
@@ -55,14 +59,33 @@ def explain(method: str, batch: Any, settings: Mapping[str, str] | None = None) 
         "parameters": parameters(algorithm),
         "needs": sorted(needs(algorithm)),
         "normalizer": algorithm.normalizer.name,
-        "coefficients": _spread(rows, found.coefficients),
-        "gradient": _spread(rows, found.gradient),
+        "coefficients": _spread(rows, own, found.coefficients),
+        "gradient": _spread(rows, own, found.gradient),
         "objective": float(found.objective),
         "metrics": found.metrics,
     }
     if found.reference_kl is not None:
-        output["reference_kl_gradient"] = _spread(rows, found.reference_kl)
+        output["reference_kl_gradient"] = _spread(rows, own, found.reference_kl)
+    if not _finite(output):
+        raise InvalidInput(
+            f"The gradient of {method!r} is not finite on this batch.",
+            "Look for log-probs of zero and for ratios beyond the range of numbers.",
+            "NOT_FINITE",
+        )
     return output
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_finite(v) for v in value.values())
+    if isinstance(value, list):
+        return all(_finite(v) for v in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _stranger(algorithm: Algorithm, row: Mapping[str, Any]) -> bool:
+    """For a method that compares with mismatched answers (KTO), a sequence without a role is one, and no more."""
+    return "mismatched" in algorithm.gradient_coefficient.needs and row["role"] is None
 
 
 def needs(algorithm: Algorithm) -> frozenset[str]:
@@ -101,7 +124,12 @@ def configured(method: str, settings: Mapping[str, str]) -> Algorithm:
             raise InvalidInput(
                 f"Method {method!r} has no parameter {name!r}.", f"Set one of: {', '.join(known)}.", "UNKNOWN_PARAMETER"
             )
-    return resolve(RunConfig(**config))
+    try:
+        return resolve(RunConfig(**config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InvalidConfig(f"{place}: {first['msg']}.", "Set another value.") from error
 
 
 def _value(text: str) -> Any:
@@ -179,7 +207,12 @@ def _check_list(values: Any, length: int, place: str, texts: bool) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def token_batch(algorithm: Algorithm, rows: Sequence[Mapping[str, Any]], constant: Any) -> TokenBatch:
@@ -187,6 +220,8 @@ def token_batch(algorithm: Algorithm, rows: Sequence[Mapping[str, Any]], constan
     import torch
 
     _check_needs(algorithm, rows)
+    strangers = [row for row in rows if _stranger(algorithm, row)]
+    rows = [row for row in rows if not _stranger(algorithm, row)]
     if constant is not None and (not _is_number(constant) or constant <= 0 or constant != int(constant)):
         raise _bad("normalizer_constant", f"is {constant!r}", "Use the longest allowed answer, in tokens, or null.")
     names = list(dict.fromkeys(row["group"] for row in rows))
@@ -224,21 +259,16 @@ def token_batch(algorithm: Algorithm, rows: Sequence[Mapping[str, Any]], constan
         baseline=numbers("baseline", 0.0),
         values=_tokens(rows, "values"),
         reference_kl=_tokens(rows, "reference_kl"),
-        mismatched=_mismatched(rows, current, reference, lengths),
+        mismatched=_log_ratios(strangers),
     )
 
 
-def _mismatched(
-    rows: Sequence[Mapping[str, Any]], current: Tensor, reference: Tensor | None, lengths: Tensor
-) -> Tensor | None:
-    """[M] summed log-ratios of the sequences without a role."""
-    if reference is None:
-        return None
-    sums = [part.sum() for part in (current - reference).split(lengths.tolist())]
+def _log_ratios(rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
+    """[M] summed log-ratios to the reference; None without any row."""
     import torch
 
-    chosen = [total for row, total in zip(rows, sums, strict=True) if row["role"] is None]
-    return torch.stack(chosen) if chosen else None
+    pairs = [[(row["logprobs"][t], row["reference_logprobs"][t]) for t in _kept(row)] for row in rows]
+    return torch.tensor([sum(a - b for a, b in pair) for pair in pairs], dtype=torch.float64) if rows else None
 
 
 NEEDED = {"reference": "reference_logprobs", "rewards": "reward", "values": "values", "baseline": "baseline"}
@@ -306,13 +336,13 @@ def _tokens(rows: Sequence[Mapping[str, Any]], key: str, default: Tensor | None 
     return torch.cat(parts)
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], flat: Tensor) -> list[list[float]]:
-    """One list a sequence, zeros where a token is masked."""
-    values = iter(flat.tolist())
+def _spread(rows: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]], flat: Tensor) -> list[list[float]]:
+    """One list a sequence, zeros where a token is masked and on strangers."""
+    values, counted = iter(flat.tolist()), {id(row) for row in own}
     shown = []
     for row in rows:
         line = [0.0] * len(row["logprobs"])
-        for t in _kept(row):
+        for t in _kept(row) if id(row) in counted else ():
             line[t] = next(values)
         shown.append(line)
     return shown

@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from iterpo.algorithms import Algorithm
-from iterpo.gradient_coefficient import MISMATCH, PolicyGradient, Tdpo, TokenBatch, off_policy_mask
+from iterpo.gradient_coefficient import (
+    MISMATCH,
+    Critical,
+    Distributional,
+    PolicyGradient,
+    TokenBatch,
+    off_policy_mask,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +42,8 @@ def prepared(algorithm: Algorithm, batch: TokenBatch) -> TokenBatch:
     the reward, and the advantages."""
     batch = replace(batch, penalty=algorithm.kl.penalty(batch))
     coefficient = algorithm.gradient_coefficient
+    if isinstance(coefficient, Critical):
+        batch = replace(batch, returns=coefficient.returns(batch))
     if isinstance(coefficient, PolicyGradient):
         batch = replace(batch, advantage=coefficient.advantages(batch))
     return batch
@@ -47,7 +56,7 @@ def token_gradient(algorithm: Algorithm, batch: TokenBatch) -> TokenGradient:
     c = coefficient(batch) * correction
     kl = algorithm.kl.coefficient(batch)
     c = c if kl is None else c + kl
-    weights = norm * coefficient.kl_weights(batch) if isinstance(coefficient, Tdpo) else None
+    weights = norm * coefficient.kl_weights(batch) if isinstance(coefficient, Distributional) else None
     metrics = coefficient.metrics(batch) | {"zero_coefficients": float((c == 0).double().mean())}
     if batch.reference is not None:
         metrics["kl_k3"] = float(((-batch.log_ratio).exp() - 1 + batch.log_ratio).mean())

@@ -25,7 +25,7 @@ from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
 from iterpo.prompt_sampling import Standing
-from iterpo.response_sampling import Draw, Selection
+from iterpo.response_sampling import Draw, Selection, own
 from iterpo.run_config import RunConfig
 from iterpo.types import (
     Completion,
@@ -134,10 +134,15 @@ class Loop:
             young = [g for g in fresh if self.young(g)]
             dropped["policy_age"] += sum(len(g.completions) for g in fresh) - sum(len(g.completions) for g in young)
             groups, consumed = groups + young, consumed + events
-        if self.algorithm.prompt_sampling.remembers:
-            seen = {g.prompt.prompt_id: look(g, self.progress.iteration + 1) for g in groups if g.rewards}
-            self.progress = replace(self.progress, seen={**self.progress.seen, **seen})
+            self.learn_of(fresh)
         return groups, consumed, dropped
+
+    def learn_of(self, groups: Sequence[Group]) -> None:
+        """What adaptive prompt samplers remember of the groups that just came."""
+        if self.algorithm.prompt_sampling.remembers:
+            sampler, iteration = self.algorithm.response_sampling, self.progress.iteration + 1
+            seen = {g.prompt.prompt_id: look(g, own(sampler, g), iteration) for g in groups}
+            self.progress = replace(self.progress, seen={**self.progress.seen, **seen})
 
     def replayed(self, fresh: list[Group]) -> list[Group]:
         """Earlier groups that join this iteration; the fresh ones are remembered for later ones."""
@@ -225,9 +230,11 @@ class Loop:
 
     def young(self, group: Group) -> bool:
         """Too old for a policy gradient is still good for a pair (invariant 8); age counts label lag."""
-        if "rewards" not in self.algorithm.gradient_coefficient.needs:
+        coefficient = self.algorithm.gradient_coefficient
+        if not getattr(coefficient, "on_policy", "rewards" in coefficient.needs):
             return True
-        age = self.progress.version - min(c.policy_version for c in group.completions)
+        sampled = own(self.algorithm.response_sampling, group)
+        age = self.progress.version - min((c.policy_version for c in sampled), default=self.progress.version)
         return age <= self.config.max_policy_age
 
     def update(self, selection: Selection) -> dict[str, float]:
@@ -324,7 +331,9 @@ class Loop:
         dropped: Counter[str],
         seconds: float,
     ) -> IterationRow:
-        rewards = [r for g in groups for r in g.rewards.values()]
+        sampler = self.algorithm.response_sampling
+        sampled = [(g, c.completion_id) for g in groups for c in own(sampler, g)]
+        rewards = [g.rewards[name] for g, name in sampled if name in g.rewards]
         promoted = bool(delivery and delivery.decision.promote)
         speed = self._tokens / self._sampling_seconds if self._sampling_seconds else 0.0
         self._tokens, self._sampling_seconds = 0, 0.0
@@ -363,10 +372,12 @@ class Loop:
         self.world.commit(row, self.progress, name, consumed)
 
 
-def look(group: Group, iteration: int) -> Seen:
-    """What an adaptive prompt sampler remembers of a group with rewards."""
-    rewards = list(group.rewards.values())
-    mean = sum(rewards) / len(rewards)
-    spread = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
-    logprobs = [t for c in group.completions for t in c.logprobs]
+def look(group: Group, sampled: Sequence[Completion], iteration: int) -> Seen:
+    """What an adaptive prompt sampler remembers of a group: of the answers that the policy sampled."""
+    rewards = [group.rewards[c.completion_id] for c in sampled if c.completion_id in group.rewards]
+    mean = sum(rewards) / len(rewards) if rewards else None
+    spread = None
+    if mean is not None and len(rewards) > 1:
+        spread = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
+    logprobs = [t for c in sampled for t in c.logprobs]
     return Seen(mean, spread, -sum(logprobs) / max(1, len(logprobs)), iteration)

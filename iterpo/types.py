@@ -63,10 +63,10 @@ class Example:
 class Seen:
     """How a prompt's last group went: what adaptive prompt samplers remember."""
 
-    reward: float
-    """Mean over its answers."""
-    spread: float
-    """Standard deviation over its answers, 0 for one answer."""
+    reward: float | None
+    """Mean over its answers; None where none has one (people compare, labelers abstain)."""
+    spread: float | None
+    """Standard deviation over its answers; None for fewer than two."""
     entropy: float
     """Minus the mean log-prob of its answers' tokens, nats: how unsure the policy was."""
     iteration: int

@@ -60,7 +60,7 @@ def _read(path: Path) -> Any:
 
 
 def _show(found: dict[str, Any], batch: Any) -> None:
-    """One line a sequence, tokens coloured by the sign and size of their gradient; then the numbers."""
+    """One line a token, coloured by the sign and size of its coefficient; then the numbers."""
     from rich.console import Console
     from rich.text import Text
 

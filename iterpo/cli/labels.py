@@ -14,7 +14,7 @@ from iterpo.cli.options import config_option, json_option, print_json
 
 if TYPE_CHECKING:
     from iterpo.config import Settings
-    from iterpo.labeling.feedback import Pair
+    from iterpo.labeling.feedback import Feedback, Pair
     from iterpo.types import FeedbackEvent
 
 IDLE_SECONDS = 1.0
@@ -67,7 +67,11 @@ def export(format_name: str, out: str, run_id: str, config_path: Path | None, as
 @click.option("--batch-pairs", type=click.IntRange(1), default=8, show_default=True, help="Pairs a step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
 @click.option("--rank", type=click.IntRange(1), default=16, show_default=True, help="LoRA rank; alpha is twice it.")
+@click.option(
+    "--objective", type=click.Choice(["bradley-terry", "plackett-luce"]), default="bradley-terry", show_default=True
+)
 @click.option("--margin", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--graded", is_flag=True, help="The margin follows the strength of labels.")
 @click.option("--centering", type=click.FloatRange(0), default=0.0, show_default=True, help="Published: 0.01.")
 @click.option("--heldout-share", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of the groups.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -83,17 +87,20 @@ def train(
     batch_pairs: int,
     learning_rate: float,
     rank: int,
+    objective: str,
     margin: float,
+    graded: bool,
     centering: float,
     heldout_share: float,
     seed: int,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a reward model on stored preferences: Bradley-Terry, LoRA on the base model.
+    """Train a reward model on stored preferences: Bradley-Terry or Plackett-Luce, LoRA on the base model.
 
-    People's labels and the rewards of verifiers both make preferences: pairs within a group whose rewards differ. The
-    result is an adapter with its score head; to use it, add to iterpo.toml:
+    People's labels and the rewards of verifiers both make preferences: pairs within a group whose rewards differ.
+    Plackett-Luce learns from whole groups in the order of their rewards. The result is an adapter with its score head;
+    to use it, add to iterpo.toml:
 
     \b
         [labelers.NAME]
@@ -102,16 +109,24 @@ def train(
     """
     from iterpo.config import load
     from iterpo.embedded_model import model_directory
+    from iterpo.errors import InvalidInput
+    from iterpo.labeling.feedback import Feedback
     from iterpo.labeling.reward_training import RewardTraining, train_reward_model
 
     settings = load(config_path)
-    pairs = draw_pairs(stored_events(settings, run_id), source, max_pairs, seed)
+    feedback = Feedback.of(stored_events(settings, run_id))
+    pairs = draw_pairs(feedback, source, max_pairs, seed)
+    rankings = list(feedback.rankings()) if objective == "plackett-luce" else []
+    if objective == "plackett-luce" and not rankings:
+        raise InvalidInput(
+            "There is no group with two different rewards to rank.", "Use --objective bradley-terry.", "NO_PREFERENCES"
+        )
     training = RewardTraining(
-        epochs, batch_pairs, learning_rate, rank, 2 * rank, margin, centering, heldout_share, seed=seed
+        epochs, batch_pairs, learning_rate, rank, 2 * rank, margin, graded, centering, heldout_share, seed=seed
     )
     base_path = model_directory(base or settings.model.path, settings.data_dir)
     with _Progress(len(pairs)) as progress:
-        metrics = train_reward_model(base_path, pairs, out, training, progress)
+        metrics = train_reward_model(base_path, pairs, out, training, progress, rankings)
     if as_json:
         print_json({"out": str(out), **metrics})
     else:
@@ -132,10 +147,7 @@ def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
             yield event
 
 
-def draw_pairs(events: Iterable[FeedbackEvent], source: str, most: int, seed: int) -> list[Pair]:
-    from iterpo.labeling.feedback import Feedback
-
-    feedback = Feedback.of(events)
+def draw_pairs(feedback: Feedback, source: str, most: int, seed: int) -> list[Pair]:
     pairs = [*feedback.label_pairs()] if source != "rewards" else []
     pairs += feedback.reward_pairs() if source != "labels" else []
     return random.Random(seed).sample(pairs, most) if len(pairs) > most else pairs

@@ -26,7 +26,6 @@ SIZE = 8
 OWN: dict[str, dict[str, Any]] = {
     "rft": {"response_sampling": {"size": SIZE, "threshold": 0.6}},
     "online_dpo": {"response_sampling": {"name": "best_worst", "size": SIZE}},
-    "pass_at_k": {"gradient_coefficient": {"k": 4}},
     "dapo": {"response_sampling": {"size": SIZE, "refill": 1}},
 }
 """What single methods want otherwise."""

@@ -8,7 +8,7 @@ with what the response sampler provides. Nothing here needs autograd: the learne
 Beside it stand, each by name, the normalizer (1/N), a KL to the reference, and the trainer/sampler correction.
 """
 
-from iterpo.gradient_coefficient.batch import Coefficient, TokenBatch
+from iterpo.gradient_coefficient.batch import Coefficient, Critical, Distributional, TokenBatch
 from iterpo.gradient_coefficient.cispo import Cispo, Sapo
 from iterpo.gradient_coefficient.dpo import Dpo, Dpop, LengthDpo, Tdpo, Tipo, Xpo
 from iterpo.gradient_coefficient.grpo import Grpo
@@ -45,7 +45,9 @@ __all__ = [
     "Coefficient",
     "Constant",
     "Cpo",
+    "Critical",
     "Dft",
+    "Distributional",
     "Dpo",
     "Dpop",
     "Exo",

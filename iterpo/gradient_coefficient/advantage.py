@@ -134,16 +134,16 @@ def pass_at_k(batch: TokenBatch, reward: Tensor, k: int) -> Tensor:
         R = 1 - C(m,k)/C(N,k),  sd = sqrt(R (1 - R)) + 1e-6,
         A+ = (1 - R)/sd,  A- = (1 - R - C(m-1,k-1)/C(N-1,k-1))/sd.
 
-    Not verl's `grpo_passk`, which rewards the group's best answer alone.
+    Not verl's `grpo_passk`, which rewards the group's best answer alone. A group of fewer than k (labelers abstained)
+    cannot tell pass@k: its advantages are zero.
     """
     right = (reward > 0.5).to(reward.dtype)
     n, wrong = group_size(batch), group_size(batch) - group_sum(batch, right)
-    if k > int(n.min()):
-        raise InvalidInput(f"pass@{k} cannot be told from a group of {int(n.min())}.", "Use k <= the group's size.")
     r = 1 - _ratio_of_choices(wrong, n, k)
     deviation = (r * (1 - r)).clamp(min=0).sqrt() + PASS_EPSILON
     negative = 1 - r - _ratio_of_choices(wrong - 1, n - 1, k - 1)
-    return batch.spread(((1 - r) * right + negative * (1 - right)) / deviation)
+    advantage = ((1 - r) * right + negative * (1 - right)) / deviation
+    return batch.spread(advantage * (n >= k))
 
 
 def _ratio_of_choices(m: Tensor, n: Tensor, k: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,8 @@ class TokenBatch:
     """[B] what the reward loses at each token: beta times a KL estimate, when KL stands in the reward."""
     mismatched: Tensor | None = None
     """[M] summed log-ratios of answers to other prompts than their own (KTO's z0)."""
+    returns: Tensor | None = None
+    """[B] what the critic learns, computed over the iteration's whole batch."""
     advantage: Tensor | None = None
     """[B] computed over the iteration's whole batch before minibatches are cut; None: compute it from this batch."""
 
@@ -105,7 +107,9 @@ class TokenBatch:
         return replace(self, **_part(self, sequences))  # type: ignore[arg-type]  # tensors stay tensors, None stays None
 
 
-_PER_TOKEN = ("logprobs", "old", "behaviour", "reference", "values", "reference_kl", "penalty", "advantage")
+_PER_TOKEN = (
+    *("logprobs", "old", "behaviour", "reference", "values", "reference_kl", "penalty", "returns", "advantage"),
+)
 _PER_SEQUENCE = ("lengths", "group", "reward", "role", "truncated", "from_reference", "baseline")
 _PER_PAIR = ("p_chosen", "strength")
 
@@ -159,4 +163,22 @@ class Coefficient(Protocol):
 
     def metrics(self, batch: TokenBatch) -> dict[str, float]:
         """What a reader of this batch would ask for: clip fraction, margin, accuracy."""
+        ...
+
+
+@runtime_checkable
+class Critical(Protocol):
+    """A coefficient with a critic beside it."""
+
+    def returns(self, batch: TokenBatch) -> Tensor:
+        """[B] what the critic shall learn."""
+        ...
+
+
+@runtime_checkable
+class Distributional(Protocol):
+    """A coefficient part of whose gradient goes through KL(reference; current) over the whole vocabulary."""
+
+    def kl_weights(self, batch: TokenBatch) -> Tensor:
+        """[B] what each token's KL gradient is multiplied with, in the ascent direction."""
         ...

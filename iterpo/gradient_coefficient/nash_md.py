@@ -23,6 +23,8 @@ class NashMd:
     normalizers: ClassVar[frozenset[str]] = frozenset({"sequence_sum"})
     needs = frozenset({"completions", "pairs", "reference", "origins"})
     needs_a_group = False
+    on_policy = True
+    """Its pairs are samples of a policy gradient, and may be too old for it."""
 
     beta: float = 0.1
 

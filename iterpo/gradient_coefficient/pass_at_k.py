@@ -27,6 +27,8 @@ class PassAtK(Grpo):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.advantage != "raw":
+            raise InvalidConfig(f"{self.name} has an advantage of its own.", "Remove gradient_coefficient.advantage.")
         if self.k < 1:
             raise InvalidConfig(f"Out of range: {self}.", "Use k >= 1.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from iterpo.errors import InvalidConfig
@@ -21,7 +21,7 @@ class Ppo(Grpo):
     The reward stands at the last token, less beta times the KL estimate at every token when KL is in the reward.
     Returns are A + V before A is whitened. The critic's own loss is the regularizer `clipped_value_loss`.
     VAPO (arXiv:2504.05118): `lam` 0 takes 1 - 1/(alpha n), the critic learns with lambda 1, and `positive_nll` adds mu
-    to every token of a right answer (reward above 1/2), under the same normalizer as the policy's loss.
+    to every token of a right answer (reward above 1/2), under the normalizer and correction of the policy's loss.
     Not implemented: VAPO's value pre-training as a phase of its own.
     """
 
@@ -41,6 +41,8 @@ class Ppo(Grpo):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.advantage != "raw":
+            raise InvalidConfig(f"{self.name} has an advantage of its own.", "Remove gradient_coefficient.advantage.")
         if not (0 < self.gamma <= 1 and 0 <= self.lam <= 1 and 0 <= self.critic_lam <= 1) or self.length_alpha <= 0:
             raise InvalidConfig(f"Out of range: {self}.", "Use 0 < gamma <= 1, 0 <= lam <= 1, length_alpha > 0.")
         if self.positive_nll < 0:
@@ -83,6 +85,10 @@ class Ppo(Grpo):
 
     def surrogate(self, batch: TokenBatch, advantage: Tensor) -> Tensor:
         return super().surrogate(batch, advantage) + self._imitation(batch) * batch.logprobs
+
+    def metrics(self, batch: TokenBatch) -> dict[str, float]:
+        """Of the policy gradient alone: imitated tokens would never look clipped."""
+        return super(Ppo, replace(self, positive_nll=0.0)).metrics(batch)
 
     def _imitation(self, batch: TokenBatch) -> Tensor:
         return self.positive_nll * batch.spread((batch.reward > 0.5).to(batch.reward.dtype))

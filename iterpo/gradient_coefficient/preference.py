@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SURE = -1e-6
+"""Largest mean log-prob that ORPO reckons with, nats a token."""
+
+
 @dataclass(frozen=True)
 class Ipo(MarginLoss):
     """(h - 1/(2 tau))^2; c_w = 2 (1/(2 tau) - h) / n_w (arXiv:2310.12036).
@@ -186,7 +190,7 @@ class Orpo(PairLoss):
             raise InvalidConfig(f"Out of range: {self}.", "Use lam > 0.")
 
     def statistic(self, batch: TokenBatch) -> Tensor:
-        return mean_logprob(batch)
+        return mean_logprob(batch).clamp(max=SURE)  # short of certainty, where odds are infinite
 
     def unit(self, batch: TokenBatch) -> Tensor:
         return per_length(batch)

@@ -33,6 +33,15 @@ class Pair:
         return self.preference.p_first_wins == 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Completions of one prompt, the best first, no two alike."""
+
+    group_id: str
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+
+
 def preferences_from_labels(labels: Iterable[Label]) -> list[Preference]:
     """One preference a pair: `p_first_wins` is the mean over its labels, `weight` their number, `strength` the mean of
     theirs.
@@ -108,6 +117,18 @@ class Feedback:
                     if (labeler, c.completion_id) in self.rewards
                 ]
                 yield from _reward_pairs(group, labeler, rewarded, best_worst_only)
+
+    def rankings(self) -> Iterator[Ranking]:
+        """Groups in the order of one labeler's rewards; of completions with equal rewards the first stands for all."""
+        for labeler in dict.fromkeys(name for name, _ in self.rewards):
+            for group in self.groups.values():
+                scored: dict[float, Completion] = {}
+                for completion in group.completions:
+                    reward = self.rewards.get((labeler, completion.completion_id))
+                    if reward is not None:
+                        scored.setdefault(reward, completion)
+                if len(scored) > 1:
+                    yield Ranking(group.group_id, group.prompt, tuple(scored[r] for r in sorted(scored, reverse=True)))
 
 
 def _reward_pairs(

@@ -1,10 +1,14 @@
-"""Training a reward model from stored preferences: Bradley-Terry, with LoRA on the base model.
+"""Training a reward model from stored preferences, with LoRA on the base model: Bradley-Terry or Plackett-Luce.
 
-loss(pair) = weight * ( -p log s(d) - (1 - p) log s(-d) + centering * (r_first + r_second)^2 ),
-d = r_first - r_second - margin * sign(p - 1/2), s the logistic function, p = p_first_wins: for p = 1 it is the
--log s(r_w - r_l - m) of the literature (Bradley & Terry 1952; margin: Llama 2, arXiv 2307.09288; centering with
-0.01: Eisenstein et al., arXiv 2312.09244). Averaged over the batch by weight. Learning rate 1e-4 is TRL's default.
-Not implemented: margins that follow the label's strength, ensembles, GPUs in parallel.
+Bradley-Terry, of a pair:
+    weight * ( -p log s(d) - (1 - p) log s(-d) + centering * (r_first + r_second)^2 ),
+    d = r_first - r_second - m * sign(p - 1/2), s the logistic function, p = p_first_wins: for p = 1 it is the
+    -log s(r_w - r_l - m) of the literature (Bradley & Terry 1952; centering with 0.01: Eisenstein et al.,
+    arXiv 2312.09244). Averaged over the batch by weight. m is `margin`, or with `graded` the margin times a third of
+    the label's strength (Llama 2, arXiv 2307.09288: 1, 2/3, 1/3).
+Plackett-Luce, of a ranking r_1 > r_2 > ... > r_K:
+    -sum_k log( exp r_k / sum_{j >= k} exp r_j ), divided by K - 1, averaged over the batch (Plackett 1975).
+Learning rate 1e-4 is TRL's default. Not implemented: ensembles, GPUs in parallel.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iterpo.errors import Conflict, InvalidInput
-from iterpo.labeling.feedback import Pair
+from iterpo.labeling.feedback import Pair, Ranking
 from iterpo.labeling.reward_model import classifier, encode, load_tokenizer
+from iterpo.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +43,8 @@ class RewardTraining:
     lora_rank: int = 16
     lora_alpha: int = 32
     margin: float = 0.0
+    graded: bool = False
+    """The margin follows the strength of the labels, a third of it a step."""
     centering: float = 0.0
     """eta of the centering term; published 0.01."""
     heldout_share: float = 0.1
@@ -60,10 +67,12 @@ def train_reward_model(
     out_dir: Path,
     settings: RewardTraining | None = None,
     progress: Callable[[Step], None] = lambda _step: None,
+    rankings: Sequence[Ranking] = (),
 ) -> dict[str, float]:
-    """Write a PEFT adapter with its score head and tokenizer to `out_dir`, whole or not at all; returns the metrics:
-    `loss`, `train_pairs`, `heldout_pairs`, `heldout_accuracy_before`, `heldout_accuracy` (share of untied held-out
-    pairs in the right order; absent without any), `seconds`.
+    """Write a PEFT adapter with its score head and tokenizer to `out_dir`, whole or not at all. With `rankings` it
+    learns from them by Plackett-Luce, and the pairs are for measuring. Returns the metrics: `loss`, `train_pairs` or
+    `train_rankings`, `heldout_pairs`, `heldout_accuracy_before`, `heldout_accuracy` (share of untied held-out pairs in
+    the right order; absent without any), `seconds`.
 
     Raises Conflict when `out_dir` exists, InvalidInput without an untied pair.
     """
@@ -80,8 +89,11 @@ def train_reward_model(
         )
     model, tokenizer = _trainable(base_path, settings)
     before = _accuracy(model, tokenizer, heldout, settings)
-    loss = _train(model, tokenizer, train, settings, progress)
-    metrics = {"loss": loss, "train_pairs": float(len(train)), "heldout_pairs": float(len(heldout))}
+    kept_out = {pair.preference.group_id for pair in heldout}
+    ranked = [ranking for ranking in rankings if ranking.group_id not in kept_out]
+    loss = _train(model, tokenizer, ranked or train, settings, progress)
+    trained_on = {"train_rankings": float(len(ranked))} if ranked else {"train_pairs": float(len(train))}
+    metrics = {"loss": loss, **trained_on, "heldout_pairs": float(len(heldout))}
     metrics |= {} if before is None else {"heldout_accuracy_before": before}
     after = _accuracy(model, tokenizer, heldout, settings)
     metrics |= {} if after is None else {"heldout_accuracy": after}
@@ -91,16 +103,28 @@ def train_reward_model(
 
 
 def bradley_terry_loss(
-    first: torch.Tensor, second: torch.Tensor, p_first: torch.Tensor, weight: torch.Tensor, settings: RewardTraining
+    first: torch.Tensor,
+    second: torch.Tensor,
+    p_first: torch.Tensor,
+    weight: torch.Tensor,
+    settings: RewardTraining,
+    strength: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """All [pairs]; the weighted mean of the module's formula, a scalar."""
+    """All [pairs]; the weighted mean of the module's formula, a scalar. `strength` (0 to 3) is needed if `graded`."""
     import torch
     from torch.nn.functional import logsigmoid
 
-    difference = first - second - settings.margin * torch.sign(p_first - 0.5)
+    margin = settings.margin * strength / 3 if settings.graded and strength is not None else settings.margin
+    difference = first - second - margin * torch.sign(p_first - 0.5)
     loss = -(p_first * logsigmoid(difference) + (1 - p_first) * logsigmoid(-difference))
     loss = loss + settings.centering * (first + second).square()
     return (weight * loss).sum() / weight.sum()
+
+
+def plackett_luce_loss(ranked: torch.Tensor) -> torch.Tensor:
+    """[K] rewards, the best first -> a scalar: minus the log-likelihood of the order, divided by K - 1."""
+    later = ranked.flip(0).logcumsumexp(0).flip(0)
+    return (later - ranked)[:-1].mean()
 
 
 def split_by_group(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -153,18 +177,19 @@ def _score_in_float32(head: Any) -> None:
 
 
 def _train(
-    model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining, progress: Callable[[Step], None]
+    model: Any, tokenizer: Any, examples: list[Any], settings: RewardTraining, progress: Callable[[Step], None]
 ) -> float:
-    """Mean loss of the last tenth of the steps."""
+    """Mean loss of the last tenth of the steps. Examples are pairs, or all of them rankings."""
     import torch
 
-    steps = settings.epochs * -(-len(pairs) // settings.batch_pairs)
+    batches = _batches(examples, settings)
+    steps = len(batches)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     losses: list[float] = []
     model.train()
-    for batch in _batches(pairs, settings):
+    for batch in batches:
         optimizer.zero_grad()
         loss = _batch_loss(model, tokenizer, batch, settings)
         loss.backward()
@@ -177,36 +202,48 @@ def _train(
     return sum(last) / len(last)
 
 
-def _batches(pairs: list[Pair], settings: RewardTraining) -> list[list[Pair]]:
-    """Every epoch in a fresh order."""
+def _batches(examples: list[Any], settings: RewardTraining) -> list[list[Any]]:
+    """Every epoch in a fresh order. A batch holds about as many completions, be they in pairs or in rankings."""
     draw = random.Random(settings.seed)
-    batches: list[list[Pair]] = []
+    width = max(len(e.completions) if isinstance(e, Ranking) else 2 for e in examples)
+    size = max(1, 2 * settings.batch_pairs // width)
+    batches: list[list[Any]] = []
     for _ in range(settings.epochs):
-        order = draw.sample(pairs, len(pairs))
-        batches += [order[i : i + settings.batch_pairs] for i in range(0, len(order), settings.batch_pairs)]
+        order = draw.sample(examples, len(examples))
+        batches += [order[i : i + size] for i in range(0, len(order), size)]
     return batches
 
 
-def _batch_loss(model: Any, tokenizer: Any, batch: list[Pair], settings: RewardTraining) -> torch.Tensor:
+def _batch_loss(model: Any, tokenizer: Any, batch: list[Any], settings: RewardTraining) -> torch.Tensor:
     import torch
 
+    if isinstance(batch[0], Ranking):
+        items = [(ranking.prompt, c) for ranking in batch for c in ranking.completions]
+        rewards = _scores(model, tokenizer, items, settings).split([len(ranking.completions) for ranking in batch])
+        return torch.stack([plackett_luce_loss(r) for r in rewards]).mean()
     first, second = _rewards(model, tokenizer, batch, settings)
     p_first = torch.tensor([pair.preference.p_first_wins for pair in batch], device=first.device)
     weight = torch.tensor([pair.preference.weight for pair in batch], device=first.device)
-    return bradley_terry_loss(first, second, p_first, weight, settings)
+    strength = torch.tensor([pair.preference.strength for pair in batch], device=first.device)
+    return bradley_terry_loss(first, second, p_first, weight, settings, strength)
 
 
 def _rewards(
     model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[pairs] each, of the first and of the second completions, in one forward pass under bf16 autocast."""
+    """[pairs] each, of the first and of the second completions, in one forward pass."""
+    items = [(pair.prompt, pair.first) for pair in pairs] + [(pair.prompt, pair.second) for pair in pairs]
+    rewards = _scores(model, tokenizer, items, settings)
+    return rewards[: len(pairs)], rewards[len(pairs) :]
+
+
+def _scores(model: Any, tokenizer: Any, items: list[tuple[Prompt, Completion]], settings: RewardTraining) -> Any:
+    """[items] rewards, float32, under bf16 autocast."""
     import torch
 
-    items = [(pair.prompt, pair.first) for pair in pairs] + [(pair.prompt, pair.second) for pair in pairs]
     batch = encode(tokenizer, items, settings.max_tokens).to(model.device)
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
-        rewards = model(**batch).logits[:, 0].float()
-    return rewards[: len(pairs)], rewards[len(pairs) :]
+        return model(**batch).logits[:, 0].float()
 
 
 def _accuracy(model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining) -> float | None:

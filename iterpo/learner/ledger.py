@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS consumed (
     event_id TEXT PRIMARY KEY, cursor INTEGER NOT NULL, run_id TEXT NOT NULL, iteration INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS consumed_by_run ON consumed (run_id, cursor);
+CREATE TABLE IF NOT EXISTS seen (run_id TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT PRIMARY KEY, content TEXT NOT NULL);
 """
 
@@ -116,7 +117,7 @@ class Ledger:
         if row is None:
             raise NotFound(f"There is no run {run_id!r}.", "See the runs with: iterpo run status", "RUN_NOT_FOUND")
         name, config, state, status, progress, checkpoint = row
-        return RunSummary(name, json.loads(config), state, status, _progress(json.loads(progress)), checkpoint)
+        return RunSummary(name, json.loads(config), state, status, Progress(**json.loads(progress)), checkpoint)
 
     def get(self, run_id: str) -> RunRecord:
         """Raises NotFound."""
@@ -124,7 +125,10 @@ class Ledger:
             summary = self.summary(run_id)
             query = "SELECT examples, heldout FROM runs WHERE run_id = ?"
             [(examples, heldout)] = self._db.execute(query, (run_id,)).fetchall()
-        return RunRecord(**vars(summary), examples=_parse(str(examples)), heldout=_parse(str(heldout)))
+            row = self._db.execute("SELECT body FROM seen WHERE run_id = ?", (run_id,)).fetchone()
+        seen = {name: Seen(**numbers) for name, numbers in json.loads(str(row[0])).items()} if row else {}
+        whole = vars(summary) | {"progress": replace(summary.progress, seen=seen)}
+        return RunRecord(**whole, examples=_parse(str(examples)), heldout=_parse(str(heldout)))
 
     def run_ids(self) -> list[str]:
         with self._reading():
@@ -137,14 +141,20 @@ class Ledger:
     def begin(self, run_id: str, progress: Progress, checkpoint: str) -> None:
         """Where a new run starts from, and the checkpoint that holds it."""
         with self._writing():
-            self._db.execute(
-                "UPDATE runs SET progress = ?, checkpoint = ? WHERE run_id = ?",
-                (json.dumps(asdict(progress)), checkpoint, run_id),
-            )
+            self._write_progress(run_id, progress)
+            self._db.execute("UPDATE runs SET checkpoint = ? WHERE run_id = ?", (checkpoint, run_id))
 
     def set_progress(self, run_id: str, progress: Progress) -> None:
         with self._writing():
-            self._db.execute("UPDATE runs SET progress = ? WHERE run_id = ?", (json.dumps(asdict(progress)), run_id))
+            self._write_progress(run_id, progress)
+
+    def _write_progress(self, run_id: str, progress: Progress) -> None:
+        """What an adaptive prompt sampler remembers lies apart: it may be large, and watchers never look at it."""
+        body = asdict(replace(progress, seen={}))
+        self._db.execute("UPDATE runs SET progress = ? WHERE run_id = ?", (json.dumps(body), run_id))
+        if progress.seen:
+            seen = json.dumps({name: asdict(numbers) for name, numbers in progress.seen.items()})
+            self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (run_id, seen))
 
     def interrupt(self) -> list[str]:
         """Mark runs that were active when the last process ended; returns their names."""
@@ -172,10 +182,8 @@ class Ledger:
                 "INSERT INTO rows (run_id, iteration, body) VALUES (?, ?, ?)",
                 (row.run_id, row.iteration, json.dumps(asdict(row))),
             )
-            self._db.execute(
-                "UPDATE runs SET progress = ?, checkpoint = ? WHERE run_id = ?",
-                (json.dumps(asdict(progress)), checkpoint, row.run_id),
-            )
+            self._write_progress(row.run_id, progress)
+            self._db.execute("UPDATE runs SET checkpoint = ? WHERE run_id = ?", (checkpoint, row.run_id))
 
     def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
         with self._reading():
@@ -252,11 +260,6 @@ def _parse(text: str) -> list[Example]:
         answers = tuple(raw.pop("answers"))
         found.append(Example(Prompt(messages=messages, **prompt), answers, **raw))
     return found
-
-
-def _progress(body: dict[str, Any]) -> Progress:
-    seen = {prompt_id: Seen(**numbers) for prompt_id, numbers in body.pop("seen", {}).items()}
-    return Progress(**body, seen=seen)
 
 
 def _row(body: dict[str, Any]) -> IterationRow:

@@ -1,4 +1,4 @@
-"""A base model with one LoRA adapter: log-probs of sampled tokens, and the backward of one coefficient a token.
+"""A base model with the policy's LoRA adapter: log-probs of sampled tokens, the backward of one coefficient a token.
 
 The head is evaluated in chunks and its gradient written down by hand, so neither logits nor their gradient are ever
 kept for all tokens: with logits z/T, p = softmax(z/T) and loss -sum_b c_b log p_b(y_b),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iterpo.algorithms import Algorithm
 from iterpo.gradient import prepared, token_gradient
-from iterpo.gradient_coefficient import Ppo, TokenBatch
+from iterpo.gradient_coefficient import TokenBatch
 from iterpo.learner.critic import Critic
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.regularizers import ClippedValueLoss
@@ -37,13 +37,14 @@ class Trainer:
     def update(self, selection: Selection) -> dict[str, float]:
         """Train on a selection; returns what happened, as numbers for metrics and the gate."""
         started = time.monotonic()
+        if "mismatched" in self.algorithm.gradient_coefficient.needs and not strangers(selection.completions):
+            return {}  # one prompt alone: nothing can be mismatched, and nothing is learned
         whole = prepared(self.algorithm, self._measure(selection))
-        returns = self._returns(whole)
         steps = []
         for epoch in range(self.algorithm.epochs):
             for number, part in enumerate(split(selection.groups, self.algorithm.minibatches)):
                 first = epoch == 0 and number == 0
-                steps.append(self._step(selection.completions, part, whole, returns, fresh=first))
+                steps.append(self._step(selection.completions, part, whole, fresh=first))
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         tokens = float(len(whole.old))
         return means | _mismatch_numbers(whole) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
@@ -62,61 +63,55 @@ class Trainer:
                 reference = self.model.logprobs(completions)
         values = self.critic.values(completions) if self.critic else None
         behaviour = torch.where(behaviour.isnan(), old, behaviour)
-        return token_batch(selection, old, behaviour, reference, values, self.config.max_tokens)
-
-    def _returns(self, whole: TokenBatch) -> Tensor | None:
-        """[B] what the critic learns in this iteration."""
-        coefficient = self.algorithm.gradient_coefficient
-        return coefficient.returns(whole) if isinstance(coefficient, Ppo) else None
+        paired = "pairs" in self.algorithm.gradient_coefficient.needs
+        return token_batch(selection, old, behaviour, reference, values, self.config.max_tokens, paired)
 
     def _step(
-        self,
-        completions: Sequence[Completion],
-        part: list[int],
-        whole: TokenBatch,
-        returns: Tensor | None,
-        fresh: bool,
+        self, completions: Sequence[Completion], part: list[int], whole: TokenBatch, fresh: bool
     ) -> dict[str, float]:
         """One optimiser step. `fresh`: nothing was updated since `whole` was measured, so its log-probs are current."""
         members = [completions[i] for i in part]
         batch = whole.part(part)
         if not fresh:
             batch = replace(batch, logprobs=self.model.logprobs(members))
-        batch = self._with_distributions(batch, members)
+        batch = self._with_distributions(batch, members, completions)
         found = token_gradient(self.algorithm, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.backward(members, found.gradient, found.reference_kl, self.config.entropy / len(batch.logprobs))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters, self.config.max_grad_norm)
         numbers = {"grad_norm": float(norm), "objective": float(found.objective)} | found.metrics
         sound = norm.isfinite()
-        if self.critic and returns is not None and batch.values is not None:
-            value_norm, value_loss = self._value_step(members, batch.values, returns[_tokens(whole, part)])
+        if self.critic and batch.returns is not None and batch.values is not None:
+            value_norm, value_loss = self._value_step(self.critic, members, batch.values, batch.returns)
             numbers |= {"value_grad_norm": float(value_norm), "value_loss": value_loss}
             sound = sound & value_norm.isfinite()
         if sound:
             self.optimizer.step()
         return numbers
 
-    def _value_step(self, members: Sequence[Completion], old: Tensor, returns: Tensor) -> tuple[Tensor, float]:
+    def _value_step(
+        self, critic: Critic, members: Sequence[Completion], old: Tensor, returns: Tensor
+    ) -> tuple[Tensor, float]:
         """The critic's gradient, ready for the optimiser; returns its norm before clipping, and the loss."""
-        assert self.critic is not None
         loss = next(r for r in self.algorithm.regularizers if isinstance(r, ClippedValueLoss))
-        values = self.critic.values(members)
-        self.critic.backward(members, loss.gradient(values, old, returns))
-        norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters, self.config.max_grad_norm)
+        values = critic.values(members)
+        critic.backward(members, loss.gradient(values, old, returns))
+        norm = torch.nn.utils.clip_grad_norm_(critic.parameters, self.config.max_grad_norm)
         return norm, float(loss.loss(values, old, returns))
 
-    def _with_distributions(self, batch: TokenBatch, members: Sequence[Completion]) -> TokenBatch:
+    def _with_distributions(
+        self, batch: TokenBatch, members: Sequence[Completion], everyone: Sequence[Completion]
+    ) -> TokenBatch:
         """What a method needs that must be measured anew at every step."""
         needs = self.algorithm.gradient_coefficient.needs
         if "reference_kl" in needs:
             batch = replace(batch, reference_kl=self.model.reference_kl(members))
         if "mismatched" in needs:
-            strangers = mismatched(members)
-            current = self.model.logprobs(strangers)
+            others = strangers(members, everyone)
+            current = self.model.logprobs(others)
             with self.model.base():
-                reference = self.model.logprobs(strangers)
-            lengths = [len(c.token_ids) for c in strangers]
+                reference = self.model.logprobs(others)
+            lengths = [len(c.token_ids) for c in others]
             batch = replace(batch, mismatched=torch.stack([p.sum() for p in (current - reference).split(lengths)]))
         return batch
 
@@ -131,18 +126,18 @@ def split(groups: Sequence[int], minibatches: int) -> list[list[int]]:
     """Indices of sequences in minibatches that keep groups, and so pairs, whole; fewer when there are fewer groups."""
     names = sorted(set(groups))
     count = max(1, min(minibatches, len(names)))
-    return [[i for i, g in enumerate(groups) if g in set(names[k::count])] for k in range(count)]
+    number = {name: k % count for k, name in enumerate(names)}
+    return [[i for i, g in enumerate(groups) if number[g] == k] for k in range(count)]
 
 
-def mismatched(completions: Sequence[Completion]) -> list[Completion]:
-    """Every answer under the next other prompt's tokens (KTO's mismatched pairs); as they are when there is only one
-    prompt, where nothing can be mismatched."""
-    made = []
-    for i, completion in enumerate(completions):
-        others = (completions[(i + k) % len(completions)] for k in range(1, len(completions)))
-        stranger = next((o for o in others if o.prompt_token_ids != completion.prompt_token_ids), completion)
-        made.append(replace(completion, prompt_token_ids=stranger.prompt_token_ids))
-    return made
+def strangers(members: Sequence[Completion], everyone: Sequence[Completion] = ()) -> list[Completion]:
+    """Every member's answer under another prompt of `everyone` (default: of the members), the next one in order: KTO's
+    mismatched pairs. Empty when there is only one prompt."""
+    prompts = list(dict.fromkeys(c.prompt_token_ids for c in (everyone or members)))
+    if len(prompts) < 2:
+        return []
+    following = dict(zip(prompts, [*prompts[1:], prompts[0]], strict=True))
+    return [replace(c, prompt_token_ids=following[c.prompt_token_ids]) for c in members]
 
 
 def token_batch(
@@ -152,10 +147,12 @@ def token_batch(
     reference: Tensor | None,
     values: Tensor | None,
     max_tokens: int,
+    paired: bool,
 ) -> TokenBatch:
-    """Everything a coefficient may look at, for a whole selection."""
+    """Everything a coefficient may look at, for a whole selection. Pairs are for methods that learn from pairs
+    (`paired`): others average over answers, whatever sampler drew them."""
     lengths = torch.tensor([len(c.token_ids) for c in selection.completions])
-    pairs = selection.pairs
+    pairs = selection.pairs if paired else []
     weight = [p.weight for p in pairs] if pairs else [1.0] * len(lengths)
     return TokenBatch(
         logprobs=old,
@@ -178,12 +175,6 @@ def token_batch(
         baseline=torch.tensor(selection.baselines, dtype=old.dtype),
         values=values,
     )
-
-
-def _tokens(batch: TokenBatch, part: Sequence[int]) -> Tensor:
-    """[B'] places of a part's tokens in the whole batch."""
-    ends = batch.lengths.cumsum(0)
-    return torch.cat([torch.arange(int(ends[i] - batch.lengths[i]), int(ends[i])) for i in part])
 
 
 def _mismatch_numbers(batch: TokenBatch) -> dict[str, float]:

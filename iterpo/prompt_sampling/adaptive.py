@@ -33,10 +33,11 @@ class AdaptiveDifficulty:
             raise InvalidConfig(f"Out of range: {self}.", "Use width > 0.")
 
     def draw(self, pool: Sequence[Example], count: int, standing: Standing) -> list[int]:
-        return weighted([self._weight(standing.seen.get(e.prompt.prompt_id)) for e in pool], count, standing)
+        return weighted([self._log_weight(standing.seen.get(e.prompt.prompt_id)) for e in pool], count, standing)
 
-    def _weight(self, seen: Seen | None) -> float:
-        return 1.0 if seen is None else math.exp(-(((seen.reward - self.target) / self.width) ** 2) / 2)
+    def _log_weight(self, seen: Seen | None) -> float:
+        known = seen is not None and seen.reward is not None
+        return -(((seen.reward - self.target) / self.width) ** 2) / 2 if known else 0.0  # type: ignore[union-attr,operator]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ class RewardFilter:
         # With everything held back, the run must still go on: those held back longest come first.
         held = set(range(len(pool))) - set(free)
         rest = sorted(held, key=lambda i: (standing.seen[pool[i].prompt.prompt_id].iteration, i))
-        chosen = [free[i] for i in weighted([1.0] * len(free), count, standing)]
+        chosen = [free[i] for i in weighted([0.0] * len(free), count, standing)]
         return (chosen + rest)[: min(count, len(pool))]
 
     def _held(self, seen: Seen | None, standing: Standing) -> bool:
-        if seen is None or standing.iteration - seen.iteration >= self.again:
+        if seen is None or seen.reward is None or standing.iteration - seen.iteration >= self.again:
             return False
         return seen.reward <= self.low or seen.reward >= self.high or seen.spread == 0
 
@@ -93,7 +94,8 @@ class Uncertainty:
             raise InvalidConfig(f"Out of range: {self}.", f"Use measure = {' | '.join(MEASURES)} and floor > 0.")
 
     def draw(self, pool: Sequence[Example], count: int, standing: Standing) -> list[int]:
-        known = {name: getattr(seen, self.measure) for name, seen in standing.seen.items()}
+        measured = {name: getattr(seen, self.measure) for name, seen in standing.seen.items()}
+        known = {name: value for name, value in measured.items() if value is not None}
         most = max(known.values(), default=1.0)
         weights = [self.floor + max(0.0, known.get(e.prompt.prompt_id, most)) for e in pool]
-        return weighted(weights, count, standing)
+        return weighted([math.log(w) for w in weights], count, standing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,9 +34,10 @@ class PromptSampler(Protocol):
         ...
 
 
-def weighted(weights: Sequence[float], count: int, standing: Standing) -> list[int]:
-    """Indices without repetition, each draw in proportion to the weights that are left (Efraimidis and Spirakis 2006:
-    the largest of u^(1/w)). Zero weights are drawn last."""
+def weighted(log_weights: Sequence[float], count: int, standing: Standing) -> list[int]:
+    """Indices without repetition, each draw in proportion to the weights that are left: the largest of log w plus
+    Gumbel noise. In logarithms, so that weights of any size keep their order; minus infinity is drawn last."""
     draw = random.Random(f"{standing.seed}/{standing.drawn}")
-    keys = [(draw.random() ** (1 / w) if w > 0 else -draw.random(), i) for i, w in enumerate(weights)]
-    return [i for _, i in sorted(keys, reverse=True)[:count]]
+    noise = [-math.log(-math.log(draw.uniform(1e-300, 1.0 - 1e-16))) for _ in log_weights]
+    keys = [(w + n, n, i) for i, (w, n) in enumerate(zip(log_weights, noise, strict=True))]
+    return [i for _, _, i in sorted(keys, reverse=True)[:count]]

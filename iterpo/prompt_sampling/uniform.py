@@ -38,8 +38,8 @@ class Uniform:
 class Shard:
     """Another part of the pool every iteration: iterated recipes that never learn twice from a prompt in a round.
 
-    The pool is shuffled once and cut into `shards`; iteration k draws from shard k modulo their number, uniformly
-    (Online-RLHF: a new split an iteration; SPPO: thirds).
+    The pool is shuffled once and cut into `shards`; iteration k goes on in shard k modulo their number (Online-RLHF: a
+    new split an iteration; SPPO: thirds).
     """
 
     name: ClassVar[str] = "shard"
@@ -52,13 +52,15 @@ class Shard:
             raise InvalidConfig(f"Out of range: {self}.", "Use shards >= 1.")
 
     def draw(self, pool: Sequence[Example], count: int, standing: Standing) -> list[int]:
-        number = standing.iteration % self.shards
-        shard = permutation(len(pool), f"{standing.seed}/shards")[number :: self.shards]
-        if not shard:
+        if len(pool) < self.shards:
             raise InvalidConfig(
                 f"{len(pool)} prompts cannot be cut into {self.shards} shards.", "Lower prompt_sampling.shards."
             )
-        return [shard[(standing.drawn + i) % len(shard)] for i in range(count)]
+        number = standing.iteration % self.shards
+        shard = permutation(len(pool), f"{standing.seed}/shards")[number :: self.shards]
+        # Every shard goes on where its own last visit ended, which a share of all draws tells near enough.
+        start = standing.drawn // self.shards
+        return [shard[(start + i) % len(shard)] for i in range(count)]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from iterpo.response_sampling.offline import OfflineCompletions, OfflinePairs
 from iterpo.response_sampling.pair import BestWorst, Mixture, OneFromEach, RandomPair, RightWrong
 from iterpo.response_sampling.rejection import Rejection
 from iterpo.response_sampling.replay import Replay
-from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn
+from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn, own
 
 _ALL: tuple[type[ResponseSampler], ...] = (
     *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, Mixture, GreedyBaseline, ReferenceBaseline, Binary),
@@ -41,4 +41,5 @@ __all__ = [
     "RightWrong",
     "Selection",
     "drawn",
+    "own",
 ]

@@ -20,7 +20,7 @@ class GroupSampler:
 
     Groups whose rewards are all equal teach nothing and are dropped and counted, before any average is taken
     (DAPO's dynamic sampling draws more prompts in their place, see `refill`). Completions whose labeler abstained are
-    left out; a group with fewer than two left has no baseline and is dropped.
+    left out; a group with fewer than two left has no baseline and is dropped, unless `uniform` is `keep`.
     """
 
     name: ClassVar[str] = "group"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,8 +17,9 @@ PAIRS_WITH_REWARDS = PAIRS | {"rewards"}
 RIVALS = ("worst", "random", "second")
 
 
-def add_labelled(selection: Selection, group: Group, index: int) -> bool:
-    """Add the pairs that people compared; True when there were any labels (ties included, which are dropped)."""
+def add_labelled(selection: Selection, group: Group, index: int, rivals: Collection[str] = ()) -> bool:
+    """Add the pairs that people compared; True when there were any labels (ties included, which are dropped). `rivals`
+    are ids of completions that the reference drew."""
     by_id = {c.completion_id: c for c in group.completions}
     for preference in group.preferences:
         first, second = by_id[preference.first_id], by_id[preference.second_id]
@@ -27,7 +28,9 @@ def add_labelled(selection: Selection, group: Group, index: int) -> bool:
             selection.dropped["tied_pair"] += 2
             continue
         pair, p_chosen = ((first, second), p) if p > 0.5 else ((second, first), 1 - p)
-        selection.add_pair(*pair, index, p_chosen, preference.weight, preference.strength)
+        origin = (pair[0].completion_id in rivals, pair[1].completion_id in rivals)
+        strength = preference.strength
+        selection.add_pair(*pair, index, p_chosen, preference.weight, strength, from_reference=origin)
     return bool(group.preferences)
 
 
@@ -198,6 +201,8 @@ class OneFromEach:
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
         for index, group in enumerate(groups):
+            if add_labelled(selection, group, index, rivals=[c.completion_id for c in group.completions[1:]]):
+                continue
             usable = rewarded(selection, group)
             if len(usable) < 2:
                 selection.dropped["no_pair"] += len(usable)
@@ -239,6 +244,8 @@ class Mixture:
         selection = Selection()
         for index, group in enumerate(groups):
             own = {c.completion_id for c in group.completions[: self.size - self._reference]}
+            if add_labelled(selection, group, index, {c.completion_id for c in group.completions} - own):
+                continue
             usable = rewarded(selection, group)
             random.Random(f"{seed}/{group.group_id}").shuffle(usable)
             selection.dropped["no_pair"] += len(usable) % 2

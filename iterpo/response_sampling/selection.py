@@ -100,6 +100,16 @@ class ResponseSampler(Protocol):
     def select(self, groups: Sequence[Group], seed: int) -> Selection: ...
 
 
+def own(sampler: ResponseSampler, group: Group) -> tuple[Completion, ...]:
+    """The group's completions that the serving policy sampled: neither greedy nor drawn from the base."""
+    if drawn(sampler) != len(group.completions):
+        return group.completions  # given data, or a group of other settings: all of it
+    kinds = [draw for draw in sampler.draws for _ in range(draw.n)]
+    return tuple(
+        c for c, draw in zip(group.completions, kinds, strict=True) if draw.policy == "serving" and not draw.greedy
+    )
+
+
 def drawn(sampler: ResponseSampler) -> int:
     """Completions a prompt."""
     return sum(draw.n for draw in sampler.draws)

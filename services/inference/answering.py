@@ -72,7 +72,7 @@ class Answering:
             )
         encoded = await asyncio.to_thread(lambda: [self.encode(p.messages, settings) for p in prompts])
         groups = [uuid.uuid4().hex for _ in prompts]
-        async with self._registry.using(policy) as (version, source):
+        async with self._registry.using(policy, fetch_base=True) as (version, source):
 
             async def one(p: int, i: int) -> tuple[int, int, Completion]:
                 seed = None if settings.seed is None else sample_seed(settings.seed, p, i)

@@ -108,9 +108,15 @@ class PolicyRegistry:
         return self._versions[version]
 
     @asynccontextmanager
-    async def using(self, policy: str) -> AsyncIterator[tuple[PolicyVersion, Source]]:
-        """Pin a version for one request. Unproved versions, and those about to leave, serve nobody."""
+    async def using(self, policy: str, fetch_base: bool = False) -> AsyncIterator[tuple[PolicyVersion, Source]]:
+        """Pin a version for one request. Unproved versions, and those about to leave, serve nobody.
+
+        `fetch_base`: where the base had to make room, bring it back first (what leaves for it is a candidate or the
+        previous version, which is loaded again when it is needed). For runs that sample from their reference.
+        """
         version = self.get(self.resolve(policy))
+        if fetch_base and version.version == BASE_VERSION and not self._has_base():
+            await asyncio.shield(asyncio.ensure_future(self._fetch_base()))
         servable = version.state in SERVABLE or version.version == BASE_VERSION
         if not servable or version.version in self._leaving:
             raise not_loaded(version.version)
@@ -246,6 +252,14 @@ class PolicyRegistry:
                 self._versions[left] = replace(self._versions[left], reason=f"rolled back: {reason}")
             self._save()
         return time.monotonic() - started
+
+    def _has_base(self) -> bool:
+        return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
+
+    async def _fetch_base(self) -> None:
+        async with self._change:
+            await self._bring_back_base()
+            self._save()
 
     async def _bring_back_base(self) -> None:
         """The base is its own proof: the engine must measure what it measured when it started."""

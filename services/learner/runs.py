@@ -217,10 +217,19 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
         raise InvalidConfig(f"run.{key}: {first['msg']}.", "Mend the [run] section of iterpo.toml.") from error
     algorithm = resolve(parsed)
     sampler = algorithm.response_sampling
-    if parsed.labeler == "people" and not sampler.offline and "pairs" not in sampler.provides:
+    rewarded = "pairs" not in sampler.provides or "rewards" in algorithm.gradient_coefficient.needs
+    if parsed.labeler == "people" and not sampler.offline and rewarded:
         raise InvalidConfig(
-            f"People compare two answers, and response sampling {sampler.name!r} needs a reward for each.",
+            f"People compare two answers, and algorithm {algorithm.name!r} with response sampling {sampler.name!r} "
+            "needs a reward for each.",
             "Use an algorithm that learns from pairs (online_dpo, iterative_dpo), or another labeler.",
+            "IMPOSSIBLE_TRIPLE",
+        )
+    measure = getattr(algorithm.prompt_sampling, "measure", "reward")
+    if parsed.labeler == "people" and algorithm.prompt_sampling.remembers and measure != "entropy":
+        raise InvalidConfig(
+            f"Prompt sampling {algorithm.prompt_sampling.name!r} looks at rewards, and people give none.",
+            'Use uncertainty with measure = "entropy", or uniform.',
             "IMPOSSIBLE_TRIPLE",
         )
     return parsed, algorithm

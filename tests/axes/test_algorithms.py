@@ -100,6 +100,16 @@ def test_a_name_that_is_no_text_is_refused(axis, name):
         ({"algorithm": "dpo", "kl": {"beta": 0.1, "place": "reward"}}, "KL_WITHOUT_EFFECT", "coefficient"),
         ({"algorithm": "dr_grpo", "kl": {"beta": 0.1}}, "IMPOSSIBLE_TRIPLE", "an algorithm with a reference"),
         ({"algorithm": "grpo", "gradient_coefficient": {"name": "xpo"}}, "IMPOSSIBLE_TRIPLE", "one_from_each, mixture"),
+        ({"algorithm": "grpo", "gradient_coefficient": {"name": "ppo"}}, "IMPOSSIBLE_TRIPLE", "ppo, vapo"),
+        ({"algorithm": "dpo", "gradient_coefficient": {"name": "tdpo"}}, "IMPOSSIBLE_TRIPLE", "tdpo1, tdpo2"),
+        ({"response_sampling": {"size": 1, "uniform": "keep"}}, "IMPOSSIBLE_TRIPLE", "size to 2 or more"),
+        ({"response_sampling": {"name": "greedy_baseline"}}, "IMPOSSIBLE_TRIPLE", "size to 2 or more"),
+        ({"algorithm": "pass_at_k", "response_sampling": {"size": 3}}, "IMPOSSIBLE_TRIPLE", "size to 4 or more"),
+        ({"algorithm": "iterative_dpo", "gradient_coefficient": {"name": "kto"}}, "IMPOSSIBLE_TRIPLE", "is the base"),
+        ({"algorithm": "kto", "prompts_per_iteration": 1}, "IMPOSSIBLE_TRIPLE", "2 or more"),
+        ({"algorithm": "dpo", "prompt_sampling": {"name": "uncertainty"}}, "IMPOSSIBLE_TRIPLE", "uniform"),
+        ({"algorithm": "pass_at_k", "kl": {"beta": 0.1, "place": "reward"}}, "IMPOSSIBLE_TRIPLE", "reference"),
+        ({"algorithm": "dpo", "replay": {"groups": 1}}, "CORRECTION_WITHOUT_MEANING", "Remove"),
     ],
 )
 def test_a_part_that_means_nothing_beside_the_others_is_refused_with_the_fix(config, reason, fix):

@@ -56,6 +56,14 @@ def as_json(batch) -> dict[str, object]:
     return {"sequences": rows, "normalizer_constant": batch.max_tokens}
 
 
+def test_kto_averages_over_its_own_answers_and_not_over_the_strangers():
+    """Good and bad answer at the reference, z0 = 0: beta / 4 each way, halved by the mean over two."""
+    stranger = row("q", [-1.0, -1.0], reference_logprobs=[-0.5, -0.5])
+    found = explain("kto", {"sequences": [stranger, *two()["sequences"]]})
+    assert found["gradient"] == [[0.0, 0.0], [pytest.approx(0.0125)], [pytest.approx(-0.0125)]]
+    assert found["objective"] == pytest.approx(-0.5)
+
+
 @pytest.mark.parametrize("name", [n for n in TABLE if n != "kto"])
 def test_what_is_shown_is_what_the_learner_takes(name):
     batch = random_batch(5, soft="pairs" in TABLE[name].gradient_coefficient.needs)
@@ -175,6 +183,8 @@ def test_answers_without_a_role_are_ktos_mismatched_ones():
         ("dr_grpo", two(), "`constant` divides by the longest allowed answer"),
         ("dr_grpo", two() | {"normalizer_constant": 0.5}, "normalizer_constant is 0.5"),
         ("dpo", two(p_chosen=2.0), "p_chosen is 2.0"),
+        ("dpo", two(strength=10**400), "strength is 1000"),
+        ("reinforce", two(behaviour_logprobs=[-800.0], reward=1e308, logprobs=[-1.0]), "is not finite"),
         ("dpo", two(truncated="yes"), "truncated is 'yes'"),
     ],
 )
@@ -191,6 +201,10 @@ def test_a_batch_that_cannot_work_is_refused_with_field_and_row(method, batch, s
         ("dpo", {"betta": "1"}, InvalidInput, "has no parameter 'betta'"),
         ("dpo", {"beta": "much"}, InvalidConfig, "is not float"),
         ("dpo", {"beta": "-1"}, InvalidConfig, "Use beta > 0"),
+        ("dpo", {"beta": "nan"}, InvalidConfig, "is not a finite number"),
+        ("grpo", {"off_policy_mask": "0"}, InvalidConfig, "off_policy_mask: Input should be greater than 0"),
+        ("grpo", {"mismatch": "1"}, InvalidConfig, "mismatch: Input should be a valid string"),
+        ("ppo", {"advantage": "centred"}, InvalidConfig, "has an advantage of its own"),
         ("dpo", {"normalizer": "per_token"}, InvalidConfig, "would be another method"),
     ],
 )

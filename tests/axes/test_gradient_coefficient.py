@@ -109,6 +109,25 @@ def test_pass_at_one_half_of_the_group_by_hand():
     assert found.tolist() == pytest.approx([1 / 6 / deviation] * 2 + [(1 / 6 - 1 / 3) / deviation] * 2)
 
 
+def test_a_group_too_small_for_pass_at_k_has_no_advantage_and_ends_no_run():
+    """Labelers abstained on two of four answers; k is 3."""
+    given = batch((1, 1), reward=wide(1, 0))
+    assert pass_at_k(given, given.reward, 3).tolist() == [0, 0]
+
+
+def test_orpo_stays_finite_for_answers_that_are_certain():
+    given = pair_batch((1, 1), logprobs=wide(0.0, 0.0))
+    assert Orpo()(given).isfinite().all()
+    assert Orpo().objective(given).isfinite().all()
+
+
+def test_vapos_clip_fraction_is_that_of_its_policy_gradient():
+    """A right answer far beyond the clip is clipped, although its imitation term is not zero."""
+    given = batch((1, 1), reward=wide(1, 0), logprobs=wide(2.0, 0.0), values=wide(0, 0))
+    assert Ppo(positive_nll=0.1)(given)[0] == pytest.approx(0.1)
+    assert Ppo(positive_nll=0.1).metrics(given)["clip_fraction"] == 0.5
+
+
 def test_the_sum_to_go_ends_with_its_sequence():
     assert to_go(batch((2, 3)), wide(1, 2, 3, 4, 5)).tolist() == [3, 2, 12, 9, 5]
 

@@ -31,7 +31,7 @@ def at(drawn: int = 0, seed: int = 0, iteration: int = 0, seen=()) -> Standing:
     return Standing(drawn, iteration, seed, {f"p{i}": s for i, s in dict(seen).items()})
 
 
-def went(reward: float, spread: float = 0.3, entropy: float = 1.0, iteration: int = 1) -> Seen:
+def went(reward: float | None, spread: float | None = 0.3, entropy: float = 1.0, iteration: int = 1) -> Seen:
     return Seen(reward, spread, entropy, iteration)
 
 
@@ -78,7 +78,30 @@ def test_every_iteration_has_a_shard_of_its_own_and_all_together_are_the_pool():
     assert sum(map(len, shards)) == 9
     assert set(Shard(3).draw(pool(9), 3, at(drawn=9, iteration=3))) == shards[0]  # and round again
     with pytest.raises(InvalidConfig, match="cannot be cut"):
-        Shard(3).draw(pool(2), 1, at(iteration=2))
+        Shard(3).draw(pool(2), 1, at(iteration=0))
+
+
+def test_no_part_of_a_shard_is_never_drawn():
+    """72 prompts in three shards of 24, eight an iteration: after nine visits all have been seen, evenly."""
+    times = Counter(i for k in range(27) for i in Shard(3).draw(pool(72), 8, at(drawn=8 * k, iteration=k)))
+    assert len(times) == 72
+    assert set(times.values()) == {3}
+
+
+def test_prompts_far_from_the_target_are_still_drawn_in_turn():
+    """All at reward 0 with a narrow Gaussian: equal weights, however small."""
+    seen = {i: went(0.0) for i in range(20)}
+    drawn = frequencies(AdaptiveDifficulty(width=0.02), 20, seen)
+    assert len(drawn) == 20
+    unbounded = frequencies(AdaptiveDifficulty(), 20, {i: went(-40.0) for i in range(20)})
+    assert len(unbounded) == 20
+
+
+def test_what_was_not_measured_counts_as_not_seen():
+    single = {0: went(0.4, spread=None), 1: went(None, spread=None)}
+    assert sorted(RewardFilter().draw(pool(2), 2, at(seen=single, iteration=1))) == [0, 1]
+    drawn = frequencies(AdaptiveDifficulty(), 2, {0: went(None), 1: went(0.5)})
+    assert 0.8 < drawn[0] / drawn[1] < 1.25
 
 
 def test_adaptive_difficulty_prefers_prompts_that_succeed_half_the_time():

@@ -21,6 +21,7 @@ from iterpo.response_sampling import (
     Rejection,
     Replay,
     RightWrong,
+    own,
 )
 from iterpo.types import FinishReason
 from tests.axes.builders import completion, group
@@ -145,6 +146,23 @@ def test_one_from_each_says_which_answer_the_reference_drew():
     selection = OneFromEach().select([better, worse], 0)
     assert pairs(selection) == [("g/own", "g/ref"), ("h/ref", "h/own")]
     assert selection.from_reference == [False, True, True, False]
+
+
+def test_people_decide_between_policy_and_reference_too():
+    labelled = group({}, absent=("own", "ref"), preferences=[("ref", "own", 0.25)])
+    selection = OneFromEach().select([labelled], 0)
+    assert pairs(selection) == [("g/own", "g/ref")]
+    assert selection.from_reference == [False, True]
+    assert selection.pairs[0].p_chosen == 0.75
+    mixed = group({}, absent=("a", "b", "c", "ref"), preferences=[("a", "ref", 0.0)])
+    assert Mixture(4, 0.25).select([mixed], 0).from_reference == [True, False]
+
+
+def test_own_answers_are_those_that_the_serving_policy_sampled():
+    made = group({"own": 1.0, "x": 0.0, "y": 0.0})
+    assert [c.text for c in own(ReferenceBaseline(2), made)] == ["g/own"]
+    assert [c.text for c in own(GreedyBaseline(2), made)] == ["g/own", "g/x"]
+    assert len(own(GroupSampler(3), made)) == 3
 
 
 def test_a_mixture_draws_its_share_from_the_reference():

@@ -214,6 +214,22 @@ async def test_an_id_is_for_one_request(tmp_path):
         await registry.rollback("promote 2")
 
 
+async def test_a_run_that_samples_from_its_reference_brings_the_base_back(tmp_path):
+    """Merged delivery holds two versions: the candidate takes the base's place, and the next sample takes it back."""
+    registry, delivery = await started(tmp_path)
+    await serve(registry, tmp_path, 1)
+    await serve(registry, tmp_path, 2)
+    assert 0 not in delivery.loaded()
+    with pytest.raises(WrongState, match="not loaded"):
+        async with registry.using("base"):
+            pass
+    async with registry.using("base", fetch_base=True) as (version, _):
+        assert version.version == 0
+    assert registry.serving.version == 2
+    await serve(registry, tmp_path, 3)  # and the next candidate finds its place again
+    assert registry.serving.version == 3
+
+
 async def test_the_base_can_be_promoted_by_hand_wherever_it_is(tmp_path):
     """One call back to where it all began, however many versions ago that was."""
     registry, delivery = await started(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from iterpo.errors import Conflict, CorruptModel, InvalidConfig, InvalidInput
-from iterpo.labeling.feedback import Pair
+from iterpo.labeling.feedback import Feedback, Pair, Ranking
 from iterpo.labeling.labeler import judge
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.labeling.reward_training import (
@@ -18,11 +18,12 @@ from iterpo.labeling.reward_training import (
     RewardTraining,
     Step,
     bradley_terry_loss,
+    plackett_luce_loss,
     split_by_group,
     train_reward_model,
 )
-from iterpo.types import Preference
-from tests.labeling.builders import completion, prompt
+from iterpo.types import FeedbackEvent, Preference, Reward
+from tests.labeling.builders import completion, group, prompt
 from tests.labeling.tiny_model import WORDS, write_tiny_model
 
 
@@ -62,6 +63,40 @@ def test_the_loss_is_bradley_terry_by_hand() -> None:
     # The margin asks 0.5 more of the clear pair, nothing of the tie; centering adds 0.01 * (2 + 1)^2 to the first.
     narrow = math.log(1 + math.exp(-0.5))
     assert with_terms.item() == pytest.approx((3 * (narrow + 0.09) + tie) / 4)
+
+
+def test_a_graded_margin_is_a_third_of_it_a_step_of_strength() -> None:
+    """Llama 2: strength 3 asks for the whole margin, strength 1 for a third of it."""
+    one, zero = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.0])
+    settings = RewardTraining(margin=0.9, graded=True)
+    found = bradley_terry_loss(one, zero, torch.ones(2), torch.ones(2), settings, torch.tensor([3.0, 1.0]))
+    assert found.item() == pytest.approx((math.log(1 + math.exp(-0.1)) + math.log(1 + math.exp(-0.7))) / 2)
+
+
+def test_plackett_luce_by_hand() -> None:
+    """Three equal rewards: log 3 + log 2 over two choices. Two rewards: Bradley-Terry."""
+    assert plackett_luce_loss(torch.zeros(3)).item() == pytest.approx((math.log(3) + math.log(2)) / 2)
+    assert plackett_luce_loss(torch.tensor([2.0, 1.0])).item() == pytest.approx(math.log(1 + math.exp(-1)))
+    assert plackett_luce_loss(torch.tensor([1.0, 2.0])) > plackett_luce_loss(torch.tensor([2.0, 1.0]))
+
+
+def test_rankings_are_groups_in_the_order_of_their_rewards_without_ties() -> None:
+    made = group("a", "b", "c", "d")
+    rewards = dict(zip(made.completions, (0.5, 0.9, 0.5, 0.1), strict=True))
+    events = [FeedbackEvent(1, "e", "run", 0.0, group=made)]
+    events += [
+        FeedbackEvent(2, c.text, "run", 0.0, reward=Reward(c.completion_id, r, "rule")) for c, r in rewards.items()
+    ]
+    (ranking,) = Feedback.of(events).rankings()
+    assert [c.text for c in ranking.completions] == ["b", "a", "d"]
+
+
+def test_a_reward_model_learns_from_rankings(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = friendly_pairs(32)
+    rankings = [Ranking(p.preference.group_id, p.prompt, (p.chosen, p.rejected)) for p in pairs]
+    settings = RewardTraining(epochs=6, learning_rate=5e-3, lora_rank=4, heldout_share=0.25)
+    metrics = train_reward_model(tiny_model, pairs, tmp_path / "model", settings, rankings=rankings)
+    assert (metrics["train_rankings"], metrics["heldout_pairs"], metrics["heldout_accuracy"]) == (24.0, 8.0, 1.0)
 
 
 def test_turning_a_pair_round_changes_nothing() -> None:

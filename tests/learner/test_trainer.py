@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iterpo.algorithms import resolve
+from iterpo.algorithms import TABLE, resolve
+from iterpo.gradient import prepared, token_gradient
 from iterpo.learner.policy_model import PolicyModel
-from iterpo.learner.trainer import Trainer, mismatched, split
+from iterpo.learner.trainer import Trainer, split, strangers, token_batch
 from iterpo.response_sampling import Pair, Selection
 from iterpo.run_config import LoraConfig, RunConfig
 from iterpo.types import Completion, FinishReason
+from tests.axes.builders import random_batch
+from tests.axes.textbook import LOSSES, data_of
 
 
 def answer(name: str, tokens: tuple[int, ...], group: int = 6, logprobs=()) -> Completion:
@@ -102,12 +105,41 @@ def test_an_update_that_is_not_finite_is_not_applied(tiny_model):
     assert torch.equal(torch.cat([p.detach().flatten() for p in made.model.parameters]), before)
 
 
-def test_a_mismatched_answer_stands_under_another_prompt():
+def test_a_stranger_is_an_answer_under_another_prompt():
     answers = [answer(str(i), (10 + i,), group=i // 2) for i in range(4)]
-    strangers = mismatched(answers)
-    assert [s.token_ids for s in strangers] == [a.token_ids for a in answers]
-    assert all(s.prompt_token_ids != a.prompt_token_ids for s, a in zip(strangers, answers, strict=True))
-    assert mismatched(answers[:2]) == answers[:2]  # one prompt alone: nothing can be mismatched
+    others = strangers(answers)
+    assert [s.token_ids for s in others] == [a.token_ids for a in answers]
+    assert all(s.prompt_token_ids != a.prompt_token_ids for s, a in zip(others, answers, strict=True))
+    # One prompt alone has no strangers; among others it has, although its minibatch is its own.
+    assert strangers(answers[:2]) == []
+    assert all(s.prompt_token_ids == answers[2].prompt_token_ids for s in strangers(answers[:2], answers))
+
+
+def test_kto_learns_nothing_from_one_prompt_and_says_so(tiny_model):
+    made = trainer(tiny_model, "kto")
+    assert made.update(selection(groups=1)) == {}
+    assert made.update(selection(groups=2))["z0"] >= 0
+
+
+@pytest.mark.parametrize("name", [n for n in TABLE if not TABLE[n].gradient_coefficient.needs & {"values"}])
+def test_the_learners_own_batch_has_the_papers_gradient(name):
+    """From a selection with pairs, roles and rewards, as samplers make them: what the learner averages over is what
+    the paper does, whether or not the sampler happened to draw pairs."""
+    given = random_batch(4)
+    sizes = given.lengths.tolist()
+    made = Selection()
+    for i, n in enumerate(sizes):
+        marks = {"role": int(given.role[i]), "baseline": float(given.baseline[i])}
+        marks["from_reference"] = bool(given.from_reference[i])
+        made.add(answer(str(i), tuple(range(n))), float(given.reward[i]), int(given.group[i]), **marks)
+    made.pairs = [Pair(i, i + 1) for i in range(0, len(sizes), 2)]
+    paired = "pairs" in TABLE[name].gradient_coefficient.needs
+    batch = token_batch(made, given.old, given.old, given.reference, None, given.max_tokens, paired)
+    measured = {"mismatched": given.mismatched, "reference_kl": given.reference_kl, "logprobs": given.logprobs}
+    found = token_gradient(TABLE[name], prepared(TABLE[name], replace(batch, **measured)))
+    leaf, kl_leaf = given.logprobs.clone().requires_grad_(), given.reference_kl.clone().requires_grad_()
+    loss = LOSSES[name](data_of(given, leaf, kl_leaf), False)
+    assert torch.allclose(found.gradient, -torch.autograd.grad(loss, leaf)[0], atol=1e-10)
 
 
 def test_the_critic_learns_returns_and_leaves_the_policy_alone(toy_model):

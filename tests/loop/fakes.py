@@ -112,7 +112,7 @@ class FakeGenerator:
         self.publisher, self.asked, self._groups, self._greedy = publisher, [], 0, 0
 
     def sample(self, prompts, n, settings, policy="serving"):
-        version = self.publisher.serving if policy == "serving" else int(policy)
+        version = self.publisher.serving if policy == "serving" else 0 if policy == "base" else int(policy)
         if version not in self.publisher.loaded:
             raise WrongState(f"Version {version} is not loaded.", "Load it.", "POLICY_NOT_LOADED")
         if settings.temperature == 0:

@@ -306,6 +306,22 @@ def test_a_groups_completions_follow_the_samplers_draws(make_run):
         assert {c.group_id for c in group.completions} == {group.group_id}
 
 
+def test_a_run_that_plays_against_its_reference_keeps_the_age_of_its_own_answers(make_run):
+    """XPO and A*-PO draw from the base, which is version 0 for ever: that makes no group too old."""
+    for algorithm in ("astar_po",):
+        run = make_run(
+            algorithm=algorithm,
+            response_sampling={"size": 1},
+            iterations=4,
+            max_policy_age=1,
+            judge=lambda c: float(c.policy_version > 0),
+        )
+        rows = run.finish()
+        assert [g.completions[1].policy_version for g in run.feedback.groups] == [0] * 8
+        assert "dropped_policy_age" not in {name for row in rows for name in row.metrics}
+        assert rows[-1].train_reward == 1.0  # the base's own answers, all of reward 0, are not counted
+
+
 def test_earlier_groups_are_trained_on_once_more_up_to_their_age(make_run):
     run = make_run(iterations=4, replay={"groups": 1, "max_age": 1})
     run.finish()

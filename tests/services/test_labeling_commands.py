@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from iterpo.cli import annotate, labels
 from iterpo.cli.annotate import choose
 from iterpo.labeling.desk import LabelingDesk
+from iterpo.labeling.feedback import Feedback
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.types import Group, Label, Outcome
@@ -173,7 +174,7 @@ async def test_pairs_to_train_on_come_from_labels_and_rewards(terminal: Terminal
     events = terminal.desk.database.events("", 0).result(WAIT)
 
     def pairs(source: str, most: int = 100) -> list[tuple[str, str]]:
-        return [(p.chosen.text, p.rejected.text) for p in labels.draw_pairs(events, source, most, seed=0)]
+        return [(p.chosen.text, p.rejected.text) for p in labels.draw_pairs(Feedback.of(events), source, most, seed=0)]
 
     assert pairs("labels") == [("left", "right")]
     assert sorted(pairs("rewards")) == [("xxx", "x"), ("xxxxx", "x"), ("xxxxx", "xxx")]
