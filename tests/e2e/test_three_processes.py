@@ -24,7 +24,7 @@ from iterpo.learner.ledger import Ledger
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
 from iterpo.supervisor import Supervisor
-from iterpo.types import PolicyState
+from iterpo.types import Outcome, PolicyState
 from iterpo.v1 import learner_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -41,6 +41,8 @@ SHORT = {
     "max_tokens": 12,
     "gate": {"min_heldout_gain": -1.0, "max_kl": 50.0},
 }
+
+OVER = (learner_pb2.RUN_STATE_FINISHED, learner_pb2.RUN_STATE_FAILED, learner_pb2.RUN_STATE_STOPPED)
 
 
 @dataclass
@@ -63,9 +65,9 @@ class Services:
         versions = PolicyClient(connect_service(self.settings, "inference")).versions()
         return next(v.version for v in versions if v.state is PolicyState.SERVING)
 
-    def start(self, run_id: str, iterations: int) -> None:
+    def start(self, run_id: str, iterations: int, **settings: object) -> None:
         examples, heldout = (read(demo_file(f"{name}.jsonl")) for name in ("prompts", "heldout"))
-        self.learner.start(run_id, {**SHORT, "iterations": iterations}, examples[:8], heldout[:4])
+        self.learner.start(run_id, {**SHORT, "iterations": iterations, **settings}, examples[:8], heldout[:4])
 
     def wait(self, run_id: str, until: Callable[[learner_pb2.Run], bool], seconds: float) -> learner_pb2.Run:
         """The run as soon as `until` holds for it; a learner that is away is waited for."""
@@ -97,7 +99,7 @@ def finished(run: learner_pb2.Run) -> bool:
     return run.state == learner_pb2.RUN_STATE_FINISHED
 
 
-def assert_every_event_was_used_once(services: Services, run_id: str) -> None:
+def assert_every_event_was_used_once(services: Services, run_id: str, least: int = 4 * (2 + 8)) -> None:
     """By ids: what the feedback store holds of the run is what the ledger says was consumed."""
     labeling = LabelingClient(connect_service(services.settings, "labeling"))
     stored = [event.event_id for event in labeling.stream(run_id, 0, 1.0)]
@@ -106,7 +108,7 @@ def assert_every_event_was_used_once(services: Services, run_id: str) -> None:
     ledger.close()
     assert len(consumed) == len(set(consumed))
     assert set(consumed) == set(stored)
-    assert len(stored) >= 4 * (2 + 8)  # four iterations of two groups and eight rewards
+    assert len(stored) >= least  # by default four iterations of two groups and eight rewards
 
 
 def test_a_killed_learner_goes_on_from_its_checkpoint_and_serving_never_notices(services):
@@ -149,3 +151,24 @@ def test_a_run_waits_for_killed_inference_and_goes_on_when_it_is_back(services):
     assert [row.iteration for row in rows] == [1, 2, 3, 4]
     assert_every_event_was_used_once(services, "third")
     assert services.serving() == rows[-1].policy_version > before
+
+
+def test_a_policy_learns_from_people_who_compare_its_answers(services):
+    """A person who likes the letter e, through the same calls as `iterpo annotate`; answers are shown in the order that
+    the server drew, and the label is of what was shown."""
+    people = LabelingClient(connect_service(services.settings, "labeling", "annotator"))
+    settings = {"algorithm": "online_dpo", "labeler": "people", "response_sampling": {"name": "random_pair", "size": 2}}
+    services.start("people", iterations=2, **settings, kl={}, prompts_per_iteration=3)
+    labels, deadline = 0, time.monotonic() + RUN_SECONDS
+    while services.learner.get("people").run.state not in OVER and time.monotonic() < deadline:
+        leases, _ = people.lease("ann", 4, "people")
+        for lease in leases:
+            shown = (lease.task.second, lease.task.first) if lease.swapped else (lease.task.first, lease.task.second)
+            better = Outcome.FIRST if shown[0].text.count("e") >= shown[1].text.count("e") else Outcome.SECOND
+            labels += people.submit(lease, better, strength=2, duration_seconds=1.0).accepted
+        time.sleep(0.2)
+    services.wait("people", finished, 1.0)
+    rows = services.learner.get("people").rows
+    assert [(row.iteration, row.proved) for row in rows] == [(1, True), (2, True)]
+    assert labels == 6
+    assert_every_event_was_used_once(services, "people", least=2 * 3 * 3)  # a group, a task and a label each

@@ -68,6 +68,14 @@ class TestMerged(Contract):
         served.registry.rollback("test")
         assert probe_scores(served) == before
 
+    def test_a_sample_from_the_base_brings_it_back_whoever_took_its_place(self, served):
+        """A run that plays against its reference draws from the base in every iteration."""
+        for seed in (35, 36, 37):
+            version = served.serve(seed)
+            ((answer,),) = served.inference.sample(prompts(1), 1, SamplingSettings(max_tokens=2, seed=1), "base")
+            assert answer.policy_version == 0
+            assert served.serving == version
+
     def test_a_merge_of_two_versions_is_proved_like_any_other_policy(self, served, base_model):
         from iterpo.learner.mixing import publish_merge
 
