@@ -203,7 +203,7 @@ ALGORITHMS = (
     Algorithm("dno", "arXiv:2404.03715", BestWorst(5, min_margin=0.25), Dpo(0.1), SUM, PREVIOUS, learning_rate=5e-6, prompts_per_iteration=64, lacks="the teacher's answers; its margin is on another scale than rewards in [0, 1]"),
     Algorithm("xpo", "arXiv:2405.21046; TRL's alpha", OneFromEach(), Xpo(0.1), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64),
     Algorithm("nash_md", "arXiv:2312.00886", OneFromEach(), NashMd(), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64, lacks="a rival from the geometric mixture: it comes from the reference"),
-    Algorithm("apl", "arXiv:2402.08114", ActivePair(4), Dpo(0.1), SUM, "base", Uncertainty("entropy"), learning_rate=5e-6, prompts_per_iteration=64, lacks="asking for the label of the chosen pair alone"),
+    Algorithm("apl", "arXiv:2402.08114", ActivePair(4), Dpo(0.1), SUM, "base", Uncertainty("entropy"), learning_rate=5e-6, prompts_per_iteration=64),
 )
 # fmt: on
 
@@ -293,6 +293,13 @@ def _check_measured(algorithm: Algorithm) -> None:
             f"Gradient coefficient {coefficient.name!r} needs answers to other prompts.",
             "Set prompts_per_iteration to 2 or more.",
             "IMPOSSIBLE_TRIPLE",
+        )
+    sampler = algorithm.response_sampling
+    if sampler.name == "dueling" and not getattr(sampler, "judges", ()):
+        raise InvalidConfig(
+            "Dueling needs an ensemble of judges.",
+            'Name labelers: [run.response_sampling] ensemble = "model_a, model_b".',
+            "NO_JUDGES",
         )
     if algorithm.prompt_sampling.remembers and algorithm.response_sampling.offline:
         raise InvalidConfig(

@@ -25,7 +25,7 @@ from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import FeedbackStore, Generator, Labeler, Learner, PolicyPublisher
 from iterpo.prompt_sampling import Standing
-from iterpo.response_sampling import Draw, Selection, own
+from iterpo.response_sampling import Draw, Narrowing, Selection, own
 from iterpo.run_config import RunConfig
 from iterpo.types import (
     Completion,
@@ -109,7 +109,7 @@ class Loop:
             groups, consumed, dropped = self.collect()
             old = self.replayed(groups)
             selection = self.algorithm.response_sampling.select(
-                self.looked_at(groups + old), self.config.seed + self.progress.iteration
+                groups + old, self.config.seed + self.progress.iteration
             )
             before = self.world.learner.snapshot()
             numbers = self.update(selection)
@@ -159,17 +159,6 @@ class Loop:
         past.absorb(takewhile(lambda event: event.cursor <= self.progress.cursor, events))
         return self.algorithm.replay.young(past.take()[0], self.progress.version)
 
-    def looked_at(self, groups: list[Group]) -> list[Group]:
-        """With the policy's own log-ratios, where the response sampler chooses by them."""
-        if not getattr(self.algorithm.response_sampling, "looks_at_log_ratios", False):
-            return groups
-        completions = [c for g in groups for c in g.completions]
-        found = zip(completions, self.world.learner.log_ratios(completions), strict=True)
-        ratios = {c.completion_id: ratio for c, ratio in found}
-        return [
-            replace(g, log_ratios={c.completion_id: ratios[c.completion_id] for c in g.completions}) for g in groups
-        ]
-
     def draw(self, count: int) -> tuple[list[Group], list[tuple[int, str]]]:
         """Axis 1 draws prompts, inference answers them, labelers judge; backlog of a crash is used, not redone."""
         at = self.progress
@@ -182,7 +171,7 @@ class Loop:
         self.absorb(IDLE_SECONDS if self.progress.iteration == 0 else 0.05)
         missing = [e.prompt for e in chosen if e.prompt.prompt_id not in self.buffer.prompt_ids]
         if missing:
-            self.record(self.sample(missing))
+            self.record(self.narrowed(self.sample(missing)))
         deadline = time.monotonic() + self.config.feedback_timeout_seconds
         # Past the deadline the run goes on with what is complete; with nothing complete there is nothing to go on with.
         while not self.buffer.all_complete and (time.monotonic() < deadline or not self.buffer.any_complete):
@@ -203,6 +192,26 @@ class Loop:
             Group(g[0].group_id, p, tuple(replace(c, group_id=g[0].group_id) for c in g))
             for p, g in zip(prompts, groups, strict=True)
         ]
+
+    def narrowed(self, groups: list[Group]) -> list[Group]:
+        """The answers that are worth a label, where the response sampler chooses before anybody is asked."""
+        sampler = self.algorithm.response_sampling
+        if not isinstance(sampler, Narrowing):
+            return groups
+        completions = [c for g in groups for c in g.completions]
+        if sampler.judges:
+            prompts = [g.prompt for g in groups for _ in g.completions]
+            columns = [self.scores(judge, prompts, completions) for judge in sampler.judges]
+        else:
+            columns = [self.world.learner.log_ratios(completions)]
+        rows = zip(*columns, strict=True)
+        evidence = {c.completion_id: row for c, row in zip(completions, rows, strict=True)}
+        return [sampler.narrow(g, evidence, self.config.seed + self.progress.drawn) for g in groups]
+
+    def scores(self, judge: str, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[float]:
+        """An abstention is nobody's favourite."""
+        found = self.control.patiently(f"asking {judge}", lambda: self.world.labeler.score(judge, prompts, completions))
+        return [float("-inf") if score is None else score for score in found]
 
     def answers(self, prompts: Sequence[Prompt], draw: Draw, number: int) -> list[list[Completion]]:
         settings = SamplingSettings(

@@ -214,8 +214,6 @@ class Group:
     rewards: Mapping[str, float] = field(default_factory=dict)
     """completion_id -> reward. A completion whose labeler abstained is absent."""
     preferences: tuple[Preference, ...] = ()
-    log_ratios: Mapping[str, float] = field(default_factory=dict)
-    """completion_id -> summed log-ratio of the learner's policy to the base, where a response sampler looks at it."""
     event_ids: tuple[str, ...] = ()
     """The feedback events this group was assembled from: the ledger of what was consumed."""
 

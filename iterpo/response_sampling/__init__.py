@@ -4,7 +4,7 @@ A response sampler is a frozen dataclass. `provides` names what its selections c
 ask of which policy (none: the data is fixed). What it leaves out is counted with a reason, never silently dropped.
 """
 
-from iterpo.response_sampling.active import ActivePair
+from iterpo.response_sampling.active import ActivePair, Dueling, Narrowing
 from iterpo.response_sampling.baseline import GreedyBaseline, ReferenceBaseline
 from iterpo.response_sampling.binary import Binary
 from iterpo.response_sampling.group import GroupSampler
@@ -16,7 +16,7 @@ from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Sele
 
 _ALL: tuple[type[ResponseSampler], ...] = (
     *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, Mixture, GreedyBaseline, ReferenceBaseline, Binary),
-    *(ActivePair, Rejection, OfflinePairs, OfflineCompletions),
+    *(ActivePair, Dueling, Rejection, OfflinePairs, OfflineCompletions),
 )
 RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {s.name: s for s in _ALL}
 
@@ -26,9 +26,11 @@ __all__ = [
     "BestWorst",
     "Binary",
     "Draw",
+    "Dueling",
     "GreedyBaseline",
     "GroupSampler",
     "Mixture",
+    "Narrowing",
     "OfflineCompletions",
     "OfflinePairs",
     "OneFromEach",

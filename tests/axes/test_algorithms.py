@@ -110,6 +110,7 @@ def test_a_name_that_is_no_text_is_refused(axis, name):
         ({"algorithm": "dpo", "prompt_sampling": {"name": "uncertainty"}}, "IMPOSSIBLE_TRIPLE", "uniform"),
         ({"algorithm": "pass_at_k", "kl": {"beta": 0.1, "place": "reward"}}, "IMPOSSIBLE_TRIPLE", "reference"),
         ({"algorithm": "dpo", "replay": {"groups": 1}}, "CORRECTION_WITHOUT_MEANING", "Remove"),
+        ({"algorithm": "online_dpo", "response_sampling": {"name": "dueling"}}, "NO_JUDGES", "ensemble ="),
     ],
 )
 def test_a_part_that_means_nothing_beside_the_others_is_refused_with_the_fix(config, reason, fix):

@@ -10,6 +10,7 @@ from iterpo.response_sampling import (
     ActivePair,
     BestWorst,
     Binary,
+    Dueling,
     GreedyBaseline,
     GroupSampler,
     Mixture,
@@ -203,8 +204,23 @@ def test_single_answers_are_kept_where_the_group_is_not_the_baseline():
 
 def test_the_active_pair_is_the_one_whose_implicit_rewards_are_farthest_apart():
     made = group({"a": 0.1, "b": 0.9, "c": 0.5})
-    made = replace(made, log_ratios={"g/a": 0.0, "g/b": 0.5, "g/c": -2.0})
-    assert pairs(ActivePair(3).select([made], 0)) == [("g/b", "g/c")]
+    narrowed = ActivePair(3).narrow(made, {"g/a": [0.0], "g/b": [0.5], "g/c": [-2.0]}, seed=0)
+    assert [c.completion_id for c in narrowed.completions] == ["g/b", "g/c"]
+    assert pairs(ActivePair(3).select([narrowed], 0)) == [("g/b", "g/c")]
+
+
+def test_a_duel_is_between_the_favourites_of_two_judges():
+    """Judge x likes a best, judge y likes c best: whoever is drawn first, they meet."""
+    made = group({"a": 0.1, "b": 0.9, "c": 0.5})
+    evidence = {"g/a": [1.0, 0.0], "g/b": [0.5, 0.5], "g/c": [0.0, 1.0]}
+    duels = {
+        tuple(sorted(c.completion_id for c in Dueling(3, "x, y").narrow(made, evidence, seed).completions))
+        for seed in range(20)
+    }
+    assert duels == {("g/a", "g/c")}
+    agreed = {name: [scores[0], scores[0]] for name, scores in evidence.items()}
+    rivals = {Dueling(3, "x, y").narrow(made, agreed, seed).completions[1].completion_id for seed in range(20)}
+    assert rivals == {"g/b", "g/c"}  # all judges agree on a: any other stands in
 
 
 def test_replay_draws_what_is_young_enough_and_never_one_twice():

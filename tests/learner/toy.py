@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.learner.trainer import Trainer
-from iterpo.response_sampling import Draw
+from iterpo.response_sampling import Draw, Narrowing
 from iterpo.run_config import LoraConfig, RunConfig
 from iterpo.types import Completion, FinishReason, Group, Message, Preference, Prompt
 
@@ -74,15 +74,16 @@ class Toy:
             self._sample(index, d, f"{n}", self.draw) for n, d in enumerate(self.algorithm.response_sampling.draws)
         ]
         completions = tuple(c for part in parts for c in part)
+        sampler = self.algorithm.response_sampling
         made = Group(f"g{index}", prompt(index), completions, {c.completion_id: reward(c) for c in completions})
-        return replace(made, log_ratios=self._log_ratios(completions)) if self.name == "apl" else made
+        return sampler.narrow(made, self._log_ratios(completions), 0) if isinstance(sampler, Narrowing) else made
 
-    def _log_ratios(self, completions: Sequence[Completion]) -> dict[str, float]:
+    def _log_ratios(self, completions: Sequence[Completion]) -> dict[str, list[float]]:
         current = self.model.logprobs(completions)
         with self.model.base():
             ratio = current - self.model.logprobs(completions)
         parts = ratio.split([len(c.token_ids) for c in completions])
-        return {c.completion_id: float(part.sum()) for c, part in zip(completions, parts, strict=True)}
+        return {c.completion_id: [float(part.sum())] for c, part in zip(completions, parts, strict=True)}
 
     def _offline(self) -> list[Group]:
         """Pairs or demonstrations drawn from the base: the best answer of four, and the worst one."""

@@ -199,8 +199,10 @@ class FakeLabeler:
     """One held-out reward for all prompts; `values` are given out one after the other, the last again and again."""
 
     values: list[float | None] = field(default_factory=lambda: [0.5])
+    asked: list[str] = field(default_factory=list)
 
     def score(self, labeler, prompts, completions):
+        self.asked.append(labeler)
         value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
         return [value] * len(prompts)
 
@@ -260,7 +262,7 @@ class FakeLearner:
         return 0.1
 
     def log_ratios(self, completions):
-        return [float(len(c.text)) for c in completions]
+        return [float(c.text) for c in completions]
 
     def snapshot(self):
         return list(self.weights)

@@ -344,9 +344,17 @@ def test_a_resumed_run_replays_what_the_uninterrupted_one_would_have(make_run, t
     assert [g.group_id for g in loop._memory][:4] == [g.group_id for g in whole.feedback.groups][:4]
 
 
-def test_the_policys_own_log_ratios_reach_a_sampler_that_asks_for_them(make_run):
-    """The fake's log-ratio is the text's length: all alike, so the first two answers are the pair."""
-    run = make_run(algorithm="apl", prompt_sampling={"name": "uniform"}, response_sampling={"size": 3}, iterations=1)
+def test_only_the_pair_that_is_worth_a_label_is_recorded(make_run):
+    """APL by the policy's own log-ratios (the fake's: the text as a number), a duel by two judges' scores."""
+    run = make_run(algorithm="apl", prompt_sampling={"name": "uniform"}, response_sampling={"size": 4}, iterations=1)
     run.finish()
-    pairs = {c.rpartition("/")[2] for c in run.learner.weights}
-    assert pairs == {"0", "1"}
+    assert [[c.text for c in g.completions] for g in run.feedback.groups] == [["0", "3"]] * 2
+    assert {c.rpartition("/")[2] for c in run.learner.weights} == {"0", "3"}
+
+
+def test_a_duel_asks_its_judges_and_records_two_answers(make_run):
+    duel = {"name": "dueling", "size": 4, "ensemble": "one, two"}
+    run = make_run(algorithm="online_dpo", response_sampling=duel, iterations=1)
+    run.finish()
+    assert {"one", "two"} <= set(run.labeler.asked)
+    assert [len(g.completions) for g in run.feedback.groups] == [2, 2]
