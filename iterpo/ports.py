@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,9 @@ from iterpo.types import (
     FeedbackEvent,
     GateDecision,
     Group,
+    IterationRow,
     PolicyVersion,
+    Progress,
     Prompt,
     SamplingSettings,
 )
@@ -101,3 +104,21 @@ class Learner(Protocol):
     def encode(self, example: Example) -> Group:
         """An example's given answers as a group of completions, for offline methods."""
         ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside of the loop, behind ports."""
+
+    generator: Generator
+    feedback: FeedbackStore
+    labeler: Labeler
+    publisher: PolicyPublisher
+    learner: Learner
+    policies: Path
+    """Where policy directories are published."""
+    checkpoints: Path
+    commit: Callable[[IterationRow, Progress, str, list[tuple[int, str]]], None]
+    """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
+    note: Callable[[Progress], None]
+    """Records progress between iterations."""

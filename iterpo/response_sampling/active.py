@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from iterpo.errors import InvalidConfig
 from iterpo.response_sampling.group import rewarded
 from iterpo.response_sampling.pair import PAIRS_WITH_REWARDS, add_labelled, add_ordered
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Selection, Sized
 from iterpo.types import Completion, Group
 
 Evidence = Mapping[str, Sequence[float]]
@@ -35,21 +35,12 @@ class Narrowing(Protocol):
 
 
 @dataclass(frozen=True)
-class _OnePair:
+class _OnePair(Sized):
     """What is left of a group is its pair; labels or rewards order it."""
 
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
-    offline: ClassVar[bool] = False
 
     size: int = 4
-
-    def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
 from iterpo.response_sampling.group import rewarded
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Draw, Selection, Sized
 from iterpo.types import Group
 
 WITH_BASELINE = frozenset({"completions", "rewards", "baseline"})
 
 
 @dataclass(frozen=True)
-class GreedyBaseline:
+class GreedyBaseline(Sized):
     """`size` samples and the policy's greedy answer, whose reward is the baseline (ReMax, arXiv:2310.10505).
 
     The greedy answer itself is not trained on. A prompt whose greedy answer has no reward is dropped and counted.
@@ -24,13 +24,9 @@ class GreedyBaseline:
 
     name: ClassVar[str] = "greedy_baseline"
     provides: ClassVar[frozenset[str]] = WITH_BASELINE
-    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
     size: int = 1
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1.")
 
     @property
     def draws(self) -> tuple[Draw, ...]:
@@ -51,7 +47,7 @@ class GreedyBaseline:
 
 
 @dataclass(frozen=True)
-class ReferenceBaseline:
+class ReferenceBaseline(Sized):
     """One answer of the policy, and `size` of the base for V* = beta1 log mean exp(r / beta1) (A*-PO).
 
     The base's answers are not trained on. Published: 8 answers, beta1 0.5. Not implemented: V* kept from earlier
@@ -60,14 +56,14 @@ class ReferenceBaseline:
 
     name: ClassVar[str] = "reference_baseline"
     provides: ClassVar[frozenset[str]] = WITH_BASELINE
-    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
-    size: int = 8
     beta1: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.beta1 <= 0:
-            raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1 and beta1 > 0.")
+        super().__post_init__()
+        if self.beta1 <= 0:
+            raise InvalidConfig(f"Out of range: {self}.", "Use beta1 > 0.")
 
     @property
     def draws(self) -> tuple[Draw, ...]:

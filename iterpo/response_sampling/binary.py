@@ -6,32 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from iterpo.errors import InvalidConfig
 from iterpo.response_sampling.group import rewarded
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Selection, Sized
 from iterpo.types import Group
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(Sized):
     """Every rewarded answer, desirable above `threshold` and undesirable otherwise; `relative` compares with the
     group's mean instead, and leaves out answers that equal it."""
 
     name: ClassVar[str] = "binary"
     provides: ClassVar[frozenset[str]] = frozenset({"completions", "rewards", "roles"})
-    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
     size: int = 4
     threshold: float = 0.5
     relative: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1.")
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Selection, Sized
 from iterpo.types import Completion, Group
 
 TRUNCATED = ("keep", "drop")
@@ -15,7 +15,7 @@ UNIFORM = ("drop", "keep")
 
 
 @dataclass(frozen=True)
-class GroupSampler:
+class GroupSampler(Sized):
     """All completions of a prompt that have a reward.
 
     Groups whose rewards are all equal teach nothing and are dropped and counted, before any average is taken
@@ -25,9 +25,8 @@ class GroupSampler:
 
     name: ClassVar[str] = "group"
     provides: ClassVar[frozenset[str]] = frozenset({"completions", "rewards"})
-    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
-    size: int = 8
     truncated: str = "keep"
     """`keep` trains on completions cut at the token limit, with whatever reward they got; `drop` leaves them out."""
     uniform: str = "drop"
@@ -36,16 +35,17 @@ class GroupSampler:
     """DAPO: how many times an iteration may draw new prompts to replace groups that teach nothing."""
 
     def __post_init__(self) -> None:
-        least = 1 if self.uniform == "keep" else 2
-        if self.size < least or self.refill < 0 or self.truncated not in TRUNCATED or self.uniform not in UNIFORM:
+        super().__post_init__()
+        if (
+            (self.size == 1 and self.uniform == "drop")
+            or self.refill < 0
+            or self.truncated not in TRUNCATED
+            or self.uniform not in UNIFORM
+        ):
             raise InvalidConfig(
                 f"Out of range: {self}.",
                 "Use size >= 2 (1 with uniform = keep), refill >= 0, truncated = keep | drop, uniform = drop | keep.",
             )
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

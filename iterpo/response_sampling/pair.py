@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
 from iterpo.response_sampling.group import rewarded
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Draw, Selection, Sized
 from iterpo.types import Completion, Group
 
 PAIRS = frozenset({"completions", "pairs", "roles"})
@@ -56,7 +56,7 @@ def add_ordered(
 
 
 @dataclass(frozen=True)
-class BestWorst:
+class BestWorst(Sized):
     """The highest-rewarded completion of each group against another one (Online-RLHF, ties dropped).
 
     `rival`: `worst` (max_min), `random` (max_random) or `second` (max_max). `length_penalty` is taken off the reward
@@ -66,24 +66,18 @@ class BestWorst:
 
     name: ClassVar[str] = "best_worst"
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
-    offline: ClassVar[bool] = False
 
-    size: int = 8
     rival: str = "worst"
     length_penalty: float = 0.0
     min_margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.size < 2 or self.rival not in RIVALS or self.length_penalty < 0 or self.min_margin < 0:
+        super().__post_init__()
+        if self.rival not in RIVALS or self.length_penalty < 0 or self.min_margin < 0:
             raise InvalidConfig(
                 f"Out of range: {self}.",
-                f"Use size >= 2 (a pair cannot come from one), rival = {' | '.join(RIVALS)}, length_penalty and "
-                "min_margin >= 0.",
+                f"Use rival = {' | '.join(RIVALS)}, length_penalty and min_margin >= 0.",
             )
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -115,22 +109,13 @@ class BestWorst:
 
 
 @dataclass(frozen=True)
-class RandomPair:
+class RandomPair(Sized):
     """Disjoint random pairs of each group; a group of two is the pair of OAIF (arXiv:2402.04792)."""
 
     name: ClassVar[str] = "random_pair"
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
-    offline: ClassVar[bool] = False
 
     size: int = 2
-
-    def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -146,7 +131,7 @@ class RandomPair:
 
 
 @dataclass(frozen=True)
-class RightWrong:
+class RightWrong(Sized):
     """Right against wrong answers, as many pairs as there are of the rarer kind (Iterative RPO, arXiv:2404.19733).
 
     Right is a reward above `threshold`. Answers left without a partner are counted.
@@ -154,18 +139,8 @@ class RightWrong:
 
     name: ClassVar[str] = "right_wrong"
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS
-    offline: ClassVar[bool] = False
 
-    size: int = 8
     threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InvalidConfig(f"A pair cannot come from {self.size} completion(s).", "Use size >= 2.")
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
@@ -213,7 +188,7 @@ class OneFromEach:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Sized):
     """Groups drawn partly from the policy and partly from the reference, then disjoint random pairs of them all.
 
     `share` of the `size` answers, rounded, come from the base.
@@ -221,13 +196,13 @@ class Mixture:
 
     name: ClassVar[str] = "mixture"
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS | {"origins"}
-    offline: ClassVar[bool] = False
 
     size: int = 4
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.size < 2 or not 0 < self.share < 1 or not 0 < self._reference < self.size:
+        super().__post_init__()
+        if not 0 < self.share < 1 or not 0 < self._reference < self.size:
             raise InvalidConfig(
                 f"Out of range: {self}.", "Use size >= 2 and a share that leaves answers on both sides."
             )

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
-from iterpo.response_sampling.selection import Draw, Selection
+from iterpo.response_sampling.selection import Selection, Sized
 from iterpo.types import Group
 
 KEEP = ("best", "above")
 
 
 @dataclass(frozen=True)
-class Rejection:
+class Rejection(Sized):
     """`best` keeps the best of each group (RAFT), `above` every distinct one over `threshold` (RFT, ReST).
 
     Equal token sequences are kept once: RFT counts distinct answers (arXiv:2308.01825).
@@ -22,19 +22,15 @@ class Rejection:
 
     name: ClassVar[str] = "rejection"
     provides: ClassVar[frozenset[str]] = frozenset({"completions"})
-    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
-    size: int = 8
     keep: str = "above"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.keep not in KEEP:
-            raise InvalidConfig(f"Out of range: {self}.", "Use size >= 1 and keep = best | above.")
-
-    @property
-    def draws(self) -> tuple[Draw, ...]:
-        return (Draw(self.size),)
+        super().__post_init__()
+        if self.keep not in KEEP:
+            raise InvalidConfig(f"Out of range: {self}.", "Use keep = best | above.")
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()

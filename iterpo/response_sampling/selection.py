@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from iterpo.errors import InvalidConfig
 from iterpo.types import Completion, Group
 
 
@@ -98,6 +99,28 @@ class ResponseSampler(Protocol):
         ...
 
     def select(self, groups: Sequence[Group], seed: int) -> Selection: ...
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What samplers share that draw `size` answers of each prompt from the serving policy."""
+
+    name: ClassVar[str]
+    offline: ClassVar[bool] = False
+    least: ClassVar[int] = 2
+
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.size < self.least:
+            raise InvalidConfig(
+                f"Response sampling {self.name!r} cannot work with {self.size} answer(s) a prompt.",
+                f"Use size >= {self.least}.",
+            )
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return (Draw(self.size),)
 
 
 def own(sampler: ResponseSampler, group: Group) -> tuple[Completion, ...]:

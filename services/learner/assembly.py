@@ -15,10 +15,11 @@ from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings
 from iterpo.embedded_model import model_directory
 from iterpo.errors import WrongState
-from iterpo.iterate import Loop, World
+from iterpo.iterate import Loop
 from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
 from iterpo.policies import manifest
+from iterpo.ports import World
 from iterpo.run_config import RunConfig
 from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion, Progress
 from services.learner.limits import check_lengths

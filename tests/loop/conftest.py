@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iterpo import iterate, patience
+from iterpo import collect, iterate, patience
 from tests.loop.run import Run
 
 
@@ -20,7 +20,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(tmp_path, monkeypatch) -> Callable[..., Run]:
     def make(**arguments) -> Run:
         run = Run(tmp_path, **arguments)
-        monkeypatch.setattr(iterate, "time", run.clock)
+        for module in (iterate, collect):
+            monkeypatch.setattr(module, "time", run.clock)
         return run
 
     return make

@@ -8,10 +8,11 @@ from typing import Any
 
 from iterpo.algorithms import resolve
 from iterpo.buffer import GroupBuffer
-from iterpo.iterate import Loop, World
+from iterpo.iterate import Loop
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
 from iterpo.policies import manifest
+from iterpo.ports import World
 from iterpo.run_config import RunConfig
 from iterpo.types import Example, IterationRow, Progress
 from services.learner.assembly import commit, standing

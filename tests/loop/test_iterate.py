@@ -341,7 +341,7 @@ def test_a_resumed_run_replays_what_the_uninterrupted_one_would_have(make_run, t
     next(loop.iterations())
     old = [c for c in whole.learner.weights if whole.learner.weights.count(c) > 1]
     assert len(set(old)) >= 4
-    assert [g.group_id for g in loop._memory][:4] == [g.group_id for g in whole.feedback.groups][:4]
+    assert [g.group_id for g in loop.collector._memory][:4] == [g.group_id for g in whole.feedback.groups][:4]
 
 
 def test_only_the_pair_that_is_worth_a_label_is_recorded(make_run):
