@@ -68,6 +68,7 @@ from iterpo.response_sampling import (
     RESPONSE_SAMPLERS,
     ActivePair,
     BestWorst,
+    GeometricRival,
     GreedyBaseline,
     GroupSampler,
     OfflineCompletions,
@@ -202,7 +203,7 @@ ALGORITHMS = (
     Algorithm("sppo", "arXiv:2405.00675", BestWorst(5), Sppo(), SUM, PREVIOUS, learning_rate=5e-6, prompts_per_iteration=64, lacks="win rates over all K answers: the pair's own label is used"),
     Algorithm("dno", "arXiv:2404.03715", BestWorst(5, min_margin=0.25), Dpo(0.1), SUM, PREVIOUS, learning_rate=5e-6, prompts_per_iteration=64, lacks="the teacher's answers; its margin is on another scale than rewards in [0, 1]"),
     Algorithm("xpo", "arXiv:2405.21046; TRL's alpha", OneFromEach(), Xpo(0.1), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64),
-    Algorithm("nash_md", "arXiv:2312.00886", OneFromEach(), NashMd(), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64, lacks="a rival from the geometric mixture: it comes from the reference"),
+    Algorithm("nash_md", "arXiv:2312.00886", GeometricRival(), NashMd(), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64),
     Algorithm("apl", "arXiv:2402.08114", ActivePair(4), Dpo(0.1), SUM, "base", Uncertainty("entropy"), learning_rate=5e-6, prompts_per_iteration=64),
 )
 # fmt: on

@@ -130,7 +130,7 @@ class Collector:
         """One group a prompt, whose completions follow the sampler's draws in order."""
         started = time.monotonic()
         draws = self._algorithm.response_sampling.draws
-        parts = [self._answers(prompts, draw, at.drawn + number * 7919) for number, draw in enumerate(draws)]
+        parts = [self._answers(prompts, draw, number, at) for number, draw in enumerate(draws)]
         groups = [tuple(c for part in parts for c in part[p]) for p in range(len(prompts))]
         self._sampling_seconds += time.monotonic() - started
         self._tokens += sum(len(c.token_ids) for group in groups for c in group)
@@ -139,12 +139,15 @@ class Collector:
             for p, g in zip(prompts, groups, strict=True)
         ]
 
-    def _answers(self, prompts: Sequence[Prompt], draw: Draw, number: int) -> list[list[Completion]]:
+    def _answers(self, prompts: Sequence[Prompt], draw: Draw, number: int, at: Progress) -> list[list[Completion]]:
         settings = SamplingSettings(
             temperature=0.0 if draw.greedy else self._config.temperature,
             max_tokens=self._config.max_tokens,
-            seed=self._config.seed * 1_000_003 + number,
+            seed=self._config.seed * 1_000_003 + at.drawn + number * 7919,
         )
+        if draw.policy == "mixture":
+            self._control.status(f"drawing rivals of {len(prompts)} answers", False)
+            return self._world.learner.mixture(prompts, draw.n, settings, draw.share, at.version)
         return self._control.patiently(
             "sampling", lambda: self._world.generator.sample(prompts, draw.n, settings, draw.policy)
         )

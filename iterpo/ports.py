@@ -87,6 +87,12 @@ class Learner(Protocol):
         """Summed log-ratio of the current policy to the base of each completion, nats."""
         ...
 
+    def mixture(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
+    ) -> list[list[Completion]]:
+        """[P][n] completions of the geometric mixture of the current policy, which is `version`, and the base."""
+        ...
+
     def snapshot(self) -> Any:
         """Adapter and optimiser as they are, to be given back to `restore`."""
         ...

@@ -45,7 +45,7 @@ class NashMd:
     def _own(self, batch: TokenBatch) -> Tensor:
         """[S] the pair's weight on answers of the policy, else 0."""
         if batch.from_reference is None:
-            raise InvalidInput("Nash-MD must know which answer is the rival.", "Use the sampling `one_from_each`.")
+            raise InvalidInput("Nash-MD must know which answer is the rival.", "Use the sampling `geometric_rival`.")
         flat = batch.logprobs.new_zeros(len(batch.lengths))
         weighted = flat.index_add(0, batch.chosen, batch.weight).index_add(0, batch.rejected, batch.weight)
         return weighted * ~batch.from_reference

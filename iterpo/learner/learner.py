@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,13 @@ from transformers import AutoTokenizer
 from iterpo.algorithms import Algorithm
 from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
+from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import Adapter, PolicyModel
 from iterpo.learner.trainer import Trainer
 from iterpo.policies import manifest, probe
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
-from iterpo.types import Completion, Example, FinishReason, Group, Preference
+from iterpo.types import Completion, Example, FinishReason, Group, Preference, Prompt, SamplingSettings
 
 State = tuple[Adapter, dict[str, Any], Adapter | None]
 """Adapter, optimiser, and the critic of methods that have one."""
@@ -50,6 +53,34 @@ class LoraLearner:
         with self.model.base():
             ratio = current - self.model.logprobs(completions)
         return [float(part.sum()) for part in ratio.split(lengths)]
+
+    def mixture(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
+    ) -> list[list[Completion]]:
+        return [
+            [self._mixed(prompt, settings, share, version, f"{p}/{i}") for i in range(n)]
+            for p, prompt in enumerate(prompts)
+        ]
+
+    def _mixed(self, prompt: Prompt, settings: SamplingSettings, share: float, version: int, place: str) -> Completion:
+        chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        ids = tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        eos, name = self.tokenizer.eos_token_id, uuid.uuid4().hex
+        seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{place}".encode()).digest()[:7], "big")
+        made = sample_mixture(self.model, ids, share, settings.temperature, settings.max_tokens, eos, seed)
+        return Completion(
+            completion_id=name,
+            prompt_id=prompt.prompt_id,
+            group_id=name,
+            text=self.tokenizer.decode(made.token_ids, skip_special_tokens=True),
+            prompt_token_ids=ids,
+            token_ids=made.token_ids,
+            logprobs=made.logprobs,
+            finish_reason=FinishReason.STOP if made.token_ids[-1] == eos else FinishReason.LENGTH,
+            policy_version=version,
+            policy_digest="",
+            temperature=settings.temperature,
+        )
 
     def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""

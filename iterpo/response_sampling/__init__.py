@@ -9,14 +9,14 @@ from iterpo.response_sampling.baseline import GreedyBaseline, ReferenceBaseline
 from iterpo.response_sampling.binary import Binary
 from iterpo.response_sampling.group import GroupSampler
 from iterpo.response_sampling.offline import OfflineCompletions, OfflinePairs
-from iterpo.response_sampling.pair import BestWorst, Mixture, OneFromEach, RandomPair, RightWrong
+from iterpo.response_sampling.pair import BestWorst, GeometricRival, Mixture, OneFromEach, RandomPair, RightWrong
 from iterpo.response_sampling.rejection import Rejection
 from iterpo.response_sampling.replay import Replay
 from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn, own
 
 _ALL: tuple[type[ResponseSampler], ...] = (
-    *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, Mixture, GreedyBaseline, ReferenceBaseline, Binary),
-    *(ActivePair, Dueling, Rejection, OfflinePairs, OfflineCompletions),
+    *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, GeometricRival, Mixture, ActivePair, Dueling),
+    *(GreedyBaseline, ReferenceBaseline, Binary, Rejection, OfflinePairs, OfflineCompletions),
 )
 RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {s.name: s for s in _ALL}
 
@@ -27,6 +27,7 @@ __all__ = [
     "Binary",
     "Draw",
     "Dueling",
+    "GeometricRival",
     "GreedyBaseline",
     "GroupSampler",
     "Mixture",

@@ -159,11 +159,7 @@ class RightWrong(Sized):
 
 @dataclass(frozen=True)
 class OneFromEach:
-    """One answer of the policy against one of the reference (XPO, arXiv:2405.21046; Nash-MD's rival).
-
-    The reference is the base. Nash-MD's geometric mixture of both at every token is not implemented: a rival comes
-    from the reference alone, which is the mixture's end.
-    """
+    """One answer of the policy against one of the reference, which is the base (XPO, arXiv:2405.21046)."""
 
     name: ClassVar[str] = "one_from_each"
     provides: ClassVar[frozenset[str]] = PAIRS_WITH_REWARDS | {"origins"}
@@ -185,6 +181,26 @@ class OneFromEach:
             own, rival = usable
             add_ordered(selection, group, index, own, rival, from_reference=(False, True))
         return selection
+
+
+@dataclass(frozen=True)
+class GeometricRival(OneFromEach):
+    """One answer of the policy against one of the geometric mixture of policy and base (Nash-MD, arXiv:2312.00886).
+
+    The mixture is taken token by token, `share` being the base's exponent (published 0.5); the learner draws it.
+    """
+
+    name: ClassVar[str] = "geometric_rival"
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InvalidConfig(f"Out of range: {self}.", "Use 0 <= share <= 1.")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        return Draw(1), Draw(1, "mixture", share=self.share)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ class Draw:
 
     n: int
     policy: str = "serving"
-    """An alias of inference: `serving` or `base`."""
+    """An alias of inference, `serving` or `base`; or `mixture`, which the learner draws itself."""
     greedy: bool = False
+    share: float = 0.0
+    """Of the base, in a mixture's exponents."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,11 @@ def test_a_name_that_is_no_text_is_refused(axis, name):
         ({"kl": {"estimator": "ratio_k3", "place": "reward"}}, "KL_WITHOUT_EFFECT", "k3"),
         ({"algorithm": "dpo", "kl": {"beta": 0.1, "place": "reward"}}, "KL_WITHOUT_EFFECT", "coefficient"),
         ({"algorithm": "dr_grpo", "kl": {"beta": 0.1}}, "IMPOSSIBLE_TRIPLE", "an algorithm with a reference"),
-        ({"algorithm": "grpo", "gradient_coefficient": {"name": "xpo"}}, "IMPOSSIBLE_TRIPLE", "one_from_each, mixture"),
+        (
+            {"algorithm": "grpo", "gradient_coefficient": {"name": "xpo"}},
+            "IMPOSSIBLE_TRIPLE",
+            "one_from_each, geometric_rival",
+        ),
         ({"algorithm": "grpo", "gradient_coefficient": {"name": "ppo"}}, "IMPOSSIBLE_TRIPLE", "ppo, vapo"),
         ({"algorithm": "dpo", "gradient_coefficient": {"name": "tdpo"}}, "IMPOSSIBLE_TRIPLE", "tdpo1, tdpo2"),
         ({"response_sampling": {"size": 1, "uniform": "keep"}}, "IMPOSSIBLE_TRIPLE", "size to 2 or more"),

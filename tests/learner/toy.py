@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from iterpo.algorithms import Algorithm, resolve
+from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.learner.trainer import Trainer
 from iterpo.response_sampling import Draw, Narrowing
@@ -102,6 +103,10 @@ class Toy:
     @torch.no_grad()
     def _sample(self, index: int, draw: Draw, name: str, generator: torch.Generator) -> list[Completion]:
         prompt_ids = (1, 3 + index, 1)
+        if draw.policy == "mixture":
+            seed = int(torch.randint(2**31, (1,), generator=generator))
+            made = sample_mixture(self.model, prompt_ids, draw.share, 1.0, TOKENS, EOS, seed)
+            return [completion(f"g{index}/{name}", index, prompt_ids, made.token_ids, made.logprobs)]
         ids = torch.tensor([prompt_ids] * draw.n)
         chosen, logprobs = [], []
         with self.model.base() if draw.policy == "base" else nullcontext():

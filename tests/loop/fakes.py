@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,13 @@ class FakeLearner:
 
     def log_ratios(self, completions):
         return [float(c.text) for c in completions]
+
+    def mixture(self, prompts, n, settings, share, version):
+        made = FakeGenerator(FakePublisher(serving=version, loaded={version}))
+        return [
+            [replace(c, completion_id=f"rival-{c.completion_id}-{settings.seed}", text="rival") for c in group]
+            for group in made.sample(prompts, n, settings, str(version))
+        ]
 
     def snapshot(self):
         return list(self.weights)

@@ -358,3 +358,11 @@ def test_a_duel_asks_its_judges_and_records_two_answers(make_run):
     run.finish()
     assert {"one", "two"} <= set(run.labeler.asked)
     assert [len(g.completions) for g in run.feedback.groups] == [2, 2]
+
+
+def test_a_rival_from_the_mixture_is_drawn_by_the_learner_at_the_version_that_serves(make_run):
+    run = make_run(algorithm="nash_md", response_sampling={}, iterations=2)
+    run.finish()
+    assert [[c.text for c in g.completions] for g in run.feedback.groups] == [["0", "rival"]] * 4
+    assert [g.completions[1].policy_version for g in run.feedback.groups] == [0, 0, 1, 1]
+    assert all(g.completions[1].group_id == g.group_id for g in run.feedback.groups)
