@@ -17,9 +17,10 @@ class Reference:
     def __init__(self, base: Path, policy: Path, dtype: torch.dtype, merged: bool) -> None:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32 if merged else dtype)
         model = PeftModel.from_pretrained(model, str(policy), autocast_adapter_dtype=False)
-        if merged:
-            model = model.merge_and_unload().to(torch.bfloat16)
-        self.model = model.to(dtype).eval()
+        model = model.merge_and_unload() if merged else model
+        for weight in model.parameters():  # not model.to(): rotary frequencies are buffers, and stay in float32
+            weight.data = (weight.data.to(torch.bfloat16) if merged else weight.data).to(dtype)
+        self.model = model.eval()
 
     @torch.inference_mode()
     def greedy(self, prompt_ids: Sequence[int], answer: Sequence[int]) -> tuple[list[int], list[float]]:

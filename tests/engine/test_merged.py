@@ -53,12 +53,7 @@ def test_after_other_weights_the_base_is_the_base_again_to_the_last_bit(served):
 
 class TestMerged(Contract):
     near_tie = 0.0
-    noise = 1e-3
-
-    @pytest.mark.xfail(reason="in float32 the mean difference exceeds 1e-3 while Score stays below; cause not found")
-    @pytest.mark.parametrize("temperature", [1.0, 0.7])
-    def test_sampled_logprobs_are_those_of_the_distribution_that_was_sampled(self, served, reference, temperature):
-        super().test_sampled_logprobs_are_those_of_the_distribution_that_was_sampled(served, reference, temperature)
+    noise = 1e-4
 
     def test_a_version_that_is_loaded_again_is_the_same_to_the_last_bit(self, served):
         served.serve(seed=30)
