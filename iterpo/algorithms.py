@@ -75,6 +75,7 @@ from iterpo.response_sampling import (
     OfflinePairs,
     OneFromEach,
     RandomPair,
+    Rationalise,
     ReferenceBaseline,
     Rejection,
     Replay,
@@ -113,6 +114,8 @@ class Algorithm:
     """Passes over an iteration's batch."""
     minibatches: int = 1
     """Optimiser steps an epoch."""
+    restart: bool = False
+    """Whether every iteration's update begins at the base once more."""
     lacks: str = ""
     """What of the paper this row does not do."""
 
@@ -142,12 +145,13 @@ PREVIOUS = "previous_iterate"
 # fmt: off
 ALGORITHMS = (
     # Maximum likelihood and rejection
-    Algorithm("sft", "maximum likelihood; learning rate TRL 2e-5 x 10", OfflineCompletions(), Sft(), TOKEN, learning_rate=2e-4, lacks="packing across documents; pretraining is the same with a prompt of one token"),
+    Algorithm("pretrain", "maximum likelihood on documents ({\"text\": ...}); learning rate as sft", OfflineCompletions(), Sft(), TOKEN, learning_rate=2e-4, lacks="packing across documents"),
+    Algorithm("sft", "maximum likelihood; learning rate TRL 2e-5 x 10", OfflineCompletions(), Sft(), TOKEN, learning_rate=2e-4, lacks="packing across documents"),
     Algorithm("dft", "arXiv:2508.05629", OfflineCompletions(), Dft(), TOKEN, learning_rate=5e-4, prompts_per_iteration=256),
     Algorithm("rft", "arXiv:2308.01825", Rejection(8, "above"), Sft(), TOKEN, learning_rate=2e-4),
     Algorithm("raft", "arXiv:2304.06767", Rejection(8, "best"), Sft(), TOKEN, learning_rate=2e-4),
-    Algorithm("rest", "arXiv:2308.08998", Rejection(32, "above", 0.7), Sft(), TOKEN, learning_rate=2e-4, epochs=3, lacks="a threshold that rises between the passes over one sample"),
-    Algorithm("star", "arXiv:2203.14465", Rejection(1, "above"), Sft(), TOKEN, learning_rate=2e-4, prompts_per_iteration=64, lacks="restarting from the base at every iteration; rationalising failures with the answer as a hint"),
+    Algorithm("rest", "arXiv:2308.08998", Rejection(32, "above", 0.7, rise=0.1), Sft(), TOKEN, learning_rate=2e-4, epochs=3),
+    Algorithm("star", "arXiv:2203.14465", Rationalise(1, "above"), Sft(), TOKEN, learning_rate=2e-4, prompts_per_iteration=64, epochs=8, restart=True, lacks="more steps in every iteration than in the one before"),
     # Policy gradients
     PG("reinforce", "Williams 1992; baseline: the batch's mean", ONE, Reinforce("batch_centred"), SUM, prompts_per_iteration=64),
     PG("rloo", "arXiv:2402.14740; TRL", GroupSampler(4), Rloo(), SUM, "base", kl=ONE_KL),

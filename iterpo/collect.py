@@ -131,6 +131,7 @@ class Collector:
         started = time.monotonic()
         draws = self._algorithm.response_sampling.draws
         parts = [self._answers(prompts, draw, number, at) for number, draw in enumerate(draws)]
+        parts = [unhinted(part, parts[0]) if draw.hint else part for draw, part in zip(draws, parts, strict=True)]
         groups = [tuple(c for part in parts for c in part[p]) for p in range(len(prompts))]
         self._sampling_seconds += time.monotonic() - started
         self._tokens += sum(len(c.token_ids) for group in groups for c in group)
@@ -145,6 +146,8 @@ class Collector:
             max_tokens=self._config.max_tokens,
             seed=self._config.seed * 1_000_003 + at.drawn + number * 7919,
         )
+        if draw.hint:
+            prompts = [hinted(p) for p in prompts]
         if draw.policy == "mixture":
             self._control.status(f"drawing rivals of {len(prompts)} answers", False)
             return self._world.learner.mixture(prompts, draw.n, settings, draw.share, at.version)
@@ -207,3 +210,20 @@ def look(group: Group, sampled: Sequence[Completion], iteration: int) -> Seen:
         spread = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
     logprobs = [t for c in sampled for t in c.logprobs]
     return Seen(mean, spread, -sum(logprobs) / max(1, len(logprobs)), iteration)
+
+
+def hinted(prompt: Prompt) -> Prompt:
+    """The prompt with its reference answer told at the end; as it is when it has none."""
+    if not prompt.reference_answer:
+        return prompt
+    *before, last = prompt.messages
+    told = f"{last.content}\n\n(The answer is {prompt.reference_answer}. Show how one gets there.)"
+    return replace(prompt, messages=(*before, replace(last, content=told)))
+
+
+def unhinted(told: list[list[Completion]], plain: list[list[Completion]]) -> list[list[Completion]]:
+    """Answers that knew the hint, under the prompt's tokens without it."""
+    return [
+        [replace(c, prompt_token_ids=own[0].prompt_token_ids) for c in group]
+        for group, own in zip(told, plain, strict=True)
+    ]

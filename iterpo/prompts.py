@@ -5,6 +5,7 @@
     {"prompt": "...", "chosen": "...", "rejected": "..."}                    offline pairs (TRL's format); optional
                                              "values": {"NAME": gap, ...}    how much better in each value
     {"prompt": "...", "completion": "..."}                                   demonstrations
+    {"text": "..."}                                                          documents (pretraining)
 
 Optional on every line: "id" (without one, a digest of the messages) and "difficulty" (a number, for a curriculum).
 """
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from iterpo.errors import InvalidInput
-from iterpo.types import Example, Message, Prompt
+from iterpo.types import DOCUMENT, Example, Message, Prompt
 
-KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion", "difficulty", "values"}
+KEYS = {"id", "prompt", "messages", "answer", "chosen", "rejected", "completion", "difficulty", "values", "text"}
 
 
 def read(path: Path) -> list[Example]:
@@ -48,8 +49,13 @@ def _example(line: str, place: str) -> Example:
         raw = json.loads(line)
     except ValueError as error:
         raise _bad(place, f"is not JSON ({error})") from error
-    if not isinstance(raw, dict) or not raw.keys() <= KEYS or ("prompt" in raw) == ("messages" in raw):
-        raise _bad(place, f"needs `prompt` or `messages`, and may have {', '.join(sorted(KEYS))} only")
+    known = isinstance(raw, dict) and raw.keys() <= KEYS
+    if not known or sum(key in raw for key in ("prompt", "messages", "text")) != 1:
+        raise _bad(place, f"needs `prompt`, `messages` or `text`, and may have {', '.join(sorted(KEYS))} only")
+    if "text" in raw:
+        text = _text(raw, "text", place)
+        message = (Message(DOCUMENT, text),)
+        return Example(Prompt(str(raw.get("id") or _digest(message)), message), (text,))
     messages = _messages(raw, place)
     prompt = Prompt(str(raw.get("id") or _digest(messages)), messages, str(raw.get("answer", "")))
     if ("chosen" in raw) != ("rejected" in raw):

@@ -22,10 +22,14 @@ class FinishReason(StrEnum):
     ABORTED = "aborted"
 
 
+DOCUMENT = "document"
+"""Role of the one message of a text that answers nothing: it is learned from its first token on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     role: str
-    """`system`, `user` or `assistant`."""
+    """`system`, `user` or `assistant`; in data for pretraining `document`."""
     content: str
 
 

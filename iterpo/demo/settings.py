@@ -26,6 +26,7 @@ SIZE = 8
 OWN: dict[str, dict[str, Any]] = {
     "rft": {"response_sampling": {"size": SIZE, "threshold": 0.6}},
     "online_dpo": {"response_sampling": {"name": "best_worst", "size": SIZE}},
+    "star": {"response_sampling": {"size": SIZE, "threshold": 0.6}, "epochs": 8},
     "dapo": {"response_sampling": {"size": SIZE, "refill": 1}},
 }
 """What single methods want otherwise."""

@@ -22,7 +22,7 @@ from iterpo.learner.trainer import Trainer
 from iterpo.policies import manifest, probe
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
-from iterpo.types import Completion, Example, FinishReason, Group, Preference, Prompt, SamplingSettings
+from iterpo.types import DOCUMENT, Completion, Example, FinishReason, Group, Preference, Prompt, SamplingSettings
 
 State = tuple[Adapter, dict[str, Any], Adapter | None]
 """Adapter, optimiser, and the critic of methods that have one."""
@@ -63,8 +63,7 @@ class LoraLearner:
         ]
 
     def _mixed(self, prompt: Prompt, settings: SamplingSettings, share: float, version: int, place: str) -> Completion:
-        chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
-        ids = tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        ids = self._prompt_ids(prompt)
         eos, name = self.tokenizer.eos_token_id, uuid.uuid4().hex
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{place}".encode()).digest()[:7], "big")
         made = sample_mixture(self.model, ids, share, settings.temperature, settings.max_tokens, eos, seed)
@@ -135,8 +134,7 @@ class LoraLearner:
     def encode(self, example: Example) -> Group:
         """A group of given answers, as token ids that end with the end-of-sequence token."""
         prompt = example.prompt
-        chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
-        prompt_ids = tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        prompt_ids = self._prompt_ids(prompt)
         group_id = f"offline/{prompt.prompt_id}"
         completions = tuple(
             Completion(
@@ -158,6 +156,14 @@ class LoraLearner:
             return group
         first, second = (c.completion_id for c in completions)
         return replace(group, preferences=(Preference(group_id, first, second, example.p_first_wins),))
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """A chat, ready for the answer; of a document the token that texts begin with."""
+        if prompt.messages[0].role == DOCUMENT:
+            first = self.tokenizer.bos_token_id
+            return (self.tokenizer.eos_token_id if first is None else first,)
+        chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        return tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
     def _probe_logprobs(self) -> tuple[tuple[float, ...], ...]:
         flat = self.model.logprobs(self._probe)

@@ -29,20 +29,32 @@ class Trainer:
     def __init__(self, model: PolicyModel, algorithm: Algorithm, config: RunConfig) -> None:
         self.model, self.algorithm, self.config = model, algorithm, config
         self.critic = Critic(model) if "values" in algorithm.gradient_coefficient.needs else None
-        groups = [{"params": model.parameters, "lr": algorithm.learning_rate}]
+        self._fresh = model.adapter()
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        groups = [{"params": self.model.parameters, "lr": self.algorithm.learning_rate}]
         if self.critic:
-            groups.append({"params": self.critic.parameters, "lr": algorithm.critic_learning_rate})
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+            groups.append({"params": self.critic.parameters, "lr": self.algorithm.critic_learning_rate})
+        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
+
+    def restart(self) -> None:
+        """From the base once more: a fresh adapter and fresh moments (STaR)."""
+        self.model.load_adapter(self._fresh)
+        self.optimizer = self._optimizer()
 
     def update(self, selection: Selection) -> dict[str, float]:
         """Train on a selection; returns what happened, as numbers for metrics and the gate."""
         started = time.monotonic()
+        if self.algorithm.restart:
+            self.restart()
         if "mismatched" in self.algorithm.gradient_coefficient.needs and not strangers(selection.completions):
             return {}  # one prompt alone: nothing can be mismatched, and nothing is learned
         whole = prepared(self.algorithm, self._measure(selection))
         steps = []
         for epoch in range(self.algorithm.epochs):
-            for number, part in enumerate(split(selection.groups, self.algorithm.minibatches)):
+            members = selection.passes[min(epoch, len(selection.passes) - 1)] if selection.passes else None
+            for number, part in enumerate(split(selection.groups, self.algorithm.minibatches, members)):
                 first = epoch == 0 and number == 0
                 steps.append(self._step(selection.completions, part, whole, fresh=first))
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -122,12 +134,14 @@ class Trainer:
         self.optimizer.load_state_dict(state)
 
 
-def split(groups: Sequence[int], minibatches: int) -> list[list[int]]:
-    """Indices of sequences in minibatches that keep groups, and so pairs, whole; fewer when there are fewer groups."""
-    names = sorted(set(groups))
+def split(groups: Sequence[int], minibatches: int, members: Sequence[int] | None = None) -> list[list[int]]:
+    """Indices of sequences (of all, or of `members`) in minibatches that keep groups, and so pairs, whole; fewer when
+    there are fewer groups."""
+    chosen = range(len(groups)) if members is None else members
+    names = sorted({groups[i] for i in chosen})
     count = max(1, min(minibatches, len(names)))
     number = {name: k % count for k, name in enumerate(names)}
-    return [[i for i, g in enumerate(groups) if number[g] == k] for k in range(count)]
+    return [[i for i in chosen if number[groups[i]] == k] for k in range(count)]
 
 
 def strangers(members: Sequence[Completion], everyone: Sequence[Completion] = ()) -> list[Completion]:

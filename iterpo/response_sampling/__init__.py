@@ -10,13 +10,13 @@ from iterpo.response_sampling.binary import Binary
 from iterpo.response_sampling.group import GroupSampler
 from iterpo.response_sampling.offline import OfflineCompletions, OfflinePairs
 from iterpo.response_sampling.pair import BestWorst, GeometricRival, Mixture, OneFromEach, RandomPair, RightWrong
-from iterpo.response_sampling.rejection import Rejection
+from iterpo.response_sampling.rejection import Rationalise, Rejection
 from iterpo.response_sampling.replay import Replay
 from iterpo.response_sampling.selection import Draw, Pair, ResponseSampler, Selection, drawn, own
 
 _ALL: tuple[type[ResponseSampler], ...] = (
     *(GroupSampler, BestWorst, RandomPair, RightWrong, OneFromEach, GeometricRival, Mixture, ActivePair, Dueling),
-    *(GreedyBaseline, ReferenceBaseline, Binary, Rejection, OfflinePairs, OfflineCompletions),
+    *(GreedyBaseline, ReferenceBaseline, Binary, Rejection, Rationalise, OfflinePairs, OfflineCompletions),
 )
 RESPONSE_SAMPLERS: dict[str, type[ResponseSampler]] = {s.name: s for s in _ALL}
 
@@ -37,6 +37,7 @@ __all__ = [
     "OneFromEach",
     "Pair",
     "RandomPair",
+    "Rationalise",
     "ReferenceBaseline",
     "Rejection",
     "Replay",

@@ -21,6 +21,8 @@ class Draw:
     greedy: bool = False
     share: float = 0.0
     """Of the base, in a mixture's exponents."""
+    hint: bool = False
+    """The prompt's reference answer is told; the completion is learned under the prompt as it was."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Selection:
     from_reference: list[bool] = field(default_factory=list)
     """[S]: not drawn from the current policy."""
     pairs: list[Pair] = field(default_factory=list)
+    passes: list[list[int]] = field(default_factory=list)
+    """For each pass over the batch, the completions that it learns from (the last one stands for all later passes);
+    empty: every pass learns from all."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Completions left out, by reason."""
 
@@ -130,9 +135,8 @@ def own(sampler: ResponseSampler, group: Group) -> tuple[Completion, ...]:
     if drawn(sampler) != len(group.completions):
         return group.completions  # given data, or a group of other settings: all of it
     kinds = [draw for draw in sampler.draws for _ in range(draw.n)]
-    return tuple(
-        c for c, draw in zip(group.completions, kinds, strict=True) if draw.policy == "serving" and not draw.greedy
-    )
+    plain = [draw.policy == "serving" and not (draw.greedy or draw.hint) for draw in kinds]
+    return tuple(c for c, mine in zip(group.completions, plain, strict=True) if mine)
 
 
 def drawn(sampler: ResponseSampler) -> int:

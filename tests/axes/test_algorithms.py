@@ -15,7 +15,7 @@ def test_every_row_of_the_table_is_a_possible_triple_with_a_source(algorithm):
 
 
 def test_the_table_has_the_methods_that_it_promises():
-    likelihood = "sft dft rft raft rest star"
+    likelihood = "pretrain sft dft rft raft rest star"
     gradients = (
         "reinforce rloo remax reinforce_pp reinforce_pp_baseline ppo grpo dr_grpo dapo gspo gmpo cispo cispo_verl"
     )

@@ -18,6 +18,7 @@ from iterpo.response_sampling import (
     OfflinePairs,
     OneFromEach,
     RandomPair,
+    Rationalise,
     ReferenceBaseline,
     Rejection,
     Replay,
@@ -233,3 +234,21 @@ def test_replay_draws_what_is_young_enough_and_never_one_twice():
     assert Replay(groups=9).draw(young, 5, "s") != []
     with pytest.raises(InvalidConfig, match="Use groups"):
         Replay(groups=-1)
+
+
+def test_every_pass_of_rest_keeps_what_lies_above_a_higher_line():
+    made = group({"a": 0.75, "b": 0.85, "c": 0.95, "d": 0.2})
+    selection = Rejection(4, "above", 0.7, rise=0.1).select([made], 0)
+    assert [[names(selection)[i] for i in kept] for kept in selection.passes] == [
+        ["g/c", "g/b", "g/a"],
+        ["g/c", "g/b"],
+        ["g/c"],
+    ]
+    assert Rejection(4, "above", 0.7).select([made], 0).passes == []
+
+
+def test_where_no_answer_was_right_one_that_knew_the_hint_is_learned():
+    right, wrong = group({"own": 0.9, "told": 0.8}), group({"own": 0.1, "told": 0.8}, "h")
+    neither = group({"own": 0.1, "told": 0.2}, "k")
+    assert names(Rationalise(1).select([right, wrong, neither], 0)) == ["g/own", "h/told"]
+    assert [d.hint for d in Rationalise(1).draws] == [False, True]

@@ -54,3 +54,10 @@ def test_reading_a_run_s_data_loads_no_torch() -> None:
     program = "import sys, iterpo.run_data; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert shown.stdout.strip() == "[]", shown.stderr
+
+
+def test_documents_are_learned_from_their_first_token_on(folder: Path) -> None:
+    (folder / "texts.jsonl").write_text('{"text": "Once upon a time."}\n{"id": "b", "text": "The end."}')
+    found = read_run_data(RunConfig(algorithm="pretrain", pairs="texts.jsonl"), folder).examples
+    assert [e.answers for e in found] == [("Once upon a time.",), ("The end.",)]
+    assert found[0].prompt.messages[0].role == "document"

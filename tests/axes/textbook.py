@@ -517,7 +517,7 @@ def nash_md(d: Data, without: bool) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Data, bool], Tensor]] = {
-    **dict.fromkeys(("sft", "rft", "raft", "rest", "star"), sft),
+    **dict.fromkeys(("pretrain", "sft", "rft", "raft", "rest", "star"), sft),
     **{f.__name__: f for f in (dft, reinforce, rloo, remax, reinforce_pp, reinforce_pp_baseline, ppo, vapo)},
     **{f.__name__: f for f in (grpo, dr_grpo, dapo, gspo, gmpo, cispo, sapo, kimi, opo, gpg, pass_at_k)},
     "cispo_verl": lambda d, without: cispo(d, without, 0.8, 1.2),

@@ -88,7 +88,7 @@ def test_with_json_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> No
     assert run("algorithms", "gpro", "--json") == 2
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["reason"] == "INVALID_CONFIG"
-    assert "Use one of: sft, dft" in error["fix"]
+    assert "Use one of: pretrain, sft" in error["fix"]
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["generate"], ["generate", "x", "--max-tokens", "0"], ["call"]])

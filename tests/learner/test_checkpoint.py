@@ -13,6 +13,7 @@ from iterpo.learner import checkpoint
 from iterpo.learner.learner import LoraLearner
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.run_config import LoraConfig, RunConfig
+from iterpo.types import DOCUMENT, Example, Message, Prompt
 from tests.learner.test_trainer import selection
 from tests.policies.full_disk import full_disk
 
@@ -43,6 +44,14 @@ def test_a_critic_goes_on_where_it_stood(tiny_model: Path, tmp_path: Path) -> No
     other.update(selection())
     found = other.trainer.critic.weights()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_document_is_encoded_without_a_chat_from_its_first_token_on(tiny_model: Path) -> None:
+    config = RunConfig(algorithm="pretrain")
+    learner = LoraLearner(tiny_model, resolve(config), config)
+    document = Example(Prompt("d", (Message(DOCUMENT, "w5 w6 w7"),)), ("w5 w6 w7",))
+    (encoded,) = learner.encode(document).completions
+    assert (encoded.prompt_token_ids, encoded.token_ids) == ((1,), (8, 9, 10, 2))  # w5 is the ninth word
 
 
 def test_a_published_policy_holds_no_critic(tiny_model: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_every_offline_method_tells_the_better_answer_from_the_worse(runs, name)
     assert accuracies[-1] > LEAST_ACCURACY.get(name, 0.85)
 
 
-@pytest.mark.parametrize("name", ["sft", "dft"])
+@pytest.mark.parametrize("name", ["pretrain", "sft", "dft"])
 def test_imitation_makes_what_was_shown_more_likely(runs, name):
     toy, _, _ = runs(name)
     shown = [g.completions[0] for g in toy.given]

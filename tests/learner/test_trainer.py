@@ -167,3 +167,31 @@ def test_an_entropy_bonus_flattens_the_distribution(toy_model):
         for _ in range(5):
             made.update(selection())
     assert entropy(flat) > entropy(plain) + 0.5
+
+
+def test_later_passes_learn_from_what_they_keep(tiny_model):
+    """Two passes, the second over one completion alone: the same as two updates on those selections."""
+    once, twice = (trainer(tiny_model, "rft", epochs=e) for e in (2, 1))
+    data = selection()
+    once.update(replace(data, pairs=[], passes=[list(range(len(data.completions))), [4]]))
+    twice.update(replace(data, pairs=[]))
+    one = Selection()
+    one.add(data.completions[4], 1.0, 0)
+    twice.update(one)
+    for a, b in zip(once.model.parameters, twice.model.parameters, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_star_begins_every_iteration_at_the_base(tiny_model):
+    made, again = trainer(tiny_model, "star", epochs=2), trainer(tiny_model, "star", epochs=2)
+    for data in (selection(seed=1), selection(seed=2)):
+        made.update(replace(data, pairs=[]))
+    again.update(replace(selection(seed=2), pairs=[]))
+    for a, b in zip(made.model.parameters, again.model.parameters, strict=True):
+        assert torch.equal(a, b)
+    # Control: a method that does not restart goes on from where it stood.
+    first, second = trainer(tiny_model, "rft"), trainer(tiny_model, "rft")
+    for data in (selection(seed=1), selection(seed=2)):
+        first.update(replace(data, pairs=[]))
+    second.update(replace(selection(seed=2), pairs=[]))
+    assert not all(torch.equal(a, b) for a, b in zip(first.model.parameters, second.model.parameters, strict=True))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from iterpo.errors import PolicyRejected, Unavailable, WrongState
+from iterpo.learner.ledger import _dump
 from iterpo.patience import RunStopped
-from iterpo.types import Outcome
-from tests.loop.fakes import RUN, SILENT, FakeLearner
+from iterpo.types import Example, Outcome
+from tests.loop.fakes import RUN, SILENT, FakeLearner, prompt
 from tests.loop.run import first_is_best
 
 AWAY = Unavailable("Nobody is there.", "Wait.")
@@ -366,3 +368,25 @@ def test_a_rival_from_the_mixture_is_drawn_by_the_learner_at_the_version_that_se
     assert [[c.text for c in g.completions] for g in run.feedback.groups] == [["0", "rival"]] * 4
     assert [g.completions[1].policy_version for g in run.feedback.groups] == [0, 0, 1, 1]
     assert all(g.completions[1].group_id == g.group_id for g in run.feedback.groups)
+
+
+def test_an_answer_that_knew_the_hint_is_learned_under_the_prompt_without_it(make_run):
+    run = make_run(algorithm="star", response_sampling={"size": 1}, iterations=1)
+    asked: list[str] = []
+    sample = run.generator.sample
+
+    def tells(prompts, n, settings, policy="serving"):
+        asked.extend(p.text for p in prompts)
+        answers = sample(prompts, n, settings, policy)
+        pairs = zip(prompts, answers, strict=True)
+        return [[replace(c, prompt_token_ids=tuple(p.text.encode())) for c in group] for p, group in pairs]
+
+    run.generator.sample = tells
+    told = replace(prompt(0), reference_answer="42")
+    run.ledger._db.execute("UPDATE runs SET examples = ?", (_dump([Example(told)]),))
+    run.finish()
+    assert any("The answer is 42." in text for text in asked)
+    (recorded,) = run.feedback.groups
+    plain, hinted = recorded.completions
+    assert plain.prompt_token_ids == hinted.prompt_token_ids == tuple(b"Question 0?")
+    assert recorded.prompt == told

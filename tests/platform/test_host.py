@@ -169,13 +169,24 @@ async def test_a_peer_that_ignores_the_limit_is_refused_by_the_server_and_others
         assert await asyncio.to_thread(get_model, server.address) == "small"
 
 
+async def scraped(server: Any, line: str) -> str:
+    """The metrics' page, once it has the line: a refusal reaches its caller a moment before it is counted."""
+    page = ""
+    for _ in range(50):
+        page = await asyncio.to_thread(metrics, server)
+        if line in page:
+            break
+        await asyncio.sleep(0.1)
+    return page
+
+
 async def test_calls_are_counted_by_method_and_code_under_the_names_that_dashboards_know() -> None:
     labels = f'grpc_method="GetModel",grpc_service="{SERVICE}",grpc_type="unary"'
     async with running() as server:
         await asyncio.to_thread(get_model, server.address)
         server.servicer.error = WrongState("no")
         await refused(get_model, server.address)
-        page = await asyncio.to_thread(metrics, server)
+        page = await scraped(server, f'grpc_server_handled_total{{grpc_code="FAILED_PRECONDITION",{labels}}} 1.0')
     assert f"grpc_server_started_total{{{labels}}} 2.0" in page
     assert f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 1.0' in page
     assert f'grpc_server_handled_total{{grpc_code="FAILED_PRECONDITION",{labels}}} 1.0' in page
