@@ -220,7 +220,7 @@ def find(name: str) -> Algorithm:
     """Raises InvalidConfig for an unknown name."""
     known = TABLE.get(ALIASES.get(name, name))
     if known is None:
-        raise InvalidConfig(f"Unknown algorithm {name!r}.", _suggest(name, TABLE))
+        raise InvalidConfig(f"Unknown algorithm {name!r}.", _suggest(name, {**TABLE, **ALIASES}))
     return known
 
 

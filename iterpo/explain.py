@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -121,8 +122,11 @@ def configured(method: str, settings: Mapping[str, str]) -> Algorithm:
             config.setdefault("kl", {})[name] = _value(text)
         else:
             known = [*own, *(f"kl.{k}" for k in asdict(base.kl)), "normalizer", "mismatch", "off_policy_mask"]
+            near = get_close_matches(name, known, n=1)
             raise InvalidInput(
-                f"Method {method!r} has no parameter {name!r}.", f"Set one of: {', '.join(known)}.", "UNKNOWN_PARAMETER"
+                f"Method {method!r} has no parameter {name!r}.",
+                (f"Did you mean {near[0]!r}? " if near else "") + f"Set one of: {', '.join(known)}.",
+                "UNKNOWN_PARAMETER",
             )
     try:
         return resolve(RunConfig(**config))
@@ -348,5 +352,5 @@ def _spread(rows: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]],
     return shown
 
 
-def _bad(place: str, what: str, fix: str = "Mend the batch (iterpo/explain.py shows its form).") -> InvalidInput:
+def _bad(place: str, what: str, fix: str = "Mend the batch (docs/methods.md shows its form).") -> InvalidInput:
     return InvalidInput(f"{place} {what}.", fix, "BAD_BATCH")

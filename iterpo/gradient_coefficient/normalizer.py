@@ -50,7 +50,7 @@ class Constant:
         if batch.max_tokens is None:
             raise InvalidInput(
                 "The normalizer `constant` divides by the longest allowed answer, which the batch does not say.",
-                "Set normalizer_constant.",
+                "Give the batch a `normalizer_constant` beside its `sequences`: the longest allowed answer, in tokens.",
                 "CONSTANT_MISSING",
             )
         return batch.logprobs.new_full((len(batch.logprobs),), 1 / (batch.max_tokens * len(batch.lengths)))

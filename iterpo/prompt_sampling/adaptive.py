@@ -16,7 +16,7 @@ MEASURES = ("spread", "entropy")
 
 @dataclass(frozen=True)
 class AdaptiveDifficulty:
-    """Prompts whose success is near `target`, in proportion to a Gaussian around it (METHODS, curricula: p near 1/2).
+    """Prompts whose success is near `target`, in proportion to a Gaussian around it.
 
     Success is the mean reward of a prompt's last group. Prompts never seen count as if they were at the target.
     """

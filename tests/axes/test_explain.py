@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -198,7 +199,7 @@ def test_a_batch_that_cannot_work_is_refused_with_field_and_row(method, batch, s
     ("method", "settings", "kind", "says"),
     [
         ("dpoo", {}, InvalidConfig, "Unknown algorithm"),
-        ("dpo", {"betta": "1"}, InvalidInput, "has no parameter 'betta'"),
+        ("dpo", {"betta": "1"}, InvalidInput, "has no parameter 'betta'. Did you mean 'beta'?"),
         ("dpo", {"beta": "much"}, InvalidConfig, "is not float"),
         ("dpo", {"beta": "-1"}, InvalidConfig, "Use beta > 0"),
         ("dpo", {"beta": "nan"}, InvalidConfig, "is not a finite number"),
@@ -262,3 +263,10 @@ def test_one_method_is_shown_whole(capsys):
     code, out, _ = run(capsys, "algorithms", "vapo")
     assert code == 0
     assert "value pre-training" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("method", ["simpo", "dpo", "grpo"])
+def test_the_example_of_the_documentation_works(method):
+    text = (Path(__file__).parents[2] / "docs/methods.md").read_text(encoding="utf-8")
+    example = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    assert explain(method, example, {"beta": "0"} if method == "grpo" else {})["coefficients"][1][2] == 0
