@@ -12,8 +12,6 @@ from iterpo.gradient_coefficient.batch import TokenBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-Region = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class PolicyGradient:
@@ -62,11 +60,10 @@ class PolicyGradient:
 
     def metrics(self, batch: TokenBatch) -> dict[str, float]:
         advantage = self.advantages(batch)
-        ratio = (batch.logprobs - batch.old).exp()
         return {
             "advantage_mean": float(advantage.mean()),
             "advantage_abs_mean": float(advantage.abs().mean()),
-            "ratio_mean": float(ratio.mean()),
+            "ratio_mean": float(token_ratio(batch).mean()),
             "clip_fraction": float(((self.weigh(batch, advantage) == 0) & (advantage != 0)).double().mean()),
         }
 
