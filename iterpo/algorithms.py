@@ -43,6 +43,7 @@ from iterpo.gradient_coefficient import (
     NashMd,
     Nca,
     Normalizer,
+    OffsetDpo,
     Orpo,
     PassAtK,
     PerSequence,
@@ -199,6 +200,7 @@ ALGORITHMS = (
     Algorithm("kto", "arXiv:2402.01306", OFFLINE, Kto(), SUM, "base", prompts_per_iteration=64, lacks="z0 shared between ranks"),
     Algorithm("mpo", "arXiv:2411.10442", OFFLINE, Mpo(), SUM, "base", learning_rate=5e-5, prompts_per_iteration=256),
     Algorithm("tipo", "arXiv:2604.11559; form inferred", OFFLINE, Tipo(), SUM, "base", prompts_per_iteration=64, lacks="alignment of steps between trajectories"),
+    Algorithm("odpo", "arXiv:2402.10571", OFFLINE, OffsetDpo(), SUM, "base", prompts_per_iteration=64, lacks="scores; the label's strength stands for their difference"),
     # Preferences, online
     Algorithm("iterative_dpo", "arXiv:2405.07863", BestWorst(8), Dpo(0.1, label_smoothing=0.1), SUM, PREVIOUS, learning_rate=5e-6, prompts_per_iteration=128, epochs=2),
     Algorithm("online_dpo", "arXiv:2402.04792 (OAIF)", RandomPair(2), Dpo(0.1), SUM, "base", learning_rate=5e-6, prompts_per_iteration=64),

@@ -1,8 +1,9 @@
 """Feedback events folded into groups: what is complete, what still waits, and where to read on after a crash.
 
 A group is complete once every completion has a reward or an abstention, or, when people judge it, once every one of
-its tasks has all its labels. `resume_cursor` lies before the oldest event of every group not yet taken: reading from
-there, minus the events that the ledger knows as consumed, rebuilds this buffer exactly (invariant 3).
+its comparisons has a preference. Labels themselves are not looked at: what they are worth is in the preferences.
+`resume_cursor` lies before the oldest event of every group not yet taken: reading from there, minus the events that the
+ledger knows as consumed, rebuilds this buffer exactly (invariant 3).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
-from iterpo.labeling.feedback import preferences_from_labels
-from iterpo.types import FeedbackEvent, Group, Label, Task
+from iterpo.labeling.feedback import rewards_from_preferences
+from iterpo.types import FeedbackEvent, Group, Preference, TaskKind
+
+UNOWNED = ("standing", "release")
+"""Events that belong to no group: nobody trains on them."""
 
 
 @dataclass
@@ -23,20 +26,23 @@ class _Pending:
     events: list[tuple[int, str]]
     rewards: dict[str, float] = field(default_factory=dict)
     abstained: set[str] = field(default_factory=set)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    labels: dict[str, list[Label]] = field(default_factory=dict)
+    comparisons: set[str] = field(default_factory=set)
+    preferences: dict[str, Preference] = field(default_factory=dict)
+    """task_id -> what its labels say together, the latest."""
 
     @property
     def complete(self) -> bool:
-        if self.tasks:
-            return all(len(self.labels.get(t.task_id, ())) >= max(1, t.required_labels) for t in self.tasks.values())
+        if self.comparisons:
+            return self.comparisons <= self.preferences.keys()
         return len(self.rewards.keys() | self.abstained) == len(self.group.completions)
 
     def finished(self) -> Group:
+        """A preference that says nothing about the order (skips, untrusted votes) is none; people's pairs give each
+        answer a reward where no labeler did."""
         return replace(
             self.group,
-            rewards=dict(self.rewards),
-            preferences=tuple(preferences_from_labels(chain.from_iterable(self.labels.values()))),
+            rewards=self.rewards or rewards_from_preferences(self.preferences.values()),
+            preferences=tuple(p for p in self.preferences.values() if p.weight > 0),
             event_ids=tuple(event_id for _, event_id in self.events),
         )
 
@@ -74,7 +80,8 @@ class GroupBuffer:
         else:
             found = self._pending.get(self._owner(event))
             if found is None:
-                self.late[event.kind] += 1
+                if event.kind not in UNOWNED:
+                    self.late[event.kind] += 1
                 return
             pending = found
         pending.events.append((event.cursor, event.event_id))
@@ -82,18 +89,19 @@ class GroupBuffer:
             pending.rewards[event.reward.completion_id] = event.reward.value
         elif event.abstention is not None:
             pending.abstained.add(event.abstention.completion_id)
-        elif event.task is not None:
-            pending.tasks[event.task.task_id] = event.task
-        elif event.label is not None:
-            pending.labels.setdefault(event.label.task_id, []).append(event.label)
+        elif event.task is not None and event.task.kind is TaskKind.COMPARISON:
+            pending.comparisons.add(event.task.task_id)
+        elif event.preference is not None:
+            pending.preferences[event.preference.task_id] = event.preference
+        elif event.retraction is not None:
+            pending.preferences.pop(event.retraction.task_id, None)
 
     def _owner(self, event: FeedbackEvent) -> str:
-        if event.task is not None:
-            return event.task.group_id
-        if event.label is not None:
-            return event.label.group_id
-        body = event.reward or event.abstention
-        return self._group_of.get(body.completion_id, "") if body else ""
+        named = event.task or event.label or event.preference or event.retraction
+        if named is not None:
+            return named.group_id
+        scored = event.reward or event.abstention
+        return self._group_of.get(scored.completion_id, "") if scored else ""
 
     @property
     def all_complete(self) -> bool:

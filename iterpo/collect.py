@@ -20,9 +20,11 @@ from iterpo.ports import World
 from iterpo.prompt_sampling import Standing
 from iterpo.response_sampling import Draw, Narrowing, own
 from iterpo.run_config import RunConfig
-from iterpo.types import Completion, Example, Group, Progress, Prompt, SamplingSettings, Seen
+from iterpo.types import BASE_VERSION, Completion, Example, Group, Progress, Prompt, SamplingSettings, Seen
 
 IDLE_SECONDS = 1.0
+PEOPLE = "people"
+"""The labeler that asks people (iterpo/labeling/catalog.py)."""
 
 
 @dataclass
@@ -103,8 +105,10 @@ class Collector:
             self._record(self._narrowed(self._sample(missing, found.progress), found.progress), at)
         self._await_feedback()
         fresh, events = self._buffer.take()
-        young = [g for g in fresh if self._young(g, at)]
-        found.dropped["policy_age"] += sum(len(g.completions) for g in fresh) - sum(len(g.completions) for g in young)
+        sampled = [g for g in fresh if self._sampled(g)]
+        found.dropped["no_logprobs"] += _completions(fresh) - _completions(sampled)
+        young = [self._world.learner.tokenised(g) for g in sampled if self._young(g, at)]
+        found.dropped["policy_age"] += _completions(sampled) - _completions(young)
         found.groups, found.consumed = found.groups + young, found.consumed + events
         if self._algorithm.prompt_sampling.remembers:
             seen = {g.prompt.prompt_id: look(g, self._own(g), at.iteration + 1) for g in fresh}
@@ -178,9 +182,20 @@ class Collector:
 
     def _record(self, groups: list[Group], at: Progress) -> None:
         request = f"{self._run_id}/{at.iteration + 1}/{uuid.uuid4().hex}"
-        record = self._world.feedback.record
-        self._control.patiently("recording", lambda: record(self._run_id, self._config.labeler, groups, request))
+        record, labeler = self._world.feedback.record, self._config.labeler
+        implicit = self._implicit_rewards(groups, at) if labeler == PEOPLE else {}
+        self._control.patiently("recording", lambda: record(self._run_id, labeler, groups, request, implicit))
         self._buffer.expect(groups)
+
+    def _implicit_rewards(self, groups: list[Group], at: Progress) -> dict[str, float]:
+        """What the policy itself prefers: people are asked where a reward model contradicts it. The base prefers
+        nothing."""
+        if at.version == BASE_VERSION:
+            return {}
+        completions = [c for g in groups for c in g.completions]
+        return dict(
+            zip((c.completion_id for c in completions), self._world.learner.log_ratios(completions), strict=True)
+        )
 
     def _absorb(self, idle_seconds: float, until_complete: bool = False) -> None:
         def read() -> None:
@@ -189,16 +204,28 @@ class Collector:
 
         self._control.patiently("collecting feedback", read)
 
+    @property
+    def _on_policy(self) -> bool:
+        coefficient = self._algorithm.gradient_coefficient
+        return bool(getattr(coefficient, "on_policy", "rewards" in coefficient.needs))
+
+    def _sampled(self, group: Group) -> bool:
+        """A policy gradient needs the log-probs that an answer was drawn with; an application's users send texts."""
+        return not self._on_policy or all(c.logprobs for c in group.completions)
+
     def _young(self, group: Group, at: Progress) -> bool:
         """Too old for a policy gradient is still good for a pair (invariant 8); age counts label lag."""
-        coefficient = self._algorithm.gradient_coefficient
-        if not getattr(coefficient, "on_policy", "rewards" in coefficient.needs):
+        if not self._on_policy:
             return True
         age = at.version - min((c.policy_version for c in self._own(group)), default=at.version)
         return age <= self._config.max_policy_age
 
     def _own(self, group: Group) -> tuple[Completion, ...]:
         return own(self._algorithm.response_sampling, group)
+
+
+def _completions(groups: Sequence[Group]) -> int:
+    return sum(len(g.completions) for g in groups)
 
 
 def look(group: Group, sampled: Sequence[Completion], iteration: int) -> Seen:

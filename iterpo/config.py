@@ -26,7 +26,7 @@ from iterpo.errors import InvalidConfig
 from iterpo.run_config import RunConfig
 
 DEFAULT_FILE = "iterpo.toml"
-ROLES = ("client", "annotator", "learner", "admin")
+ROLES = ("client", "annotator", "lead", "learner", "admin")
 SERVICES = ("inference", "labeling", "learner")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Slot sizes that vLLM 0.32 can allocate."""
@@ -97,6 +97,39 @@ class InferenceSettings(Section):
     """`auto`: a GPU when the installed vllm finds one."""
 
 
+class BudgetSettings(Section):
+    """`[labeling.budget]`: a reward model answers when it is sure, people when it is not."""
+
+    reward_model: ConfigPath = None
+    """Directory in which reward models are trained from people's labels, one folder each. Empty: no budget, people
+    answer everything."""
+    confidence: float = Field(0.9, gt=0.5, lt=1)
+    """The reward model answers when it is at least this sure of the better answer, calibrated on held-out labels."""
+    min_labels: int = Field(100, ge=10)
+    """People's labels before the first reward model is trained."""
+    retrain_labels: int = Field(100, ge=10)
+    """Labels of people between trainings."""
+    min_accuracy: float = Field(0.7, gt=0.5, le=1)
+    """On held-out labels; a reward model below it answers nothing."""
+    epochs: int = Field(4, ge=1)
+    """Of a training; the learning rate falls to nothing over it."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Of a training."""
+    audit_share: float = Field(0.1, ge=0, le=1)
+    """Of the pairs that the reward model is sure of: people are asked all the same, and its agreement is tracked."""
+
+
+class GuidelineSettings(Section):
+    """`[guidelines.NAME]`: what annotators go by, as Markdown."""
+
+    text: str = ""
+    """The guideline itself."""
+    file: ConfigPath = None
+    """Or the file that holds it."""
+    aspects: list[str] = Field(default_factory=list)
+    """What may be rated apart from the whole: `helpful`, `honest`."""
+
+
 class LabelingSettings(Section):
     address: Address = "127.0.0.1:50052"
     """As for inference."""
@@ -108,17 +141,48 @@ class LabelingSettings(Section):
     """How often a labeler is tried on one completion before it abstains for good."""
     labeler_timeout_seconds: float = Field(30.0, gt=0)
     """Deadline of one attempt."""
-    lease_seconds: float = Field(300.0, gt=0)
-    """How long a person may keep a task."""
     workers: int = Field(2, ge=1)
     """Labelers that run at the same time."""
+    page_address: OptionalAddress = "127.0.0.1:9202"
+    """The annotators' page, over HTTP (HTTPS with auth.tls_certificate). Empty: none. Port 0 takes a free one."""
+    lease_seconds: float = Field(300.0, gt=0)
+    """How long a person may keep a task."""
+    undo_seconds: float = Field(900.0, ge=0)
+    """How long a person may take a label back."""
+    required_labels: float = Field(1.0, ge=1, le=1000)
+    """How many people label a pair of a run whose labeler is `people`. 1.4: two for two pairs of five, one for the
+    others."""
+    pairs: Literal["disjoint", "ring", "all"] = "disjoint"
+    """Which completions of a group people compare: each once, each with its neighbour, or each with each."""
+    guideline: str = ""
+    """Of the tasks of runs: a name from [guidelines], or the instruction itself."""
+    language: str = ""
+    """Of the tasks of runs, as in BCP 47: `en`. Empty: for everybody."""
+    task_selection: Literal["oldest", "least_labelled", "uncertainty", "disagreement"] = "oldest"
+    """Which open task comes first, of those with the same priority."""
+    random_share: float = Field(0.0, ge=0, le=1)
+    """Of the comparisons: given at random instead; every label records the propensity."""
+    gold_share: float = Field(0.1, ge=0, le=1)
+    """Of what an annotator gets: tasks with a known answer, as long as there are some that are new to him."""
+    repeat_share: float = Field(0.02, ge=0, le=1)
+    """Of what an annotator gets: pairs that he labelled before, to see whether he agrees with himself."""
+    min_seconds: float = Field(0.0, ge=0)
+    """Labels faster than this count as too fast. 0: none do."""
+    max_influence: float = Field(0.2, gt=0, le=1)
+    """The largest share of the last 1,000 labels' weight that one annotator may have (or 1/annotators, if larger)."""
+    second_opinion: str = ""
+    """A judge from [labelers] that also labels some of people's pairs, for its agreement with them; decides nothing."""
+    second_opinion_share: float = Field(0.1, ge=0, le=1)
+    """Of people's pairs."""
+    budget: BudgetSettings = BudgetSettings()
 
 
 class LabelerSettings(Section):
     """`[labelers.NAME]`: a labeler of your own. Built-in verifiers need no entry unless you set their options."""
 
-    kind: Literal["verifier", "reward_model"]
-    """`verifier`: a function over prompt and answer. `reward_model`: a sequence classifier with one output."""
+    kind: Literal["verifier", "reward_model", "judge"]
+    """`verifier`: a function over prompt and answer. `reward_model`: a sequence classifier with one output. `judge`: a
+    language model that compares two answers."""
     verifier: str = ""
     """A built-in verifier's name."""
     function: str = ""
@@ -126,7 +190,7 @@ class LabelerSettings(Section):
     path: ConfigPath = None
     """Directory of a reward model."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Passed on to the verifier or the reward model."""
+    """Passed on to the verifier, the reward model or the judge."""
 
 
 class LearnerSettings(Section):
@@ -140,7 +204,8 @@ class LearnerSettings(Section):
 
 class AuthSettings(Section):
     tokens_file: ConfigPath = None
-    """Lines of `token = role`; roles are client, annotator, learner, admin. Empty: no tokens, loopback only."""
+    """Lines of `token = role`, or `token = role:person` for a token that speaks for one annotator or user only; roles
+    are client, annotator, lead, learner, admin. Empty: no tokens, loopback only."""
     tls_certificate: ConfigPath = None
     """PEM, for the servers."""
     tls_key: ConfigPath = None
@@ -164,6 +229,7 @@ class Settings(Section):
     inference: InferenceSettings = InferenceSettings()
     labeling: LabelingSettings = LabelingSettings()
     labelers: dict[str, LabelerSettings] = Field(default_factory=dict)
+    guidelines: dict[str, GuidelineSettings] = Field(default_factory=dict)
     learner: LearnerSettings = LearnerSettings()
     auth: AuthSettings = AuthSettings()
     run: RunConfig = RunConfig()
@@ -188,12 +254,12 @@ class Settings(Section):
         return filled
 
     def tokens(self) -> dict[str, str]:
-        """token -> role, read from auth.tokens_file now; empty without one. Raises InvalidConfig."""
+        """token -> role or role:person, read from auth.tokens_file now; empty without one. Raises InvalidConfig."""
         return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else {}
 
     def token(self, role: str) -> str | None:
         """The token to call with: of that role, or of the strongest role in the file; None without a file."""
-        by_role = {r: token for token, r in self.tokens().items()}
+        by_role = {text.partition(":")[0]: token for token, text in self.tokens().items()}
         return next((by_role[r] for r in (role, *reversed(ROLES)) if r in by_role), None)
 
 
@@ -212,16 +278,19 @@ def load(path: Path | None = None) -> Settings:
 
 
 def read_tokens(path: Path) -> dict[str, str]:
-    """Parse lines of `token = role`, quotes and `#` comments allowed. Raises InvalidConfig, never showing a token."""
+    """Parse lines of `token = role` or `token = role:person`, quotes and `#` comments allowed.
+
+    Raises InvalidConfig, never showing a token.
+    """
     tokens: dict[str, str] = {}
     for number, line in enumerate(_read(path).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         token, equals, role = (part.strip().strip("\"'") for part in text.rpartition("="))
-        if not equals or role not in ROLES or len(token) < MIN_TOKEN_CHARACTERS:
+        if not equals or role.partition(":")[0] not in ROLES or len(token) < MIN_TOKEN_CHARACTERS:
             raise InvalidConfig(
-                f"{path}, line {number} is not `token = role`.",
+                f"{path}, line {number} is neither `token = role` nor `token = role:person`.",
                 f"A token has at least {MIN_TOKEN_CHARACTERS} characters; roles are {', '.join(ROLES)}.",
             )
         tokens[token] = role

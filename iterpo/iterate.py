@@ -22,6 +22,7 @@ from iterpo.errors import PolicyRejected, WrongState
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
 from iterpo.ports import World
+from iterpo.replay import Replay
 from iterpo.response_sampling import Selection, own
 from iterpo.run_config import RunConfig
 from iterpo.types import (
@@ -68,10 +69,13 @@ class Loop:
         progress: Progress,
         buffer: GroupBuffer,
         control: Control,
+        replay: Replay | None = None,
     ) -> None:
+        """With `replay`, its groups are learned again, and only the last iteration delivers a candidate."""
         self.run_id, self.config, self.algorithm, self.world = run_id, config, algorithm, world
         self.heldout, self.progress, self.buffer, self.control = heldout, progress, buffer, control
-        self.collector = Collector(run_id, config, algorithm, examples, world, buffer, control)
+        self.replays = replay is not None
+        self.collector = replay or Collector(run_id, config, algorithm, examples, world, buffer, control)
 
     def iterations(self) -> Iterator[IterationRow]:
         """One committed row an iteration, from wherever `progress` stands to the last."""
@@ -87,7 +91,7 @@ class Loop:
             )
             before = self.world.learner.snapshot()
             numbers = self.update(selection)
-            delivery = self.deliver(numbers) if numbers else None
+            delivery = self.deliver(numbers, found.consumed) if self.delivers(numbers) else None
             if delivery and not delivery.decision.promote:
                 self.world.learner.restore(before)
             dropped = found.dropped + selection.dropped
@@ -95,12 +99,16 @@ class Loop:
             self.commit(row, delivery, found.consumed)
             yield row
 
+    def delivers(self, numbers: Mapping[str, float]) -> bool:
+        """A replay's iterations in between are nobody's policy."""
+        return self.progress.iteration + 1 == self.config.iterations if self.replays else bool(numbers)
+
     def update(self, selection: Selection) -> dict[str, float]:
         """Axis 3. Nothing to learn from (all groups uniform, say) is no update, and no new version."""
         self.control.status(f"updating on {len(selection.completions)} completions", False)
         return self.world.learner.update(selection) if selection.completions else {}
 
-    def deliver(self, numbers: Mapping[str, float]) -> Delivery:
+    def deliver(self, numbers: Mapping[str, float], consumed: Sequence[tuple[int, str]] = ()) -> Delivery:
         """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
         versions = self.control.patiently("asking for versions", self.world.publisher.versions)
         self.check_serving(versions)
@@ -109,6 +117,7 @@ class Loop:
             "parent": self.progress.version,
             "run_id": self.run_id,
             "iteration": self.progress.iteration + 1,
+            "feedback_first": min((cursor for cursor, _ in consumed), default=0),
             "feedback_cursor": self.buffer.cursor,
         }
         digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
@@ -128,11 +137,12 @@ class Loop:
 
     def check_serving(self, versions: Sequence[PolicyVersion]) -> None:
         """The gate compares with what serves, so the run must stand there. Raises WrongState when somebody rolled back
-        or promoted something else: going on would undo it. A candidate of this run's own, promoted just before a
-        crash, is no stranger; it is judged anew, as is whatever has no held-out reward yet."""
+        or promoted something else: going on would undo it (which is what a replay is for). A candidate of this run's
+        own, promoted just before a crash, is no stranger; it is judged anew, as is whatever has no held-out reward
+        yet."""
         serving = next(v for v in versions if v.state is PolicyState.SERVING)
         own = serving.run_id == self.run_id and serving.version > self.progress.version
-        if serving.version != self.progress.version and not own:
+        if not self.replays and serving.version != self.progress.version and not own:
             raise WrongState(
                 f"Version {serving.version} serves, but the run stands at version {self.progress.version}: "
                 "somebody rolled back, or another run promoted.",

@@ -44,9 +44,17 @@ class Labeler(Protocol):
 class FeedbackStore(Protocol):
     """The durable, append-only record of groups, rewards, tasks and labels."""
 
-    def record(self, run_id: str, labeler: str, groups: Sequence[Group], request_id: str) -> list[str]:
+    def record(
+        self,
+        run_id: str,
+        labeler: str,
+        groups: Sequence[Group],
+        request_id: str,
+        implicit_rewards: Mapping[str, float] | None = None,
+    ) -> list[str]:
         """Store groups and have them labelled by `labeler`. Durable on return, idempotent by `request_id`.
-        Returns the event ids of the groups."""
+        Returns the event ids of the groups. `implicit_rewards`: completion_id -> summed log-ratio of the policy to
+        the base, nats; what people's task selection and label budget look at."""
         ...
 
     def stream(self, run_id: str, cursor: int, idle_seconds: float) -> Iterator[FeedbackEvent]:
@@ -109,6 +117,10 @@ class Learner(Protocol):
 
     def encode(self, example: Example) -> Group:
         """An example's given answers as a group of completions, for offline methods."""
+        ...
+
+    def tokenised(self, group: Group) -> Group:
+        """The group with token ids for completions that came as texts; all others as they are."""
         ...
 
 

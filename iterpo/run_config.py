@@ -33,6 +33,17 @@ class GateConfig(_Section):
     """Nats a token to the base model, exact over the vocabulary, at the candidate's held-out answers."""
 
 
+class ReplayOf(_Section):
+    """Set by `iterpo run replay`: which run is trained again, from where, and whose feedback stays out."""
+
+    run_id: str
+    first_iteration: int = Field(ge=1)
+    version: int = Field(ge=0)
+    """The policy version before that iteration: where the replay starts."""
+    without: tuple[str, ...] = ()
+    """Annotators."""
+
+
 class RunConfig(_Section):
     algorithm: str = "grpo"
     labeler: str = "one_friendly_sentence"
@@ -80,6 +91,8 @@ class RunConfig(_Section):
     """KL to the reference by sample: `beta`, `estimator` (k1, k2, k3, ratio_k3), `place` (coefficient, reward)."""
     replay: dict[str, Any] = Field(default_factory=dict)
     """Earlier groups once more: `groups` an iteration, of at most `max_age` policy versions."""
+    replay_of: ReplayOf | None = None
+    """Set by `iterpo run replay`, not by hand."""
     lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
 

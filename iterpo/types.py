@@ -111,6 +111,11 @@ class Completion:
     policy_digest: str
     """Digest of the manifest of the policy that drew every token; the base model's digest for version 0."""
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    author: str = ""
+    """Who wrote the text, when a person did (an edited answer): it has no token ids then. Empty: the policy."""
 
     @property
     def truncated(self) -> bool:
@@ -143,6 +148,38 @@ class Outcome(StrEnum):
     SKIP = "skip"
 
 
+class TaskKind(StrEnum):
+    COMPARISON = "comparison"
+    """Its labels become a preference."""
+    GOLD = "gold"
+    """The right answer is known: it measures the annotator, and is shown like any other task."""
+    REPEAT = "repeat"
+    """A pair that the same person labelled before: it measures whether he agrees with himself."""
+    AUDIT = "audit"
+    """A machine's second opinion on a pair: it measures agreement, and decides nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Which policy wrote an answer, and how it was sampled. Annotators never see it."""
+
+    policy_version: int = BASE_VERSION
+    policy_digest: str = ""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @classmethod
+    def of(cls, completion: Completion) -> Side:
+        return cls(
+            completion.policy_version,
+            completion.policy_digest,
+            completion.temperature,
+            completion.top_p,
+            completion.top_k,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """One person's (or machine's) judgement of two completions, in the task's own order, not the presented one."""
@@ -160,11 +197,31 @@ class Label:
     presented_swapped: bool = False
     """True when the screen showed `second` first; `outcome` is already swapped back."""
     duration_seconds: float = 0.0
+    kind: TaskKind = TaskKind.COMPARISON
+    aspects: Mapping[str, Outcome] = field(default_factory=dict)
+    """Aspect of the guideline -> which answer is better in it (FIRST, SECOND or TIE), in the task's own order."""
+    presented_at: float = 0.0
+    """When the task was leased (seconds since the epoch, server clock); the event says when the label came."""
+    guideline_version: str = ""
+    propensity: float = 1.0
+    """Probability with which the task selection gave this task, of those open, to this person: in (0, 1]."""
+    first_side: Side = Side()
+    second_side: Side = Side()
 
     @property
     def p_first_wins(self) -> float | None:
         """In [0, 1]; None when the label says nothing about the order (skip, both bad)."""
         return {Outcome.FIRST: 1.0, Outcome.SECOND: 0.0, Outcome.TIE: 0.5}.get(self.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """A person takes a label of his own back; the task is open for him again."""
+
+    label_id: str
+    task_id: str
+    group_id: str
+    annotator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +234,42 @@ class Preference:
     p_first_wins: float
     """[0, 1]."""
     weight: float = 1.0
+    """0 when nobody who counts said anything about the order."""
     strength: float = 1.0
     """How much better the winner is: the mean of the labels' strengths, a label without one counting 1."""
+    p_both_bad: float = 0.0
+    """[0, 1]: the share of the votes that found neither answer acceptable."""
+    task_id: str = ""
+    """The task whose labels it was made of; a later one of the same task takes its place. Empty: not from people."""
+
+
+class AnnotatorState(StrEnum):
+    OK = "ok"
+    WARNED = "warned"
+    QUARANTINED = "quarantined"
+    """Found to be unreliable: labels count nothing until a lead readmits the person."""
+    EXCLUDED = "excluded"
+    """Taken out by a lead: may not label any more, and no label counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An annotator's state changed, and why."""
+
+    annotator: str
+    state: AnnotatorState
+    reason: str = ""
+    by: str = ""
+    """The lead who decided; empty when the figures did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A person gave a task back, with the reason."""
+
+    task_id: str
+    annotator: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +283,26 @@ class Task:
     first: Completion
     second: Completion
     guideline: str = ""
+    """A guideline's name in the configuration, or the instruction itself."""
     required_labels: int = 1
+    kind: TaskKind = TaskKind.COMPARISON
+    gold: Outcome | None = None
+    """The right answer of a GOLD task; annotators never see it."""
+    only_for: str = ""
+    """The one annotator who may label it; empty: everybody."""
+    priority: int = 0
+    """Higher comes first."""
+    language: str = ""
+    """BCP 47, `en` or `pt-BR`; empty: for everybody."""
+    uncertainty: float = 1.0
+    """[0, 1]: how unsure the reward model or the policy is about the pair; 1 when neither was asked."""
+    p_policy: float | None = None
+    """What the policy's implicit reward makes of the pair: p_first_wins; None when nobody asked it."""
+
+    @property
+    def item(self) -> str:
+        """The pair, in either order: nobody gets it twice."""
+        return "|".join(sorted((self.first.completion_id, self.second.completion_id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +347,31 @@ class FeedbackEvent:
     abstention: Abstention | None = None
     task: Task | None = None
     label: Label | None = None
+    retraction: Retraction | None = None
+    preference: Preference | None = None
+    standing: Standing | None = None
+    release: Release | None = None
 
     @property
     def kind(self) -> str:
-        for name in ("group", "reward", "abstention", "task", "label"):
+        for name in EVENT_BODIES:
             if getattr(self, name) is not None:
                 return name
         raise ValueError(f"feedback event {self.event_id} has no body")
+
+
+EVENT_BODIES: Mapping[str, type] = {
+    "group": Group,
+    "reward": Reward,
+    "abstention": Abstention,
+    "task": Task,
+    "label": Label,
+    "retraction": Retraction,
+    "preference": Preference,
+    "standing": Standing,
+    "release": Release,
+}
+"""Field of FeedbackEvent -> what it holds."""
 
 
 class PolicyState(StrEnum):

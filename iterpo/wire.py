@@ -1,4 +1,4 @@
-"""Domain types <-> protobuf: the one place where they meet.
+"""Domain types <-> protobuf: the one place where they meet. What people and labelers say is in `feedback_wire`.
 
 `x_to_proto` never fails on a valid domain object; `x_from_proto` raises InvalidInput for what the domain cannot hold.
 """
@@ -7,27 +7,20 @@ from __future__ import annotations
 
 from iterpo.errors import InvalidInput
 from iterpo.types import (
-    Abstention,
     Completion,
     Example,
-    FeedbackEvent,
     FinishReason,
     GateDecision,
     Group,
     IterationRow,
-    Label,
-    Lease,
     Message,
-    Outcome,
     PolicyState,
     PolicyVersion,
     Prompt,
     Proof,
-    Reward,
     SamplingSettings,
-    Task,
 )
-from iterpo.v1 import inference_pb2, labeling_pb2, learner_pb2, policy_pb2, types_pb2
+from iterpo.v1 import inference_pb2, learner_pb2, policy_pb2, types_pb2
 
 ROLES = ("system", "user", "assistant")
 
@@ -136,6 +129,9 @@ def completion_to_proto(completion: Completion) -> types_pb2.Completion:
         policy_version=completion.policy_version,
         policy_digest=completion.policy_digest,
         temperature=completion.temperature,
+        top_p=completion.top_p,
+        top_k=completion.top_k,
+        author=completion.author,
     )
 
 
@@ -160,6 +156,9 @@ def completion_from_proto(completion: types_pb2.Completion) -> Completion:
         policy_version=completion.policy_version,
         policy_digest=completion.policy_digest,
         temperature=completion.temperature,
+        top_p=completion.top_p or 1.0,
+        top_k=completion.top_k,
+        author=completion.author,
     )
 
 
@@ -186,136 +185,6 @@ def group_from_proto(group: types_pb2.Group) -> Group:
             "Set group_id of every completion to its group's.",
         )
     return Group(group.group_id, prompt_from_proto(group.prompt), completions)
-
-
-def reward_to_proto(reward: Reward) -> types_pb2.Reward:
-    return types_pb2.Reward(completion_id=reward.completion_id, value=reward.value, labeler=reward.labeler)
-
-
-def reward_from_proto(reward: types_pb2.Reward) -> Reward:
-    return Reward(reward.completion_id, reward.value, reward.labeler)
-
-
-def abstention_to_proto(abstention: Abstention) -> types_pb2.Abstention:
-    return types_pb2.Abstention(
-        completion_id=abstention.completion_id, labeler=abstention.labeler, reason=abstention.reason
-    )
-
-
-def abstention_from_proto(abstention: types_pb2.Abstention) -> Abstention:
-    return Abstention(abstention.completion_id, abstention.labeler, abstention.reason)
-
-
-def outcome_to_proto(outcome: Outcome) -> types_pb2.Outcome:
-    return getattr(types_pb2, f"OUTCOME_{outcome.name}")  # type: ignore[no-any-return]  # an enum value
-
-
-def outcome_from_proto(outcome: types_pb2.Outcome) -> Outcome:
-    if outcome == types_pb2.OUTCOME_UNSPECIFIED or outcome not in types_pb2.Outcome.values():
-        raise InvalidInput(
-            f"A label has no outcome that is known ({int(outcome)}).", "Set it to FIRST, SECOND, TIE, BOTH_BAD or SKIP."
-        )
-    return Outcome[types_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")]
-
-
-def label_to_proto(label: Label) -> types_pb2.Label:
-    return types_pb2.Label(
-        label_id=label.label_id,
-        task_id=label.task_id,
-        group_id=label.group_id,
-        first_id=label.first_id,
-        second_id=label.second_id,
-        outcome=outcome_to_proto(label.outcome),
-        annotator=label.annotator,
-        strength=label.strength,
-        rationale=label.rationale,
-        presented_swapped=label.presented_swapped,
-        duration_seconds=label.duration_seconds,
-    )
-
-
-def label_from_proto(label: types_pb2.Label) -> Label:
-    return Label(
-        label_id=label.label_id,
-        task_id=label.task_id,
-        group_id=label.group_id,
-        first_id=label.first_id,
-        second_id=label.second_id,
-        outcome=outcome_from_proto(label.outcome),
-        annotator=label.annotator,
-        strength=label.strength,
-        rationale=label.rationale,
-        presented_swapped=label.presented_swapped,
-        duration_seconds=label.duration_seconds,
-    )
-
-
-def task_to_proto(task: Task) -> types_pb2.Task:
-    return types_pb2.Task(
-        task_id=task.task_id,
-        run_id=task.run_id,
-        group_id=task.group_id,
-        prompt=prompt_to_proto(task.prompt),
-        first=completion_to_proto(task.first),
-        second=completion_to_proto(task.second),
-        guideline=task.guideline,
-        required_labels=task.required_labels,
-    )
-
-
-def task_from_proto(task: types_pb2.Task) -> Task:
-    return Task(
-        task_id=task.task_id,
-        run_id=task.run_id,
-        group_id=task.group_id,
-        prompt=prompt_from_proto(task.prompt),
-        first=completion_from_proto(task.first),
-        second=completion_from_proto(task.second),
-        guideline=task.guideline,
-        required_labels=task.required_labels,
-    )
-
-
-def lease_to_proto(lease: Lease) -> labeling_pb2.Lease:
-    return labeling_pb2.Lease(
-        lease_id=lease.lease_id,
-        task=task_to_proto(lease.task),
-        expires_at_unix_seconds=lease.expires_at,
-        swapped=lease.swapped,
-    )
-
-
-def lease_from_proto(lease: labeling_pb2.Lease, annotator: str) -> Lease:
-    return Lease(lease.lease_id, task_from_proto(lease.task), annotator, lease.expires_at_unix_seconds, lease.swapped)
-
-
-def event_to_proto(event: FeedbackEvent) -> labeling_pb2.StreamFeedbackResponse:
-    return labeling_pb2.StreamFeedbackResponse(
-        cursor=event.cursor,
-        event_id=event.event_id,
-        run_id=event.run_id,
-        created_at_unix_seconds=event.created_at,
-        group=group_to_proto(event.group) if event.group else None,
-        reward=reward_to_proto(event.reward) if event.reward else None,
-        abstention=abstention_to_proto(event.abstention) if event.abstention else None,
-        task=task_to_proto(event.task) if event.task else None,
-        label=label_to_proto(event.label) if event.label else None,
-    )
-
-
-def event_from_proto(event: labeling_pb2.StreamFeedbackResponse) -> FeedbackEvent:
-    body = event.WhichOneof("body")
-    return FeedbackEvent(
-        cursor=event.cursor,
-        event_id=event.event_id,
-        run_id=event.run_id,
-        created_at=event.created_at_unix_seconds,
-        group=group_from_proto(event.group) if body == "group" else None,
-        reward=reward_from_proto(event.reward) if body == "reward" else None,
-        abstention=abstention_from_proto(event.abstention) if body == "abstention" else None,
-        task=task_from_proto(event.task) if body == "task" else None,
-        label=label_from_proto(event.label) if body == "label" else None,
-    )
 
 
 def decision_to_proto(decision: GateDecision) -> types_pb2.GateDecision:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -19,13 +21,37 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "InferenceService/Generate",
         "InferenceService/GetModel",
         "PolicyService/ListPolicies",
+        "LabelingService/SubmitFeedback",
         "LearnerService/ListAlgorithms",
         "LearnerService/Explain",
     ),
     "annotator": (
         "LabelingService/LeaseTasks",
+        "LabelingService/ExtendLease",
+        "LabelingService/ReleaseTask",
         "LabelingService/SubmitLabels",
+        "LabelingService/UndoLabel",
+        "LabelingService/Annotate",
         "LabelingService/ListLabelers",
+    ),
+    "lead": (
+        "LabelingService/LeaseTasks",
+        "LabelingService/ExtendLease",
+        "LabelingService/ReleaseTask",
+        "LabelingService/SubmitLabels",
+        "LabelingService/UndoLabel",
+        "LabelingService/Annotate",
+        "LabelingService/ListLabelers",
+        "LabelingService/RecordCompletions",
+        "LabelingService/CreateTasks",
+        "LabelingService/SubmitFeedback",
+        "LabelingService/StreamFeedback",
+        "LabelingService/ListAnnotators",
+        "LabelingService/SetAnnotatorState",
+        "LabelingService/GetLabelReport",
+        "PolicyService/ListPolicies",
+        "LearnerService/ListTouched",
+        "LearnerService/ListRuns",
     ),
     "learner": (
         "InferenceService/Generate",
@@ -49,24 +75,63 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
 ROLES = tuple(ROLE_METHODS)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a token speaks for."""
+
+    role: str
+    name: str = ""
+    """Of a token that is bound to a person: the only annotator or user it may speak for. Empty: anybody."""
+
+    @classmethod
+    def of(cls, text: str) -> Identity:
+        """From a tokens file: `role` or `role:name`."""
+        role, _, name = text.partition(":")
+        return cls(role, name)
+
+
+_caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
+
+
+def check_speaks_for(name: str) -> None:
+    """Raises PermissionDenied (WRONG_ANNOTATOR) when the call's token is bound to another person."""
+    caller = _caller.get()
+    if caller is not None and caller.name and caller.name != name:
+        raise PermissionDenied(
+            f"The token belongs to {caller.name!r}, and the call speaks for {name!r}.",
+            "Use your own name, or a token of that person.",
+            "WRONG_ANNOTATOR",
+        )
+
+
+def caller_name() -> str:
+    """The person whose token the call carries; empty for a token that is bound to nobody, and without tokens."""
+    caller = _caller.get()
+    return "" if caller is None else caller.name
+
+
 class TokenGuard:
     """Refuses calls whose token has no role, or whose role may not call the method. No tokens: everybody may."""
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
-        self._tokens = dict(tokens)
+        self._tokens = {token: Identity.of(text) for token, text in tokens.items()}
 
     @asynccontextmanager
     async def __call__(self, method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         if self._tokens and method.service not in OPEN_SERVICES:
-            check_role(self._role(context), method)
+            identity = self._identity(context)
+            check_role(identity.role, method)
+            _caller.set(identity)
         yield
 
-    def _role(self, context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    def _identity(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity:
         scheme, _, token = _authorization(context).partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("This server needs a token.", "Send the metadata `authorization: Bearer TOKEN`.")
         # Every token is compared, in constant time each: the answer's timing tells nothing about any of them.
-        matches = [role for known, role in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
+        matches = [
+            identity for known, identity in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())
+        ]
         if not matches:
             raise Unauthenticated("The token is unknown here.", "Use one of auth.tokens_file.", "UNKNOWN_TOKEN")
         return matches[0]

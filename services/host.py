@@ -36,7 +36,7 @@ from prometheus_client import CollectorRegistry
 from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
 from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 from iterpo.supervisor import STOP_SECONDS, SUPERVISED
-from services.auth import OPEN_SERVICES, ROLES, TokenGuard
+from services.auth import OPEN_SERVICES, ROLES, Identity, TokenGuard
 from services.call_metrics import CallMetrics
 from services.calls import GuardInterceptor, Method
 from services.metrics_endpoint import MetricsEndpoint
@@ -238,7 +238,7 @@ def check_settings(settings: ServerSettings) -> None:
             "Bind metrics_address to 127.0.0.1, or set auth.tls_certificate and auth.tls_key.",
             "INSECURE_ADDRESS",
         )
-    unknown = sorted(set(settings.tokens.values()) - set(ROLES))
+    unknown = sorted({Identity.of(text).role for text in settings.tokens.values()} - set(ROLES))
     if unknown:
         raise InvalidConfig(f"Unknown role `{unknown[0]}` in the tokens file.", f"Roles are {', '.join(ROLES)}.")
 

@@ -58,7 +58,14 @@ def export(format_name: str, out: str, run_id: str, config_path: Path | None, as
 @command.command("train-reward-model")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New directory for the reward model.")
 @click.option("--base", type=click.Path(path_type=Path), default=None, help="Base model.  [default: model.path]")
-@click.option("--from", "source", type=click.Choice(["labels", "rewards", "both"]), default="both", show_default=True)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["labels", "people", "rewards", "both"]),
+    default="both",
+    show_default=True,
+    help="people: the labels without those that only machines gave.",
+)
 @click.option("--run", "run_id", default="", help="Only this run.  [default: every run]")
 @click.option(
     "--max-pairs", type=click.IntRange(2), default=500, show_default=True, help="Drawn at random when there are more."
@@ -148,8 +155,8 @@ def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
 
 
 def draw_pairs(feedback: Feedback, source: str, most: int, seed: int) -> list[Pair]:
-    pairs = [*feedback.label_pairs()] if source != "rewards" else []
-    pairs += feedback.reward_pairs() if source != "labels" else []
+    pairs = [*feedback.label_pairs(by_people=source == "people")] if source != "rewards" else []
+    pairs += feedback.reward_pairs() if source in ("rewards", "both") else []
     return random.Random(seed).sample(pairs, most) if len(pairs) > most else pairs
 
 

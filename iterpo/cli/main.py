@@ -87,3 +87,7 @@ def _refuse(arguments: Sequence[str], reason: str, message: str, fix: str) -> in
     else:
         print(f"error: {message}" + (f"\n{fix}" if fix else ""), file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -62,6 +62,25 @@ class LearnerClient:
             found = self._stub.Explain(request, timeout=CALL_TIMEOUT_SECONDS).explanation
         return json_format.MessageToDict(found)
 
+    def touched(self, event_ids: Sequence[str]) -> list[pb.TouchedIteration]:
+        """The iterations that were trained on one of the feedback events, with the versions that they promoted."""
+        request = pb.ListTouchedRequest(event_ids=event_ids)
+        with translated_errors():
+            return list(self._stub.ListTouched(request, timeout=CALL_TIMEOUT_SECONDS).iterations)
+
+    def replay(self, run_id: str, replay_id: str, first_iteration: int, without: Sequence[str]) -> pb.Run:
+        """Train again on what a run was trained on since an iteration."""
+        request = pb.ReplayRunRequest(
+            request_id=uuid.uuid4().hex,
+            run_id=run_id,
+            replay_id=replay_id,
+            first_iteration=first_iteration,
+            without=without,
+        )
+        with translated_errors():
+            run: pb.Run = self._stub.ReplayRun(request, timeout=CALL_TIMEOUT_SECONDS).run
+        return run
+
     def pause(self, run_id: str) -> pb.Run:
         request = pb.PauseRunRequest(run_id=run_id, request_id=uuid.uuid4().hex)
         with translated_errors():

@@ -45,7 +45,7 @@ def _kind(method: Algorithm) -> dict[str, Any]:
     kind = dict(given)
     if hasattr(sampler, "size"):
         kind["response_sampling"] = {"size": SIZE}
-    if coefficient.name in ("dpo", "xpo", "tipo", "tdpo"):
+    if coefficient.name in ("dpo", "xpo", "tipo", "odpo", "tdpo"):
         kind["gradient_coefficient"] = {"beta": 0.5}
     if method.kl.beta:
         kind["kl"] = {"beta": 0.0}

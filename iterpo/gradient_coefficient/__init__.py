@@ -10,7 +10,7 @@ Beside it stand, each by name, the normalizer (1/N), a KL to the reference, and 
 
 from iterpo.gradient_coefficient.batch import Coefficient, Critical, Distributional, TokenBatch
 from iterpo.gradient_coefficient.cispo import Cispo, Sapo
-from iterpo.gradient_coefficient.dpo import Dpo, Dpop, LengthDpo, Tdpo, Tipo, Xpo
+from iterpo.gradient_coefficient.dpo import Dpo, Dpop, LengthDpo, OffsetDpo, Tdpo, Tipo, Xpo
 from iterpo.gradient_coefficient.grpo import Grpo
 from iterpo.gradient_coefficient.kl import Kl
 from iterpo.gradient_coefficient.kto import Kto
@@ -28,7 +28,27 @@ from iterpo.gradient_coefficient.sft import Dft, Sft
 
 _ALL: tuple[type[Coefficient], ...] = (
     *(Sft, Dft, Reinforce, Grpo, Rloo, Gspo, Gmpo, Cispo, Sapo, Ppo, PassAtK, Mirror, AStarPo, Balance),
-    *(Dpo, LengthDpo, Dpop, Tipo, Xpo, Tdpo, Ipo, Slic, SlicHf, Simpo, Cpo, Orpo, Exo, Nca, Apo, Bco, Sppo, Mpo),
+    *(
+        Dpo,
+        LengthDpo,
+        Dpop,
+        OffsetDpo,
+        Tipo,
+        Xpo,
+        Tdpo,
+        Ipo,
+        Slic,
+        SlicHf,
+        Simpo,
+        Cpo,
+        Orpo,
+        Exo,
+        Nca,
+        Apo,
+        Bco,
+        Sppo,
+        Mpo,
+    ),
     *(Kto, NashMd),
 )
 COEFFICIENTS: dict[str, type[Coefficient]] = {c.name: c for c in _ALL}
@@ -63,6 +83,7 @@ __all__ = [
     "NashMd",
     "Nca",
     "Normalizer",
+    "OffsetDpo",
     "Orpo",
     "PassAtK",
     "PerSequence",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from iterpo.config import LabelerSettings
 from iterpo.errors import InvalidConfig, InvalidInput
+from iterpo.labeling.judge import judge_model
 from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.labeling.verifier_labeler import built_in_verifier, needs_options, own_verifier
@@ -13,6 +14,13 @@ from iterpo.labeling.verifiers import VERIFIERS
 
 PEOPLE = "people"
 """The name that asks people: groups recorded for it become tasks."""
+JUDGE = "judge"
+"""The kind of labelers that compare two answers, as people do."""
+
+
+def machine_name(kind: str, name: str) -> str:
+    """As which annotator a machine's labels are stored: `judge/llm`. People's names hold no slash."""
+    return f"{kind}/{name}"
 
 
 def labelers_of(configured: Mapping[str, LabelerSettings]) -> dict[str, Labeler]:
@@ -41,6 +49,8 @@ def unknown_labeler(labelers: Mapping[str, Labeler], name: str) -> InvalidInput:
 
 
 def _build(name: str, settings: LabelerSettings) -> Labeler:
+    if settings.kind == JUDGE:
+        return judge_model(name, settings.options)
     if settings.kind == "reward_model":
         if settings.path is None:
             raise InvalidConfig(f"[labelers.{name}] is a reward model without a path.", "Set path to its directory.")

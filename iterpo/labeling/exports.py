@@ -12,9 +12,9 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from iterpo import wire
+from iterpo import feedback_wire
 from iterpo.labeling.feedback import Feedback, Pair
-from iterpo.types import Completion, FeedbackEvent, Outcome, Prompt
+from iterpo.types import Completion, FeedbackEvent, Prompt
 
 DESIRABLE_REWARD = 0.5
 """`kto`: a verifier's reward of at least this much is a thumb up."""
@@ -36,9 +36,7 @@ def kto(events: Iterable[FeedbackEvent]) -> Iterator[Row]:
         if not pair.tied:
             yield _thumb(pair.prompt, pair.chosen, True)
             yield _thumb(pair.prompt, pair.rejected, False)
-    for label in feedback.labels:
-        if label.outcome is Outcome.BOTH_BAD and label.group_id in feedback.groups:
-            yield from (_thumb(*feedback.completions[each], False) for each in (label.first_id, label.second_id))
+    yield from (_thumb(prompt, completion, False) for prompt, completion in feedback.both_bad())
     for (_, completion_id), value in feedback.rewards.items():
         if completion_id in feedback.completions:
             yield _thumb(*feedback.completions[completion_id], value >= DESIRABLE_REWARD)
@@ -61,7 +59,7 @@ def rewardbench(events: Iterable[FeedbackEvent]) -> Iterator[Row]:
 def raw_events(events: Iterable[FeedbackEvent]) -> Iterator[Row]:
     """Every event as the contract's JSON (StreamFeedbackResponse), token ids and log-probs included."""
     for event in events:
-        yield json_format.MessageToDict(wire.event_to_proto(event), preserving_proto_field_name=True)
+        yield json_format.MessageToDict(feedback_wire.event_to_proto(event), preserving_proto_field_name=True)
 
 
 FORMATS: Mapping[str, Callable[[Iterable[FeedbackEvent]], Iterator[Row]]] = {

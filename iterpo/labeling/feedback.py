@@ -42,32 +42,23 @@ class Ranking:
     completions: tuple[Completion, ...]
 
 
-def preferences_from_labels(labels: Iterable[Label]) -> list[Preference]:
-    """One preference a pair: `p_first_wins` is the mean over its labels, `weight` their number, `strength` the mean of
-    theirs.
+def rewards_from_preferences(preferences: Iterable[Preference]) -> dict[str, float]:
+    """completion_id -> mean share of its comparisons that it wins, in [0, 1], by weight: what people's pairs say to a
+    method that wants a reward for each answer of a group.
 
-    With that weight, the loss of the mean equals the sum of the labels' own. Skips and `both_bad` say nothing about
-    the order and are left out. The annotators' quality is not used.
+    A tie is half a win for both. A pair found bad on both sides is a win for neither: with b = p_both_bad, the first
+    wins (1 - b) p and the second (1 - b) (1 - p), and the pair's weight is that of all votes, weight / (1 - b).
     """
-    votes: dict[tuple[str, str, str], list[float]] = {}
-    strengths: dict[tuple[str, str, str], list[float]] = {}
-    for label in labels:
-        p_first = label.p_first_wins
-        if p_first is None:
-            continue
-        pair = (label.group_id, label.first_id, label.second_id)
-        turned = (label.group_id, label.second_id, label.first_id)
-        if turned in votes:
-            pair, p_first = turned, 1.0 - p_first
-        votes.setdefault(pair, []).append(p_first)
-        strengths.setdefault(pair, []).append(float(label.strength or 1))
-    return [
-        Preference(*ids, _mean(p), weight=float(len(p)), strength=_mean(strengths[ids])) for ids, p in votes.items()
-    ]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    won: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for preference in preferences:
+        good = 1 - preference.p_both_bad
+        weight = preference.weight / good if preference.weight > 0 and good > 0 else float(preference.p_both_bad > 0)
+        sides = (preference.first_id, preference.p_first_wins), (preference.second_id, 1 - preference.p_first_wins)
+        for completion_id, p in sides if weight else ():
+            won[completion_id] = won.get(completion_id, 0.0) + weight * good * p
+            weights[completion_id] = weights.get(completion_id, 0.0) + weight
+    return {completion_id: won[completion_id] / weights[completion_id] for completion_id in won}
 
 
 @dataclass(slots=True)
@@ -79,7 +70,10 @@ class Feedback:
     """completion_id -> the completion and the prompt that it answers."""
     rewards: dict[tuple[str, str], float] = field(default_factory=dict)
     """(labeler, completion_id) -> reward."""
-    labels: list[Label] = field(default_factory=list)
+    labels: dict[str, Label] = field(default_factory=dict)
+    """label_id -> label, those that were not taken back."""
+    preferences: dict[str, Preference] = field(default_factory=dict)
+    """task_id -> what its labels say together, the latest."""
 
     @classmethod
     def of(cls, events: Iterable[FeedbackEvent]) -> Feedback:
@@ -89,23 +83,36 @@ class Feedback:
         return feedback
 
     def add(self, event: FeedbackEvent) -> None:
-        """Abstentions and tasks say nothing about the order and leave no trace."""
+        """What says nothing about the order (abstentions, tasks, releases, standings) leaves no trace."""
         if event.group is not None:
             self.groups[event.group.group_id] = event.group
             self.completions |= {c.completion_id: (event.group.prompt, c) for c in event.group.completions}
         elif event.reward is not None:
             self.rewards[event.reward.labeler, event.reward.completion_id] = event.reward.value
         elif event.label is not None:
-            self.labels.append(event.label)
+            self.labels[event.label.label_id] = event.label
+        elif event.retraction is not None:
+            self.labels.pop(event.retraction.label_id, None)
+            self.preferences.pop(event.retraction.task_id, None)
+        elif event.preference is not None:
+            self.preferences[event.preference.task_id] = event.preference
 
-    def label_pairs(self) -> Iterator[Pair]:
-        """One a compared pair that is known; ties are among them (p_first_wins 0.5)."""
-        for preference in preferences_from_labels(self.labels):
+    def label_pairs(self, by_people: bool = False) -> Iterator[Pair]:
+        """One a compared pair that is known and says something about the order; ties are among them (p_first_wins
+        0.5). `by_people`: only pairs that a person labelled; a machine must not learn from itself."""
+        asked = {label.task_id for label in self.labels.values() if "/" not in label.annotator}
+        for preference in self.preferences.values():
             group = self.groups.get(preference.group_id)
-            if group is not None:
+            if group is not None and preference.weight > 0 and (not by_people or preference.task_id in asked):
                 _, first = self.completions[preference.first_id]
                 _, second = self.completions[preference.second_id]
                 yield Pair(group.prompt, first, second, preference, "labels")
+
+    def both_bad(self) -> Iterator[tuple[Prompt, Completion]]:
+        """Answers of pairs that most votes found bad on both sides."""
+        for preference in self.preferences.values():
+            if preference.p_both_bad > 0.5 and preference.group_id in self.groups:
+                yield from (self.completions[each] for each in (preference.first_id, preference.second_id))
 
     def reward_pairs(self, best_worst_only: bool = False) -> Iterator[Pair]:
         """Pairs within a group whose rewards of one labeler differ: all of them, or only the best with the worst."""

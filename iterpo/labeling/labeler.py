@@ -22,6 +22,7 @@ ABSTENTION_CLASSES = (
     "NO_REFERENCE_ANSWER",
     "LABELER_STUCK",
     "UNKNOWN_LABELER",
+    "UNPARSEABLE",
     "ABSTAINED",
 )
 """The first words that reasons start with; a labeler's own words are filed under ABSTAINED."""
@@ -45,7 +46,8 @@ class Labeler(Protocol):
 
     @property
     def kind(self) -> str:
-        """`verifier` (rewards in [0, 1], anything else abstains) or `reward_model` (unbounded)."""
+        """`verifier` (rewards in [0, 1], anything else abstains), `reward_model` (unbounded), or `judge` (compares two
+        answers and scores none)."""
         ...
 
     @property

@@ -157,6 +157,20 @@ class LoraLearner:
         first, second = (c.completion_id for c in completions)
         return replace(group, preferences=(Preference(group_id, first, second, example.p_first_wins),))
 
+    def tokenised(self, group: Group) -> Group:
+        """The group with token ids for completions that came as texts (a person's edited answer, an application's
+        served one). Ids that a policy sampled are never made anew (invariant 6)."""
+        if all(c.token_ids for c in group.completions):
+            return group
+        prompt_ids = self._prompt_ids(group.prompt)
+        return replace(
+            group, completions=tuple(c if c.token_ids else self._encoded(c, prompt_ids) for c in group.completions)
+        )
+
+    def _encoded(self, completion: Completion, prompt_ids: tuple[int, ...]) -> Completion:
+        ids = (*self.tokenizer.encode(completion.text, add_special_tokens=False), self.tokenizer.eos_token_id)
+        return replace(completion, prompt_token_ids=prompt_ids, token_ids=ids, logprobs=())
+
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """A chat, ready for the answer; of a document the token that texts begin with."""
         if prompt.messages[0].role == DOCUMENT:

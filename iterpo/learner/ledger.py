@@ -200,6 +200,23 @@ class Ledger:
             )
             return [row[0] for row in found]
 
+    def iterations_of(self, run_id: str) -> dict[str, int]:
+        """Event id -> the iteration that consumed it."""
+        with self._reading():
+            found = self._db.execute("SELECT event_id, iteration FROM consumed WHERE run_id = ?", (run_id,))
+            return {str(event_id): int(iteration) for event_id, iteration in found}
+
+    def touched(self, event_ids: Iterable[str]) -> list[tuple[str, int]]:
+        """(run, iteration) of every iteration that consumed one of the events, in order."""
+        with self._reading():
+            found: set[tuple[str, int]] = set()
+            for event_id in event_ids:
+                query = "SELECT run_id, iteration FROM consumed WHERE event_id = ?"
+                row = self._db.execute(query, (event_id,)).fetchone()
+                if row is not None:
+                    found.add((str(row[0]), int(row[1])))
+        return sorted(found)
+
     def close(self) -> None:
         with self._lock:
             self._db.close()

@@ -56,6 +56,8 @@ class Manifest:
     run_id: str = ""
     method: str = ""
     iteration: int = 0
+    feedback_first: int = 0
+    """Cursor of the first of the feedback events that its last iteration was trained on; 0 for none."""
     feedback_cursor: int = 0
     """Every feedback event up to here had been seen when the version was made."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -149,6 +151,12 @@ def read(root: Path, version: int, manifest_digest: str) -> tuple[Manifest, dict
                 "DIGEST_MISMATCH",
             )
     return manifest, files
+
+
+def peek(root: Path, version: int) -> Manifest | None:
+    """The version's manifest as it stands, unverified: for lineage, never for loading. None without one."""
+    path = directory(root, version) / MANIFEST
+    return Manifest.parse(path.read_bytes()) if path.is_file() else None
 
 
 def digest_bytes(data: bytes) -> str:

@@ -14,7 +14,9 @@ from iterpo.types import Group
 @dataclass(frozen=True)
 class Binary(Sized):
     """Every rewarded answer, desirable above `threshold` and undesirable otherwise; `relative` compares with the
-    group's mean instead, and leaves out answers that equal it."""
+    group's mean instead, and leaves out answers that equal it. Where people compared, an answer is desirable when it
+    wins more than half of its comparisons and undesirable when it wins less; both answers of a pair that was found bad
+    on both sides win nothing."""
 
     name: ClassVar[str] = "binary"
     provides: ClassVar[frozenset[str]] = frozenset({"completions", "rewards", "roles"})
@@ -29,10 +31,15 @@ class Binary(Sized):
         for index, group in enumerate(groups):
             usable = rewarded(selection, group)
             rewards = [group.rewards[c.completion_id] for c in usable]
-            line = sum(rewards) / max(1, len(rewards)) if self.relative else self.threshold
+            line = self._line(group, rewards)
             for completion, reward in zip(usable, rewards, strict=True):
-                if self.relative and reward == line:
+                if reward == line and (self.relative or group.preferences):
                     selection.dropped["average"] += 1
                     continue
                 selection.add(completion, reward, index, role=1 if reward > line else -1)
         return selection
+
+    def _line(self, group: Group, rewards: Sequence[float]) -> float:
+        if group.preferences:
+            return 0.5
+        return sum(rewards) / max(1, len(rewards)) if self.relative else self.threshold

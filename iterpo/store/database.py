@@ -33,6 +33,7 @@ class FeedbackDatabase:
 
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
         self.path = path
+        self.clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         self._lock_file: int | None = lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apsw
 
-from iterpo import wire
+from iterpo import feedback_wire
 from iterpo.store.rows import bytes_of, int_of
 from iterpo.types import FeedbackEvent
 from iterpo.v1 import labeling_pb2
@@ -35,4 +35,4 @@ def read_event(connection: apsw.Connection, cursor: int) -> FeedbackEvent:
 def decode(cursor: int, body: bytes) -> FeedbackEvent:
     message = labeling_pb2.StreamFeedbackResponse.FromString(body)
     message.cursor = cursor
-    return wire.event_from_proto(message)
+    return feedback_wire.event_from_proto(message)

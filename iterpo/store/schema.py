@@ -2,6 +2,8 @@
 
 `events` is append-only (triggers refuse anything else) and is the record; the other tables are derived state that the
 same transactions keep: what was answered to which request, what is still to be labelled, who may label which task.
+`tasks.free_at` says when a task may be leased again: 0 is now, a later moment is the end of the first of the leases
+that fill it, NULL is never, because it has all its labels. `tasks.shown` is what annotators may see (a Task message).
 Bodies are protobuf (`StreamFeedbackResponse` without its cursor): compact for log-probs, and able to gain fields.
 PostgreSQL is not implemented.
 """
@@ -14,7 +16,7 @@ import apsw
 
 from iterpo.errors import InvalidConfig, WrongState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
 APPLICATION_ID = 0x69747270
 """`itrp`: marks the file as iterpo's feedback store (SQLite's application_id)."""
@@ -70,26 +72,74 @@ CREATE TABLE verdicts (
 
 CREATE TABLE tasks (
     task_id TEXT PRIMARY KEY,
-    run_id TEXT NOT NULL,
     event_cursor INTEGER NOT NULL REFERENCES events (cursor),
+    run_id TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    item TEXT NOT NULL,
+    first_id TEXT NOT NULL,
+    second_id TEXT NOT NULL,
+    first_author TEXT NOT NULL,
+    second_author TEXT NOT NULL,
+    sides TEXT NOT NULL,
+    shown BLOB NOT NULL,
+    gold TEXT NOT NULL,
+    only_for TEXT NOT NULL,
+    guideline TEXT NOT NULL,
+    language TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    uncertainty REAL NOT NULL,
+    urgency REAL NOT NULL,
     required_labels INTEGER NOT NULL CHECK (required_labels > 0),
-    accepted_labels INTEGER NOT NULL DEFAULT 0 CHECK (accepted_labels <= required_labels)
+    accepted_labels INTEGER NOT NULL DEFAULT 0 CHECK (accepted_labels <= required_labels),
+    free_at REAL DEFAULT 0
 ) STRICT;
-CREATE INDEX tasks_open ON tasks (event_cursor) WHERE accepted_labels < required_labels;
+CREATE INDEX tasks_free ON tasks (priority DESC, urgency DESC, event_cursor)
+    WHERE free_at = 0 AND kind = 'comparison' AND only_for = '';
+CREATE INDEX tasks_free_of_run ON tasks (run_id, priority DESC, urgency DESC, event_cursor)
+    WHERE free_at = 0 AND kind = 'comparison' AND only_for = '';
+CREATE INDEX tasks_personal ON tasks (only_for, event_cursor) WHERE free_at = 0 AND only_for <> '';
+CREATE INDEX tasks_repeated ON tasks (only_for, item) WHERE kind = 'repeat';
+CREATE INDEX tasks_gold ON tasks (event_cursor) WHERE kind = 'gold';
+CREATE INDEX tasks_filled ON tasks (free_at) WHERE free_at > 0;
+CREATE INDEX tasks_unfinished ON tasks (run_id) WHERE free_at IS NOT NULL AND kind = 'comparison';
 CREATE TABLE leases (
     lease_id TEXT PRIMARY KEY,
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
     annotator TEXT NOT NULL,
+    item TEXT NOT NULL,
+    granted_at REAL NOT NULL,
     expires_at REAL NOT NULL,
     swapped INTEGER NOT NULL,
-    used_at REAL
+    propensity REAL NOT NULL,
+    guideline_version TEXT NOT NULL,
+    used_at REAL,
+    released INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE INDEX leases_of_task ON leases (task_id, annotator);
+CREATE INDEX leases_of_task ON leases (task_id) WHERE used_at IS NULL;
+CREATE INDEX leases_of_person ON leases (annotator, item);
 CREATE TABLE labels (
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
     annotator TEXT NOT NULL,
-    event_id TEXT NOT NULL,
+    item TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    event_id TEXT NOT NULL UNIQUE,
+    lease_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    strength INTEGER NOT NULL,
+    weight REAL NOT NULL,
+    swapped INTEGER NOT NULL,
+    duration_seconds REAL NOT NULL,
+    labelled_at REAL NOT NULL,
     PRIMARY KEY (task_id, annotator)
+) STRICT;
+CREATE INDEX labels_of_person ON labels (annotator, item);
+CREATE INDEX labels_in_time ON labels (annotator, labelled_at);
+CREATE TABLE standings (
+    annotator TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    changed_at REAL NOT NULL
 ) STRICT;
 """
 

@@ -1,53 +1,46 @@
-"""Tasks for people: leases and labels, each decided in one transaction.
+"""Tasks for people, and when each may be leased.
 
-The law: for every task, `accepted labels + live leases <= required labels`, at every moment. A lease is live while
-it is unused and its `expires_at` lies in the future of the server's clock, read when the question is asked; nothing
-has to sweep. A person is never leased a task that he has labelled or holds a live lease on. Once a lease has expired
-unused, the same person may be leased the task again: a lone annotator who closed his window must be able to go on.
+The law: for every task, `accepted labels + live leases <= required labels`, at every moment. A lease is live while it
+is unused and its `expires_at` lies in the future of the server's clock. `free_at` keeps what follows from it, so that
+looking for a task never counts leases: 0 while a place is free, otherwise the moment at which the first of the leases
+that fill the task runs out, and NULL once it is complete.
 """
 
 from __future__ import annotations
 
-import uuid
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import apsw
 
+from iterpo import feedback_wire
+from iterpo.errors import NotFound
 from iterpo.store.events import read_event
-from iterpo.store.rows import int_of, str_of
+from iterpo.store.rows import float_of, int_of
 from iterpo.store.transaction import Transaction
-from iterpo.types import Label, Lease, Outcome, Task
+from iterpo.types import Outcome, Side, Task, TaskKind
 
-_LIVE_LEASES = "SELECT count(*) FROM leases WHERE task_id = :task AND used_at IS NULL AND expires_at > :now"
-_LEASABLE = """
-SELECT task_id, event_cursor FROM tasks
-WHERE accepted_labels < required_labels AND (:run = '' OR run_id = :run)
-  AND accepted_labels + (SELECT count(*) FROM leases AS lease WHERE lease.task_id = tasks.task_id
-                         AND used_at IS NULL AND expires_at > :now) < required_labels
-  AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.task_id = tasks.task_id AND labels.annotator = :annotator)
-  AND NOT EXISTS (SELECT 1 FROM leases AS own WHERE own.task_id = tasks.task_id AND own.annotator = :annotator
-                  AND used_at IS NULL AND expires_at > :now)
-ORDER BY event_cursor LIMIT :limit
-"""
-_SWAPPED_BACK = {Outcome.FIRST: Outcome.SECOND, Outcome.SECOND: Outcome.FIRST}
+MINE = "(:run = '' OR run_id = :run)"
+"""Of a run, or of every run."""
+HELD = 9e18
+"""`free_at` of a task that waits for the reward model's opinion: no clock reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """A person's judgement of a leased task, in the order that the screen showed."""
+class Figures:
+    """What the choice of the next task may look at."""
 
-    lease_id: str
-    presented_outcome: Outcome
-    strength: int = 0
-    rationale: str = ""
-    duration_seconds: float = 0.0
+    uncertainty: float
+    """[0, 1]."""
+    labels: int
+    """Accepted so far."""
+    first_share: float
+    """Share of the votes that prefer the first answer, a tie being half a vote; 0.5 without any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    reason: str
-    """LEASE_UNKNOWN, NOT_YOUR_LEASE, ALREADY_LABELLED or TASK_COMPLETE."""
+Urgency = Callable[[Figures], float]
+"""Of tasks with the same priority the one with the greatest urgency comes first, then the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,135 +50,158 @@ class TaskCounts:
     leased: int
     """Need a label and somebody holds a live lease."""
     complete: int
+    held: int
+    """Wait for the reward model's opinion; among the open ones."""
+    gold: int
     expired_leases: int
     """Leases that ran out without a label in time."""
 
 
-def add_task(transaction: Transaction, task: Task) -> None:
+def add_task(transaction: Transaction, task: Task, urgency: float = 0.0, held: bool = False) -> None:
+    transaction.opened = transaction.opened or not held
     transaction.append(task.run_id, task)
+    sides = json.dumps([asdict(Side.of(task.first)), asdict(Side.of(task.second))])
+    shown = feedback_wire.task_to_proto(feedback_wire.shown(task)).SerializeToString()
     transaction.connection.execute(
-        "INSERT INTO tasks (task_id, run_id, event_cursor, required_labels) VALUES (?, ?, ?, ?)",
-        (task.task_id, task.run_id, transaction.last_cursor(), task.required_labels),
+        "INSERT INTO tasks (task_id, event_cursor, run_id, group_id, kind, item, first_id, second_id, first_author, "
+        "second_author, sides, shown, gold, only_for, guideline, language, priority, uncertainty, urgency, "
+        "required_labels, free_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            task.task_id,
+            transaction.last_cursor(),
+            task.run_id,
+            task.group_id,
+            task.kind.value,
+            task.item,
+            task.first.completion_id,
+            task.second.completion_id,
+            task.first.author,
+            task.second.author,
+            sides,
+            shown,
+            task.gold.value if task.gold else "",
+            task.only_for,
+            task.guideline,
+            task.language,
+            task.priority,
+            float(task.uncertainty),
+            float(urgency),
+            task.required_labels,
+            HELD if held else 0.0,
+        ),
     )
 
 
-def lease_tasks(
-    transaction: Transaction, annotator: str, limit: int, seconds: float, run_id: str, coin: Callable[[], bool]
-) -> list[Lease]:
-    """At most `limit` leases on the oldest tasks open to this person; `coin` draws which answer is shown first."""
-    rows = transaction.connection.execute(
-        _LEASABLE, {"run": run_id, "now": transaction.now, "annotator": annotator, "limit": limit}
+def read_task(connection: apsw.Connection, task_id: str) -> Task:
+    """Whole, with token ids and the right answer. Raises NotFound."""
+    cursor = connection.execute("SELECT event_cursor FROM tasks WHERE task_id = ?", (task_id,)).get
+    if cursor is None:
+        raise NotFound(f"There is no task {task_id!r}.", "Name a task of this store.", "TASK_UNKNOWN")
+    task = read_event(connection, int_of(cursor)).task
+    if task is None:
+        raise LookupError(f"the event at cursor {cursor} is not a task")
+    return task
+
+
+def guideline_of_lease(connection: apsw.Connection, lease_id: str) -> str:
+    """Name or text; empty for an unknown lease."""
+    found = connection.execute(
+        "SELECT guideline FROM leases JOIN tasks USING (task_id) WHERE lease_id = ?", (lease_id,)
+    ).get
+    return "" if found is None else str(found)
+
+
+def held_tasks(connection: apsw.Connection, limit: int) -> list[Task]:
+    """The oldest tasks that wait for the reward model's opinion."""
+    rows = connection.execute(
+        "SELECT task_id FROM tasks WHERE free_at > 0 AND free_at = ? ORDER BY event_cursor LIMIT ?", (HELD, limit)
     ).fetchall()
-    return [_lease(transaction, int_of(cursor), annotator, seconds, coin()) for _, cursor in rows]
+    return [read_task(connection, str(task_id)) for (task_id,) in rows]
 
 
-def submit_label(transaction: Transaction, annotator: str, submission: Submission) -> str | Refusal:
-    """Store the label and use up the lease; returns the label's event id, or why it was refused."""
-    row = transaction.connection.execute(
-        "SELECT task_id, annotator, swapped FROM leases WHERE lease_id = ?", (submission.lease_id,)
+def let_go(transaction: Transaction, task_id: str, uncertainty: float, urgency: Urgency) -> None:
+    """A held task goes to people."""
+    transaction.opened = True
+    transaction.connection.execute(
+        "UPDATE tasks SET free_at = 0, uncertainty = ?, urgency = ? WHERE task_id = ? AND free_at = ?",
+        (uncertainty, urgency(Figures(uncertainty, 0, 0.5)), task_id, HELD),
+    )
+
+
+def tidy(transaction: Transaction) -> None:
+    """Give places back whose leases have run out; read at the moment of every grant, so nothing else has to sweep."""
+    transaction.connection.execute(
+        "UPDATE tasks SET free_at = 0 WHERE free_at > 0 AND free_at <= ?", (transaction.now,)
+    )
+
+
+def settle(transaction: Transaction, task_id: str) -> None:
+    """Work `free_at` out anew from the labels and the live leases."""
+    connection = transaction.connection
+    row = connection.execute(
+        "SELECT required_labels - accepted_labels FROM tasks WHERE task_id = ?", (task_id,)
     ).fetchone()
-    if row is None:
-        return Refusal("LEASE_UNKNOWN")
-    task_id, swapped = str_of(row[0]), bool(row[2])
-    if row[1] != annotator:
-        return Refusal("NOT_YOUR_LEASE")
-    if _has_labelled(transaction, task_id, annotator):
-        return Refusal("ALREADY_LABELLED")
-    if not _has_capacity(transaction, task_id, annotator):
-        return Refusal("TASK_COMPLETE")
-    event_id = transaction.append(*_label(transaction, task_id, annotator, submission, swapped))
-    _count_label(transaction, task_id, annotator, event_id)
-    return event_id
+    places = int_of(row[0]) if row else 0
+    live = connection.execute(
+        "SELECT count(*), min(expires_at) FROM leases WHERE task_id = ? AND used_at IS NULL AND expires_at > ?",
+        (task_id, transaction.now),
+    ).fetchone()
+    count, earliest = (int_of(live[0]), live[1]) if live else (0, None)
+    free_at = None if places <= 0 else earliest if count >= places else 0.0
+    connection.execute("UPDATE tasks SET free_at = ? WHERE task_id = ?", (free_at, task_id))
+
+
+def set_urgency(transaction: Transaction, task_id: str, urgency: Urgency) -> None:
+    row = transaction.connection.execute(
+        "SELECT uncertainty, accepted_labels, avg(CASE outcome WHEN ? THEN 1.0 WHEN ? THEN 0.0 WHEN ? THEN 0.5 END) "
+        "FROM tasks LEFT JOIN labels USING (task_id) WHERE task_id = ?",
+        (Outcome.FIRST.value, Outcome.SECOND.value, Outcome.TIE.value, task_id),
+    ).fetchone()
+    if row is not None and row[0] is not None:
+        share = 0.5 if row[2] is None else float_of(row[2])
+        figures = Figures(float_of(row[0]), int_of(row[1]), share)
+        transaction.connection.execute("UPDATE tasks SET urgency = ? WHERE task_id = ?", (urgency(figures), task_id))
+
+
+def rank_anew(transaction: Transaction, urgency: Urgency) -> None:
+    """After a change of the configuration: the urgency of every unfinished task."""
+    unfinished = transaction.connection.execute(
+        "SELECT task_id FROM tasks WHERE free_at IS NOT NULL AND kind = ?", (TaskKind.COMPARISON.value,)
+    ).fetchall()
+    for (task_id,) in unfinished:
+        set_urgency(transaction, str(task_id), urgency)
 
 
 def open_tasks(connection: apsw.Connection, run_id: str) -> int:
     """Tasks that still need labels, leased or not; `run_id` "" means every run."""
     return int_of(
         connection.execute(
-            "SELECT count(*) FROM tasks WHERE accepted_labels < required_labels AND (:run = '' OR run_id = :run)",
+            "SELECT count(*) FROM tasks WHERE free_at IS NOT NULL AND kind = 'comparison' "
+            "AND (:run = '' OR run_id = :run)",
             {"run": run_id},
         ).get
     )
 
 
-def count_tasks(connection: apsw.Connection, now: float) -> TaskCounts:
-    total = int_of(connection.execute("SELECT count(*) FROM tasks").get)
-    unfinished = open_tasks(connection, "")
-    leased = connection.execute(
-        "SELECT count(DISTINCT leases.task_id) FROM leases JOIN tasks USING (task_id) "
-        "WHERE used_at IS NULL AND expires_at > ? AND accepted_labels < required_labels",
-        (now,),
-    ).get
-    expired = connection.execute(
-        "SELECT count(*) FROM leases WHERE expires_at <= ? AND (used_at IS NULL OR used_at > expires_at)", (now,)
-    ).get
-    return TaskCounts(unfinished - int_of(leased), int_of(leased), total - unfinished, int_of(expired))
+def count_tasks(connection: apsw.Connection, now: float, run_id: str = "") -> TaskCounts:
+    about = {"run": run_id, "now": now, "held": HELD}
 
+    def count(query: str) -> int:
+        return int_of(connection.execute(query, about).get)
 
-def _lease(transaction: Transaction, cursor: int, annotator: str, seconds: float, swapped: bool) -> Lease:
-    task = _task_at(transaction.connection, cursor)
-    lease = Lease(uuid.uuid4().hex, task, annotator, transaction.now + seconds, swapped)
-    transaction.connection.execute(
-        "INSERT INTO leases (lease_id, task_id, annotator, expires_at, swapped) VALUES (?, ?, ?, ?, ?)",
-        (lease.lease_id, task.task_id, annotator, lease.expires_at, int(swapped)),
+    unfinished = open_tasks(connection, run_id)
+    leased = count(
+        "SELECT count(DISTINCT task_id) FROM leases JOIN tasks USING (task_id) WHERE used_at IS NULL "
+        f"AND expires_at > :now AND free_at IS NOT NULL AND kind = 'comparison' AND {MINE}"
     )
-    return lease
-
-
-def _has_labelled(transaction: Transaction, task_id: str, annotator: str) -> bool:
-    row = transaction.connection.execute(
-        "SELECT 1 FROM labels WHERE task_id = ? AND annotator = ?", (task_id, annotator)
-    ).fetchone()
-    return row is not None
-
-
-def _has_capacity(transaction: Transaction, task_id: str, annotator: str) -> bool:
-    """A live lease of one's own is a reserved place; otherwise a place must be left beside everybody's live leases."""
-    about = {"task": task_id, "now": transaction.now, "annotator": annotator}
-    connection = transaction.connection
-    if int_of(connection.execute(f"{_LIVE_LEASES} AND annotator = :annotator", about).get) > 0:
-        return True
-    row = connection.execute(
-        "SELECT accepted_labels, required_labels FROM tasks WHERE task_id = :task", about
-    ).fetchone()
-    live = int_of(connection.execute(_LIVE_LEASES, {"task": task_id, "now": transaction.now}).get)
-    return row is not None and int_of(row[0]) + live < int_of(row[1])
-
-
-def _label(
-    transaction: Transaction, task_id: str, annotator: str, submission: Submission, swapped: bool
-) -> tuple[str, Label]:
-    cursor = transaction.connection.execute("SELECT event_cursor FROM tasks WHERE task_id = ?", (task_id,)).get
-    task = _task_at(transaction.connection, int_of(cursor))
-    presented = submission.presented_outcome
-    label = Label(
-        label_id=uuid.uuid4().hex,
-        task_id=task_id,
-        group_id=task.group_id,
-        first_id=task.first.completion_id,
-        second_id=task.second.completion_id,
-        outcome=_SWAPPED_BACK.get(presented, presented) if swapped else presented,
-        annotator=annotator,
-        strength=submission.strength,
-        rationale=submission.rationale,
-        presented_swapped=swapped,
-        duration_seconds=submission.duration_seconds,
+    return TaskCounts(
+        open=unfinished - leased,
+        leased=leased,
+        complete=count(f"SELECT count(*) FROM tasks WHERE kind = 'comparison' AND {MINE}") - unfinished,
+        held=count(f"SELECT count(*) FROM tasks WHERE free_at > 0 AND free_at = :held AND {MINE}"),
+        gold=count("SELECT count(*) FROM tasks WHERE kind = 'gold'"),
+        expired_leases=count(
+            "SELECT count(*) FROM leases WHERE expires_at <= :now AND released = 0 "
+            "AND (used_at IS NULL OR used_at > expires_at)"
+        ),
     )
-    return task.run_id, label
-
-
-def _count_label(transaction: Transaction, task_id: str, annotator: str, event_id: str) -> None:
-    connection = transaction.connection
-    connection.execute("INSERT INTO labels VALUES (?, ?, ?)", (task_id, annotator, event_id))
-    connection.execute("UPDATE tasks SET accepted_labels = accepted_labels + 1 WHERE task_id = ?", (task_id,))
-    connection.execute(
-        "UPDATE leases SET used_at = ? WHERE task_id = ? AND annotator = ? AND used_at IS NULL",
-        (transaction.now, task_id, annotator),
-    )
-
-
-def _task_at(connection: apsw.Connection, cursor: int) -> Task:
-    task = read_event(connection, cursor).task
-    if task is None:
-        raise LookupError(f"the event at cursor {cursor} is not a task")
-    return task

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import apsw
 
-from iterpo import wire
+from iterpo import feedback_wire
 from iterpo.errors import Conflict
 from iterpo.store.schema import SCHEMA_VERSION
-from iterpo.types import Abstention, FeedbackEvent, Group, Label, Reward, Task
+from iterpo.types import (
+    EVENT_BODIES,
+    Abstention,
+    Group,
+    Label,
+    Preference,
+    Release,
+    Retraction,
+    Reward,
+    Standing,
+    Task,
+)
 
-EventBody = Group | Reward | Abstention | Task | Label
+EventBody = Group | Reward | Abstention | Task | Label | Retraction | Preference | Standing | Release
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
-_FIELD_OF = {Group: "group", Reward: "reward", Abstention: "abstention", Task: "task", Label: "label"}
+_FIELD_OF = {body: name for name, body in EVENT_BODIES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +51,16 @@ class Transaction:
     """Seconds since the epoch, server clock, read once for the whole operation."""
     appended: list[str] = field(default_factory=list)
     """Kinds of the events appended so far."""
+    opened: bool = False
+    """A task may be leased that could not be before: people who wait should ask again."""
 
-    def append(self, run_id: str, body: EventBody) -> str:
-        """Add one event at the end; returns its event id."""
-        event_id, kind = uuid.uuid4().hex, _FIELD_OF[type(body)]
-        event = _event(event_id, run_id, self.now, body)
+    def append(self, run_id: str, body: EventBody, event_id: str = "") -> str:
+        """Add one event at the end; returns its event id, a fresh one unless it is given."""
+        event_id, kind = event_id or fresh_id(), _FIELD_OF[type(body)]
+        message = feedback_wire.event_message(event_id, run_id, self.now, kind, body)
         self.connection.execute(
             "INSERT INTO events (event_id, kind, run_id, body, schema_version, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (event_id, kind, run_id, wire.event_to_proto(event).SerializeToString(), SCHEMA_VERSION, self.now),
+            (event_id, kind, run_id, message.SerializeToString(), SCHEMA_VERSION, self.now),
         )
         self.appended.append(kind)
         return event_id
@@ -84,15 +97,12 @@ class Transaction:
         self.connection.execute("DELETE FROM requests WHERE request_id = ?", (request_id,))
 
 
-def _event(event_id: str, run_id: str, created_at: float, body: EventBody) -> FeedbackEvent:
-    match body:
-        case Group():
-            return FeedbackEvent(0, event_id, run_id, created_at, group=body)
-        case Reward():
-            return FeedbackEvent(0, event_id, run_id, created_at, reward=body)
-        case Abstention():
-            return FeedbackEvent(0, event_id, run_id, created_at, abstention=body)
-        case Task():
-            return FeedbackEvent(0, event_id, run_id, created_at, task=body)
-        case Label():
-            return FeedbackEvent(0, event_id, run_id, created_at, label=body)
+def fresh_id() -> str:
+    """128 random bits, hexadecimal: as unique as a UUID, and made in a fraction of its time."""
+    return os.urandom(16).hex()
+
+
+def payload(*parts: str | bytes) -> bytes:
+    """What tells one request from another: parts with their lengths, so that no two lists of parts look the same."""
+    encoded = [part.encode() if isinstance(part, str) else part for part in parts]
+    return b"".join(len(part).to_bytes(8, "big") + part for part in encoded)

@@ -37,6 +37,8 @@ class Commit:
     """From BEGIN to the return of COMMIT, the sync included."""
     kinds: tuple[str, ...]
     """Of the events appended, in order."""
+    opened: bool = False
+    """A task may be leased that could not be before."""
 
 
 @dataclass(slots=True)
@@ -117,7 +119,8 @@ class Writer:
             for outcome in outcomes:
                 outcome.error = outcome.error or failure
         else:
-            self._on_commit(Commit(len(outcomes), time.monotonic() - started, tuple(transaction.appended)))
+            kinds = tuple(transaction.appended)
+            self._on_commit(Commit(len(outcomes), time.monotonic() - started, kinds, transaction.opened))
         for outcome in outcomes:
             outcome.answer()
         return more

@@ -55,10 +55,35 @@ class LabelingServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_labeling__pb2.LeaseTasksRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_labeling__pb2.LeaseTasksResponse.FromString,
                 _registered_method=True)
+        self.ExtendLease = channel.unary_unary(
+                '/iterpo.v1.LabelingService/ExtendLease',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReleaseTask = channel.unary_unary(
+                '/iterpo.v1.LabelingService/ReleaseTask',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskResponse.FromString,
+                _registered_method=True)
         self.SubmitLabels = channel.unary_unary(
                 '/iterpo.v1.LabelingService/SubmitLabels',
                 request_serializer=iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsResponse.FromString,
+                _registered_method=True)
+        self.UndoLabel = channel.unary_unary(
+                '/iterpo.v1.LabelingService/UndoLabel',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.UndoLabelRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.UndoLabelResponse.FromString,
+                _registered_method=True)
+        self.Annotate = channel.stream_stream(
+                '/iterpo.v1.LabelingService/Annotate',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.AnnotateRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.AnnotateResponse.FromString,
+                _registered_method=True)
+        self.SubmitFeedback = channel.unary_unary(
+                '/iterpo.v1.LabelingService/SubmitFeedback',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackResponse.FromString,
                 _registered_method=True)
         self.StreamFeedback = channel.unary_stream(
                 '/iterpo.v1.LabelingService/StreamFeedback',
@@ -69,6 +94,21 @@ class LabelingServiceStub(object):
                 '/iterpo.v1.LabelingService/ListLabelers',
                 request_serializer=iterpo_dot_v1_dot_labeling__pb2.ListLabelersRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_labeling__pb2.ListLabelersResponse.FromString,
+                _registered_method=True)
+        self.ListAnnotators = channel.unary_unary(
+                '/iterpo.v1.LabelingService/ListAnnotators',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsResponse.FromString,
+                _registered_method=True)
+        self.SetAnnotatorState = channel.unary_unary(
+                '/iterpo.v1.LabelingService/SetAnnotatorState',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateResponse.FromString,
+                _registered_method=True)
+        self.GetLabelReport = channel.unary_unary(
+                '/iterpo.v1.LabelingService/GetLabelReport',
+                request_serializer=iterpo_dot_v1_dot_labeling__pb2.GetLabelReportRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_labeling__pb2.GetLabelReportResponse.FromString,
                 _registered_method=True)
 
 
@@ -103,8 +143,43 @@ class LabelingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseTask(self, request, context):
+        """Gives a task back, with a reason; the same person does not get it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubmitLabels(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoLabel(self, request, context):
+        """Takes an own label back and leases its task again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Annotate(self, request_iterator, context):
+        """Tasks come, labels go, each acknowledged after its commit. The first message must be a start. A connection that
+        broke is resumed by starting again: live leases come first, and labels repeated by request_id count once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitFeedback(self, request, context):
+        """An application's own users: which answer they kept, a thumb, or an edited answer.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -118,6 +193,27 @@ class LabelingServiceServicer(object):
 
     def ListLabelers(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAnnotators(self, request, context):
+        """Annotators with their quality: for leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAnnotatorState(self, request, context):
+        """Takes an annotator out, or readmits him.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLabelReport(self, request, context):
+        """Queue, agreement and the policies' Bradley-Terry table: for leads.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -145,10 +241,35 @@ def add_LabelingServiceServicer_to_server(servicer, server):
                     request_deserializer=iterpo_dot_v1_dot_labeling__pb2.LeaseTasksRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_labeling__pb2.LeaseTasksResponse.SerializeToString,
             ),
+            'ExtendLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendLease,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseResponse.SerializeToString,
+            ),
+            'ReleaseTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseTask,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskResponse.SerializeToString,
+            ),
             'SubmitLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitLabels,
                     request_deserializer=iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsResponse.SerializeToString,
+            ),
+            'UndoLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoLabel,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.UndoLabelRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.UndoLabelResponse.SerializeToString,
+            ),
+            'Annotate': grpc.stream_stream_rpc_method_handler(
+                    servicer.Annotate,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.AnnotateRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.AnnotateResponse.SerializeToString,
+            ),
+            'SubmitFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitFeedback,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackResponse.SerializeToString,
             ),
             'StreamFeedback': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamFeedback,
@@ -159,6 +280,21 @@ def add_LabelingServiceServicer_to_server(servicer, server):
                     servicer.ListLabelers,
                     request_deserializer=iterpo_dot_v1_dot_labeling__pb2.ListLabelersRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_labeling__pb2.ListLabelersResponse.SerializeToString,
+            ),
+            'ListAnnotators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAnnotators,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsResponse.SerializeToString,
+            ),
+            'SetAnnotatorState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAnnotatorState,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateResponse.SerializeToString,
+            ),
+            'GetLabelReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLabelReport,
+                    request_deserializer=iterpo_dot_v1_dot_labeling__pb2.GetLabelReportRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_labeling__pb2.GetLabelReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -281,6 +417,60 @@ class LabelingService(object):
             _registered_method=True)
 
     @staticmethod
+    def ExtendLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/ExtendLease',
+            iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.ExtendLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/ReleaseTask',
+            iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.ReleaseTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SubmitLabels(request,
             target,
             options=(),
@@ -297,6 +487,87 @@ class LabelingService(object):
             '/iterpo.v1.LabelingService/SubmitLabels',
             iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsRequest.SerializeToString,
             iterpo_dot_v1_dot_labeling__pb2.SubmitLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/UndoLabel',
+            iterpo_dot_v1_dot_labeling__pb2.UndoLabelRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.UndoLabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Annotate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/iterpo.v1.LabelingService/Annotate',
+            iterpo_dot_v1_dot_labeling__pb2.AnnotateRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.AnnotateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/SubmitFeedback',
+            iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.SubmitFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -351,6 +622,87 @@ class LabelingService(object):
             '/iterpo.v1.LabelingService/ListLabelers',
             iterpo_dot_v1_dot_labeling__pb2.ListLabelersRequest.SerializeToString,
             iterpo_dot_v1_dot_labeling__pb2.ListLabelersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAnnotators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/ListAnnotators',
+            iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.ListAnnotatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAnnotatorState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/SetAnnotatorState',
+            iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.SetAnnotatorStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLabelReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LabelingService/GetLabelReport',
+            iterpo_dot_v1_dot_labeling__pb2.GetLabelReportRequest.SerializeToString,
+            iterpo_dot_v1_dot_labeling__pb2.GetLabelReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -199,6 +199,48 @@ class WatchRunResponse(_message.Message):
     row: IterationRow
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., row: _Optional[_Union[IterationRow, _Mapping]] = ...) -> None: ...
 
+class ListTouchedRequest(_message.Message):
+    __slots__ = ("event_ids",)
+    EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    event_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TouchedIteration(_message.Message):
+    __slots__ = ("run_id", "iteration", "policy_version")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    iteration: int
+    policy_version: int
+    def __init__(self, run_id: _Optional[str] = ..., iteration: _Optional[int] = ..., policy_version: _Optional[int] = ...) -> None: ...
+
+class ListTouchedResponse(_message.Message):
+    __slots__ = ("iterations",)
+    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    iterations: _containers.RepeatedCompositeFieldContainer[TouchedIteration]
+    def __init__(self, iterations: _Optional[_Iterable[_Union[TouchedIteration, _Mapping]]] = ...) -> None: ...
+
+class ReplayRunRequest(_message.Message):
+    __slots__ = ("request_id", "run_id", "replay_id", "first_iteration", "without")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ITERATION_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    run_id: str
+    replay_id: str
+    first_iteration: int
+    without: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., run_id: _Optional[str] = ..., replay_id: _Optional[str] = ..., first_iteration: _Optional[int] = ..., without: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReplayRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
 class ListAlgorithmsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -75,6 +75,16 @@ class LearnerServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.FromString,
                 _registered_method=True)
+        self.ListTouched = channel.unary_unary(
+                '/iterpo.v1.LearnerService/ListTouched',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.ListTouchedRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.ListTouchedResponse.FromString,
+                _registered_method=True)
+        self.ReplayRun = channel.unary_unary(
+                '/iterpo.v1.LearnerService/ReplayRun',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.ReplayRunRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.ReplayRunResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/iterpo.v1.LearnerService/Explain',
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
@@ -136,6 +146,21 @@ class LearnerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTouched(self, request, context):
+        """Which policy versions were trained on given feedback events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayRun(self, request, context):
+        """Trains again on what a run was trained on, from the version before the first one that an annotator's feedback
+        touched, with the newest preferences.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """What a method does to every token of a batch: the numbers that the learner would train on.
         """
@@ -185,6 +210,16 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.ListAlgorithms,
                     request_deserializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.SerializeToString,
+            ),
+            'ListTouched': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTouched,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.ListTouchedRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.ListTouchedResponse.SerializeToString,
+            ),
+            'ReplayRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayRun,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.ReplayRunRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.ReplayRunResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -409,6 +444,60 @@ class LearnerService(object):
             '/iterpo.v1.LearnerService/ListAlgorithms',
             iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsRequest.SerializeToString,
             iterpo_dot_v1_dot_learner__pb2.ListAlgorithmsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTouched(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/ListTouched',
+            iterpo_dot_v1_dot_learner__pb2.ListTouchedRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.ListTouchedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/ReplayRun',
+            iterpo_dot_v1_dot_learner__pb2.ReplayRunRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.ReplayRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

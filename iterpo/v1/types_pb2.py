@@ -24,19 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iterpo/v1/types.proto\x12\titerpo.v1\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"[\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12$\n\x08messages\x18\x02 \x03(\x0b\x32\x12.iterpo.v1.Message\x12\x18\n\x10reference_answer\x18\x03 \x01(\t\"\x98\x01\n\x10SamplingSettings\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\tB\x0e\n\x0c_temperatureB\x07\n\x05_seed\"\x89\x02\n\nCompletion\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x11\n\tprompt_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x05 \x03(\x05\x12\x11\n\ttoken_ids\x18\x06 \x03(\x05\x12\x10\n\x08logprobs\x18\x07 \x03(\x01\x12.\n\rfinish_reason\x18\x08 \x01(\x0e\x32\x17.iterpo.v1.FinishReason\x12\x16\n\x0epolicy_version\x18\t \x01(\x03\x12\x15\n\rpolicy_digest\x18\n \x01(\t\x12\x13\n\x0btemperature\x18\x0b \x01(\x01\"h\n\x05Group\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12!\n\x06prompt\x18\x02 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12*\n\x0b\x63ompletions\x18\x03 \x03(\x0b\x32\x15.iterpo.v1.Completion\"?\n\x06Reward\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0f\n\x07labeler\x18\x03 \x01(\t\"D\n\nAbstention\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x0f\n\x07labeler\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xf3\x01\n\x05Label\x12\x10\n\x08label_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x10\n\x08\x66irst_id\x18\x04 \x01(\t\x12\x11\n\tsecond_id\x18\x05 \x01(\t\x12#\n\x07outcome\x18\x06 \x01(\x0e\x32\x12.iterpo.v1.Outcome\x12\x11\n\tannotator\x18\x07 \x01(\t\x12\x10\n\x08strength\x18\x08 \x01(\x05\x12\x11\n\trationale\x18\t \x01(\t\x12\x19\n\x11presented_swapped\x18\n \x01(\x08\x12\x18\n\x10\x64uration_seconds\x18\x0b \x01(\x01\"\xd5\x01\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12!\n\x06prompt\x18\x04 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12$\n\x05\x66irst\x18\x05 \x01(\x0b\x32\x15.iterpo.v1.Completion\x12%\n\x06second\x18\x06 \x01(\x0b\x32\x15.iterpo.v1.Completion\x12\x11\n\tguideline\x18\x07 \x01(\t\x12\x17\n\x0frequired_labels\x18\x08 \x01(\x05\"\x97\x01\n\x0cGateDecision\x12\x0f\n\x07promote\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x35\n\x07numbers\x18\x03 \x03(\x0b\x32$.iterpo.v1.GateDecision.NumbersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*z\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x03*\x82\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n\rOUTCOME_FIRST\x10\x01\x12\x12\n\x0eOUTCOME_SECOND\x10\x02\x12\x0f\n\x0bOUTCOME_TIE\x10\x03\x12\x14\n\x10OUTCOME_BOTH_BAD\x10\x04\x12\x10\n\x0cOUTCOME_SKIP\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iterpo/v1/types.proto\x12\titerpo.v1\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"[\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12$\n\x08messages\x18\x02 \x03(\x0b\x32\x12.iterpo.v1.Message\x12\x18\n\x10reference_answer\x18\x03 \x01(\t\"\x98\x01\n\x10SamplingSettings\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\tB\x0e\n\x0c_temperatureB\x07\n\x05_seed\"\xb7\x02\n\nCompletion\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x11\n\tprompt_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x05 \x03(\x05\x12\x11\n\ttoken_ids\x18\x06 \x03(\x05\x12\x10\n\x08logprobs\x18\x07 \x03(\x01\x12.\n\rfinish_reason\x18\x08 \x01(\x0e\x32\x17.iterpo.v1.FinishReason\x12\x16\n\x0epolicy_version\x18\t \x01(\x03\x12\x15\n\rpolicy_digest\x18\n \x01(\t\x12\x13\n\x0btemperature\x18\x0b \x01(\x01\x12\r\n\x05top_p\x18\x0c \x01(\x01\x12\r\n\x05top_k\x18\r \x01(\x05\x12\x0e\n\x06\x61uthor\x18\x0e \x01(\t\"h\n\x05Group\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12!\n\x06prompt\x18\x02 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12*\n\x0b\x63ompletions\x18\x03 \x03(\x0b\x32\x15.iterpo.v1.Completion\"?\n\x06Reward\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0f\n\x07labeler\x18\x03 \x01(\t\"D\n\nAbstention\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x0f\n\x07labeler\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"h\n\x04Side\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x15\n\rpolicy_digest\x18\x02 \x01(\t\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\x05\"\xa7\x04\n\x05Label\x12\x10\n\x08label_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x10\n\x08\x66irst_id\x18\x04 \x01(\t\x12\x11\n\tsecond_id\x18\x05 \x01(\t\x12#\n\x07outcome\x18\x06 \x01(\x0e\x32\x12.iterpo.v1.Outcome\x12\x11\n\tannotator\x18\x07 \x01(\t\x12\x10\n\x08strength\x18\x08 \x01(\x05\x12\x11\n\trationale\x18\t \x01(\t\x12\x19\n\x11presented_swapped\x18\n \x01(\x08\x12\x18\n\x10\x64uration_seconds\x18\x0b \x01(\x01\x12!\n\x04kind\x18\x0c \x01(\x0e\x32\x13.iterpo.v1.TaskKind\x12.\n\x07\x61spects\x18\r \x03(\x0b\x32\x1d.iterpo.v1.Label.AspectsEntry\x12!\n\x19presented_at_unix_seconds\x18\x0e \x01(\x01\x12\x19\n\x11guideline_version\x18\x0f \x01(\t\x12\x12\n\npropensity\x18\x10 \x01(\x01\x12#\n\nfirst_side\x18\x11 \x01(\x0b\x32\x0f.iterpo.v1.Side\x12$\n\x0bsecond_side\x18\x12 \x01(\x0b\x32\x0f.iterpo.v1.Side\x1a\x42\n\x0c\x41spectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0e\x32\x12.iterpo.v1.Outcome:\x02\x38\x01\"T\n\nRetraction\x12\x10\n\x08label_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x11\n\tannotator\x18\x04 \x01(\t\"\xa0\x01\n\nPreference\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_id\x18\x02 \x01(\t\x12\x11\n\tsecond_id\x18\x03 \x01(\t\x12\x14\n\x0cp_first_wins\x18\x04 \x01(\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x10\n\x08strength\x18\x06 \x01(\x01\x12\x12\n\np_both_bad\x18\x07 \x01(\x01\x12\x0f\n\x07task_id\x18\x08 \x01(\t\"c\n\x08Standing\x12\x11\n\tannotator\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.iterpo.v1.AnnotatorState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\n\n\x02\x62y\x18\x04 \x01(\t\"=\n\x07Release\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tannotator\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x9e\x03\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12!\n\x06prompt\x18\x04 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12$\n\x05\x66irst\x18\x05 \x01(\x0b\x32\x15.iterpo.v1.Completion\x12%\n\x06second\x18\x06 \x01(\x0b\x32\x15.iterpo.v1.Completion\x12\x11\n\tguideline\x18\x07 \x01(\t\x12\x17\n\x0frequired_labels\x18\x08 \x01(\x05\x12!\n\x04kind\x18\t \x01(\x0e\x32\x13.iterpo.v1.TaskKind\x12 \n\x04gold\x18\n \x01(\x0e\x32\x12.iterpo.v1.Outcome\x12\x10\n\x08only_for\x18\x0b \x01(\t\x12\x10\n\x08priority\x18\x0c \x01(\x05\x12\x10\n\x08language\x18\r \x01(\t\x12\x18\n\x0buncertainty\x18\x0e \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08p_policy\x18\x0f \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_uncertaintyB\x0b\n\t_p_policy\"\x97\x01\n\x0cGateDecision\x12\x0f\n\x07promote\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x35\n\x07numbers\x18\x03 \x03(\x0b\x32$.iterpo.v1.GateDecision.NumbersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*z\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x19\n\x15\x46INISH_REASON_ABORTED\x10\x03*\x82\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n\rOUTCOME_FIRST\x10\x01\x12\x12\n\x0eOUTCOME_SECOND\x10\x02\x12\x0f\n\x0bOUTCOME_TIE\x10\x03\x12\x14\n\x10OUTCOME_BOTH_BAD\x10\x04\x12\x10\n\x0cOUTCOME_SKIP\x10\x05*~\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_KIND_COMPARISON\x10\x01\x12\x12\n\x0eTASK_KIND_GOLD\x10\x02\x12\x14\n\x10TASK_KIND_REPEAT\x10\x03\x12\x13\n\x0fTASK_KIND_AUDIT\x10\x04*\xa4\x01\n\x0e\x41nnotatorState\x12\x1f\n\x1b\x41NNOTATOR_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41NNOTATOR_STATE_OK\x10\x01\x12\x1a\n\x16\x41NNOTATOR_STATE_WARNED\x10\x02\x12\x1f\n\x1b\x41NNOTATOR_STATE_QUARANTINED\x10\x03\x12\x1c\n\x18\x41NNOTATOR_STATE_EXCLUDED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'iterpo.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LABEL_ASPECTSENTRY']._loaded_options = None
+  _globals['_LABEL_ASPECTSENTRY']._serialized_options = b'8\001'
   _globals['_GATEDECISION_NUMBERSENTRY']._loaded_options = None
   _globals['_GATEDECISION_NUMBERSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1451
-  _globals['_FINISHREASON']._serialized_end=1573
-  _globals['_OUTCOME']._serialized_start=1576
-  _globals['_OUTCOME']._serialized_end=1706
+  _globals['_FINISHREASON']._serialized_start=2525
+  _globals['_FINISHREASON']._serialized_end=2647
+  _globals['_OUTCOME']._serialized_start=2650
+  _globals['_OUTCOME']._serialized_end=2780
+  _globals['_TASKKIND']._serialized_start=2782
+  _globals['_TASKKIND']._serialized_end=2908
+  _globals['_ANNOTATORSTATE']._serialized_start=2911
+  _globals['_ANNOTATORSTATE']._serialized_end=3075
   _globals['_MESSAGE']._serialized_start=36
   _globals['_MESSAGE']._serialized_end=76
   _globals['_PROMPT']._serialized_start=78
@@ -44,19 +50,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLINGSETTINGS']._serialized_start=172
   _globals['_SAMPLINGSETTINGS']._serialized_end=324
   _globals['_COMPLETION']._serialized_start=327
-  _globals['_COMPLETION']._serialized_end=592
-  _globals['_GROUP']._serialized_start=594
-  _globals['_GROUP']._serialized_end=698
-  _globals['_REWARD']._serialized_start=700
-  _globals['_REWARD']._serialized_end=763
-  _globals['_ABSTENTION']._serialized_start=765
-  _globals['_ABSTENTION']._serialized_end=833
-  _globals['_LABEL']._serialized_start=836
-  _globals['_LABEL']._serialized_end=1079
-  _globals['_TASK']._serialized_start=1082
-  _globals['_TASK']._serialized_end=1295
-  _globals['_GATEDECISION']._serialized_start=1298
-  _globals['_GATEDECISION']._serialized_end=1449
-  _globals['_GATEDECISION_NUMBERSENTRY']._serialized_start=1403
-  _globals['_GATEDECISION_NUMBERSENTRY']._serialized_end=1449
+  _globals['_COMPLETION']._serialized_end=638
+  _globals['_GROUP']._serialized_start=640
+  _globals['_GROUP']._serialized_end=744
+  _globals['_REWARD']._serialized_start=746
+  _globals['_REWARD']._serialized_end=809
+  _globals['_ABSTENTION']._serialized_start=811
+  _globals['_ABSTENTION']._serialized_end=879
+  _globals['_SIDE']._serialized_start=881
+  _globals['_SIDE']._serialized_end=985
+  _globals['_LABEL']._serialized_start=988
+  _globals['_LABEL']._serialized_end=1539
+  _globals['_LABEL_ASPECTSENTRY']._serialized_start=1473
+  _globals['_LABEL_ASPECTSENTRY']._serialized_end=1539
+  _globals['_RETRACTION']._serialized_start=1541
+  _globals['_RETRACTION']._serialized_end=1625
+  _globals['_PREFERENCE']._serialized_start=1628
+  _globals['_PREFERENCE']._serialized_end=1788
+  _globals['_STANDING']._serialized_start=1790
+  _globals['_STANDING']._serialized_end=1889
+  _globals['_RELEASE']._serialized_start=1891
+  _globals['_RELEASE']._serialized_end=1952
+  _globals['_TASK']._serialized_start=1955
+  _globals['_TASK']._serialized_end=2369
+  _globals['_GATEDECISION']._serialized_start=2372
+  _globals['_GATEDECISION']._serialized_end=2523
+  _globals['_GATEDECISION_NUMBERSENTRY']._serialized_start=2477
+  _globals['_GATEDECISION_NUMBERSENTRY']._serialized_end=2523
 # @@protoc_insertion_point(module_scope)

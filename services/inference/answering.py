@@ -135,4 +135,6 @@ def _completion(
         policy_version=version.version,
         policy_digest=version.digest,
         temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
     )

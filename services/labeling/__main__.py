@@ -6,47 +6,71 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from iterpo.config import Settings, load
-from iterpo.labeling.catalog import labelers_of
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
-from iterpo.labeling.queue import QueueSettings
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services.host import Host, ServerSettings, run_service
+from services.labeling.assembly import labeling_desk
 from services.labeling.metrics import LabelingMetrics, StoreState
+from services.labeling.quality import watch_quality
+from services.labeling.retraining import retrain
 from services.labeling.servicer import LabelingServicer
 
 SERVICE = "iterpo.v1.LabelingService"
 
 
-async def serve(settings: Settings) -> None:
-    labelers = labelers_of(settings.labelers)
+async def serve(settings: Settings, config: Path | None = None) -> None:
+    """`config` is the file that `settings` came from."""
+    sys.setswitchinterval(0.0005)
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
     host.bind()
     database = FeedbackDatabase(settings.labeling.database or settings.data_dir / "feedback.db")
-    desk = LabelingDesk(database, labelers, _queue_settings(settings), on_verdict=metrics.on_verdict)
     try:
-        database.subscribe(metrics.on_commit)
-        registry.register(StoreState(database))
-        servicer = LabelingServicer(desk, metrics, settings.labeling.lease_seconds)
-        add_LabelingServiceServicer_to_server(servicer, host.server)
+        desk = labeling_desk(settings, database, metrics.on_verdict)
+        await _serve(settings, host, desk, metrics, registry, config)
+    finally:
+        await asyncio.to_thread(database.close)
+
+
+async def _serve(
+    settings: Settings,
+    host: Host,
+    desk: LabelingDesk,
+    metrics: LabelingMetrics,
+    registry: CollectorRegistry,
+    config: Path | None,
+) -> None:
+    desk.database.subscribe(metrics.on_commit)
+    registry.register(StoreState(desk.database))
+    servicer = LabelingServicer(desk, metrics)
+    add_LabelingServiceServicer_to_server(servicer, host.server)
+    async with AsyncExitStack() as running:
+        running.push_async_callback(asyncio.to_thread, desk.close)
 
         async def prepare() -> None:
-            await _load_models(labelers.values())
-            desk.start()
+            await _load_models(desk.labelers.values())
+            await asyncio.to_thread(desk.start)
+            running.push_async_callback(_end, asyncio.create_task(watch_quality(desk.leads, metrics)))
+            if desk.budget is not None:
+                training = retrain(desk.database, desk.budget, settings.labeling.budget, config)
+                running.push_async_callback(_end, asyncio.create_task(training))
 
         await host.run([SERVICE], drain=servicer.drain, prepare=prepare)
-    finally:
-        await asyncio.to_thread(desk.close)
-        await asyncio.to_thread(database.close)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _load_models(labelers: Iterable[Labeler]) -> None:
@@ -54,11 +78,6 @@ async def _load_models(labelers: Iterable[Labeler]) -> None:
     for labeler in labelers:
         if isinstance(labeler, RewardModel):
             await asyncio.to_thread(labeler.load)
-
-
-def _queue_settings(settings: Settings) -> QueueSettings:
-    labeling = settings.labeling
-    return QueueSettings(labeling.max_attempts, labeling.labeler_timeout_seconds, labeling.workers)
 
 
 def main() -> int:
@@ -69,7 +88,7 @@ def main() -> int:
 
 
 async def _serve_from(path: Path | None) -> None:
-    await serve(load(path))
+    await serve(load(path), path)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from iterpo import wire
+from iterpo import feedback_wire
 from iterpo.errors import Unavailable
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.events import read_events
@@ -68,7 +68,8 @@ class Feed:
         return await asyncio.wrap_future(
             self._database.read(
                 lambda connection: [
-                    wire.event_to_proto(event) for event in read_events(connection, run_id, cursor, PAGE_EVENTS)
+                    feedback_wire.event_to_proto(event)
+                    for event in read_events(connection, run_id, cursor, PAGE_EVENTS)
                 ]
             )
         )

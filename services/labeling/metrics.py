@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import TimeoutError as ReadTimeout
 from dataclasses import dataclass
 
 import apsw
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from iterpo.errors import IterpoError
+from iterpo.labeling.agreement import Agreement
+from iterpo.labeling.crowd import Profile
 from iterpo.labeling.labeler import abstention_class
+from iterpo.labeling.people import Receipt
 from iterpo.store import work
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.work import Verdict
 from iterpo.store.writer import Commit
-from iterpo.types import Outcome, Reward
+from iterpo.types import AnnotatorState, Outcome, Reward
 
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 READ_SECONDS = 2.0
@@ -53,6 +56,14 @@ class LabelingMetrics:
         self._refusals = Counter(
             "iterpo_labeling_labels_refused", "People's labels refused.", ["reason"], registry=registry
         )
+        self._annotators = Gauge("iterpo_labeling_annotators", "Annotators by state.", ["state"], registry=registry)
+        self._gold_accuracy = Gauge(
+            "iterpo_labeling_gold_accuracy_ratio", "Right answers to gold tasks, of all annotators.", registry=registry
+        )
+        self._agreement = Gauge(
+            "iterpo_labeling_agreement_alpha", "Krippendorff's alpha over the latest items.", registry=registry
+        )
+        self.connections = Gauge("iterpo_labeling_annotators_connected", "Open Annotate streams.", registry=registry)
 
     def on_commit(self, commit: Commit) -> None:
         """For FeedbackDatabase.subscribe."""
@@ -67,14 +78,24 @@ class LabelingMetrics:
         else:
             self._abstentions.labels(verdict.labeler, abstention_class(verdict.reason)).inc()
 
+    def observe_quality(self, profiles: Sequence[Profile], agreement: Agreement) -> None:
+        """After the annotators' quality was worked out anew."""
+        for state in AnnotatorState:
+            self._annotators.labels(state.value).set(sum(p.state is state for p in profiles))
+        right, total = (sum(getattr(p.gold, name) for p in profiles) for name in ("right", "total"))
+        self._gold_accuracy.set(right / total if total else float("nan"))
+        self._agreement.set(float("nan") if agreement.value is None else agreement.value)
+
     def on_duplicate(self, method: str) -> None:
         self._duplicates.labels(method).inc()
 
-    def on_label(self, presented: Outcome, refused_reason: str) -> None:
-        if refused_reason:
-            self._refusals.labels(refused_reason).inc()
-        else:
+    def on_receipt(self, method: str, presented: Outcome, receipt: Receipt) -> None:
+        if receipt.duplicate:
+            self.on_duplicate(method)
+        elif receipt.accepted:
             self._labels.labels(presented.value).inc()
+        else:
+            self._refusals.labels(receipt.refused_reason).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +123,7 @@ class StoreState(Collector):
         except (IterpoError, ReadTimeout, RuntimeError):
             # The store is closed or busy for longer than a scrape may take: no sample is better than a wrong one.
             return ()
-        for name in ("open", "leased", "complete"):
+        for name in ("open", "leased", "complete", "held"):
             tasks.add_metric([name], getattr(state.tasks, name))
         expired.add_metric([], state.tasks.expired_leases)
         depth.add_metric([], state.queue_depth)

@@ -20,11 +20,13 @@ from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
 from iterpo.policies import manifest
 from iterpo.ports import World
+from iterpo.replay import Replay, groups_again
 from iterpo.run_config import RunConfig
-from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion, Progress
+from iterpo.types import BASE_VERSION, Group, PolicyState, PolicyVersion, Progress
 from services.learner.limits import check_lengths
 
 FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
+READ_IDLE_SECONDS = 1.0
 
 
 class Checkpointed(Protocol):
@@ -61,7 +63,31 @@ class Assembly:
         )
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
         heldout = [e.prompt for e in record.heldout]
-        return Loop(record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control)
+        replay = self._replay(config, ledger, control) if config.replay_of else None
+        return Loop(
+            record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control, replay
+        )
+
+    def began_at(self, record: RunRecord) -> int:
+        """The version that the run began at: its first published version's parent, or the base."""
+        root = self._settings.data_dir / "policies"
+        for version in range(1, manifest.latest_version(root) + 1):
+            found = manifest.peek(root, version)
+            if found is not None and found.run_id == record.run_id:
+                return found.parent
+        return BASE_VERSION
+
+    def _replay(self, config: RunConfig, ledger: Ledger, control: Control) -> Replay:
+        """Reads the feedback of the run that is repeated, up to its end."""
+        of = config.replay_of
+        assert of is not None
+
+        def read() -> list[list[Group]]:
+            events = self._labeling.stream(of.run_id, 0, READ_IDLE_SECONDS)
+            last = of.first_iteration + config.iterations - 1
+            return groups_again(events, ledger.iterations_of(of.run_id), of.first_iteration, last, of.without)
+
+        return Replay(control.patiently("reading the run's feedback again", read))
 
     def _learner(self, config: RunConfig):  # type: ignore[no-untyped-def]  # LoraLearner; importing it loads torch
         import torch
@@ -84,11 +110,13 @@ class Assembly:
             )
         max_tokens = record.config["max_tokens"]
         check_lengths(learner, record.examples, record.heldout, max_tokens, model.max_model_len_tokens)
-        serving = _serving(control.patiently("asking inference for its policies", self._policies.versions))
-        if serving.version != BASE_VERSION:
-            _, files = manifest.read(self._settings.data_dir / "policies", serving.version, serving.digest)
+        versions = control.patiently("asking inference for its policies", self._policies.versions)
+        replay_of = record.config.get("replay_of")
+        start = _version(versions, replay_of["version"]) if replay_of else _serving(versions)
+        if start.version != BASE_VERSION:
+            _, files = manifest.read(self._settings.data_dir / "policies", start.version, start.digest)
             learner.start_from(files)
-        return Progress(version=serving.version)
+        return Progress(version=start.version)
 
 
 def standing(
@@ -113,6 +141,17 @@ def commit(ledger: Ledger, checkpoints: Path, row, progress, checkpoint, consume
     ledger.commit(row, progress, checkpoint, consumed)
     for old in sorted(checkpoints.glob("[0-9]*"))[:-KEPT_CHECKPOINTS]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _version(versions: list[PolicyVersion], number: int) -> PolicyVersion:
+    found = next((v for v in versions if v.version == number), None)
+    if found is None:
+        raise WrongState(
+            f"Inference knows no version {number}, where the replay would start.",
+            "Replay from a later iteration, or start a new run.",
+            "POLICY_UNKNOWN",
+        )
+    return found
 
 
 def _serving(versions: list[PolicyVersion]) -> PolicyVersion:

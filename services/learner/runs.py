@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from iterpo.algorithms import Algorithm, resolve
-from iterpo.errors import InvalidConfig, IterpoError, WrongState
+from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, WrongState
 from iterpo.learner.ledger import Ledger, RunSummary
 from iterpo.patience import Control, RunStopped
-from iterpo.run_config import RunConfig
+from iterpo.run_config import ReplayOf, RunConfig
 from iterpo.types import Example, IterationRow
 from services.learner.assembly import Assembly
 from services.learner.limits import check_counts
@@ -78,6 +78,43 @@ class RunManager:
             self._ledger.create(run_id, parsed.model_dump(), examples, heldout, (request_id, content))
             self._launch(run_id)
         return self.view(run_id)
+
+    def replay(
+        self, request_id: str, run_id: str, replay_id: str, first_iteration: int, without: tuple[str, ...]
+    ) -> RunView:
+        """Train again on what `run_id` was trained on since `first_iteration`.
+
+        Raises InvalidInput NO_SUCH_ITERATION.
+        """
+        what = {"of": run_id, "from": first_iteration, "without": without}
+        content = f"replay {fingerprint(replay_id, what, [], [])}"
+        if not self._ledger.repeated(request_id, content):
+            self._refuse_second()
+            check_name(replay_id)
+            record, rows = self._ledger.get(run_id), self._ledger.rows(run_id)
+            if not 1 <= first_iteration <= len(rows):
+                raise InvalidInput(
+                    f"Run {run_id!r} has iterations 1 to {len(rows)}, and {first_iteration} was asked for.",
+                    "Name one of them.",
+                    "NO_SUCH_ITERATION",
+                )
+            before = (
+                rows[first_iteration - 2].policy_version if first_iteration > 1 else self._assembly.began_at(record)
+            )
+            again = ReplayOf(run_id=run_id, first_iteration=first_iteration, version=before, without=without)
+            config = RunConfig.model_validate(
+                record.config | {"replay_of": again.model_dump(), "iterations": len(rows) - first_iteration + 1}
+            )
+            self._ledger.create(replay_id, config.model_dump(), record.examples, record.heldout, (request_id, content))
+            self._launch(replay_id)
+        return self.view(replay_id)
+
+    def touched(self, event_ids: Sequence[str]) -> list[tuple[str, int, int]]:
+        """(run, iteration, promoted policy version or 0) of the iterations that were trained on one of the events."""
+        found = self._ledger.touched(event_ids)
+        runs = {run_id for run_id, _ in found}
+        promoted = {(r.run_id, r.iteration): r for run_id in runs for r in self._ledger.rows(run_id) if r.promoted}
+        return [(*each, promoted[each].policy_version if each in promoted else 0) for each in found]
 
     def pause(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"pause {run_id}"):
@@ -216,19 +253,10 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
         key = ".".join(map(str, first["loc"]))
         raise InvalidConfig(f"run.{key}: {first['msg']}.", "Mend the [run] section of iterpo.toml.") from error
     algorithm = resolve(parsed)
-    sampler = algorithm.response_sampling
-    rewarded = "pairs" not in sampler.provides or "rewards" in algorithm.gradient_coefficient.needs
-    if parsed.labeler == "people" and not sampler.offline and rewarded:
-        raise InvalidConfig(
-            f"People compare two answers, and algorithm {algorithm.name!r} with response sampling {sampler.name!r} "
-            "needs a reward for each.",
-            "Use an algorithm that learns from pairs (online_dpo, iterative_dpo), or another labeler.",
-            "IMPOSSIBLE_TRIPLE",
-        )
     measure = getattr(algorithm.prompt_sampling, "measure", "reward")
     if parsed.labeler == "people" and algorithm.prompt_sampling.remembers and measure != "entropy":
         raise InvalidConfig(
-            f"Prompt sampling {algorithm.prompt_sampling.name!r} looks at rewards, and people give none.",
+            f"Prompt sampling {algorithm.prompt_sampling.name!r} looks at rewards; people's are a half on average.",
             'Use uncertainty with measure = "entropy", or uniform.',
             "IMPOSSIBLE_TRIPLE",
         )

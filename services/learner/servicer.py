@@ -68,6 +68,22 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         finally:
             self._runs.forget(changed)
 
+    async def ListTouched(self, request: pb.ListTouchedRequest, context: Any) -> pb.ListTouchedResponse:
+        found = await asyncio.to_thread(self._runs.touched, list(request.event_ids))
+        return pb.ListTouchedResponse(
+            iterations=[
+                pb.TouchedIteration(run_id=run_id, iteration=iteration, policy_version=version)
+                for run_id, iteration, version in found
+            ]
+        )
+
+    async def ReplayRun(self, request: pb.ReplayRunRequest, context: Any) -> pb.ReplayRunResponse:
+        need_ids(request, "request_id", "run_id", "replay_id")
+        view = self._runs.replay(
+            request.request_id, request.run_id, request.replay_id, request.first_iteration, tuple(request.without)
+        )
+        return pb.ReplayRunResponse(run=run_to_proto(view))
+
     async def ListAlgorithms(self, request: pb.ListAlgorithmsRequest, context: Any) -> pb.ListAlgorithmsResponse:
         return pb.ListAlgorithmsResponse(algorithms=[_algorithm(a) for a in ALGORITHMS])
 

@@ -21,7 +21,7 @@ def test_the_table_has_the_methods_that_it_promises():
     )
     more = "sapo vapo kimi opo gpg pass_at_k astar_po ctb"
     given = "offline_dpo cdpo robust_dpo ipo ipo_sum slic slic_hf simpo orpo cpo dpop r_dpo ln_dpo ld_dpo tdpo1 tdpo2"
-    unpaired = "exo nca apo_zero apo_down bco kto mpo tipo"
+    unpaired = "exo nca apo_zero apo_down bco kto mpo tipo odpo"
     online = "iterative_dpo online_dpo self_rewarding iterative_rpo sppo dno xpo nash_md apl"
     assert list(TABLE) == " ".join((likelihood, gradients, more, given, unpaired, online)).split()
 

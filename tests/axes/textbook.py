@@ -492,6 +492,16 @@ def tipo(d: Data, without: bool) -> Tensor:
     return labelled(d, lambda w, l: -torch.log(sig(0.1 * (w.D - l.D))), weigh=not without)
 
 
+def odpo(d: Data, without: bool) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for p in d.pairs:
+        offset = 0.0 if without else 0.5 * max(0.0, float(torch.log(torch.tensor(p.strength))))
+        d_w = 0.1 * (p.w.D - p.l.D)
+        loss = -p.p * torch.log(sig(d_w - offset)) - (1 - p.p) * torch.log(sig(-d_w - offset))
+        total = total + p.weight * loss
+    return total / len(d.pairs)
+
+
 def sppo(d: Data, without: bool) -> Tensor:
     target = 0.0 if without else 0.5 / 1e-3
     return labelled(d, lambda w, l: (w.D - target) ** 2 + (l.D + target) ** 2)
@@ -523,7 +533,7 @@ LOSSES: dict[str, Callable[[Data, bool], Tensor]] = {
     "cispo_verl": lambda d, without: cispo(d, without, 0.8, 1.2),
     **{f.__name__: f for f in (astar_po, ctb, cdpo, robust_dpo, ipo, slic, slic_hf, simpo, orpo, cpo, dpop, r_dpo)},
     "ipo_sum": lambda d, without: ipo(d, without, mean_form=False),
-    **{f.__name__: f for f in (ln_dpo, ld_dpo, tdpo1, tdpo2, exo, nca, apo_zero, apo_down, bco, kto, mpo, tipo)},
+    **{f.__name__: f for f in (ln_dpo, ld_dpo, tdpo1, tdpo2, exo, nca, apo_zero, apo_down, bco, kto, mpo, tipo, odpo)},
     **dict.fromkeys(("offline_dpo", "online_dpo", "self_rewarding", "dno", "apl"), dpo),
     "iterative_dpo": cdpo,
     **{f.__name__: f for f in (sppo, iterative_rpo, xpo, nash_md)},

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from iterpo.store.tasks import Submission
+from iterpo.store.labels import Submission
+from iterpo.store.leases import Ask
 from iterpo.types import Lease, Outcome
 from tests.labeling.test_tasks import People
 
@@ -111,10 +112,10 @@ def test_racing_people_neither_overfill_a_task_nor_lose_a_label(tmp_path: Path) 
     def race(name: str) -> None:
         start.wait(WAIT)
         for turn in range(6):
-            for lease in people.desk.lease(name, 2, 60.0).result(WAIT)[0]:
+            for lease in people.people.lease(Ask(name, 2, 60.0)).result(WAIT)[0]:
                 label = (f"{name}-{turn}-{lease.lease_id}", Submission(lease.lease_id, Outcome.FIRST))
                 # Sent twice, as a client does that lost the answer.
-                receipts = [people.desk.submit(name, [label]).result(WAIT)[0] for _ in range(2)]
+                receipts = [people.people.submit(name, [label]).result(WAIT)[0] for _ in range(2)]
                 assert receipts[0].event_id == receipts[1].event_id
                 acknowledged.extend({receipt.event_id for receipt in receipts if receipt.accepted})
 

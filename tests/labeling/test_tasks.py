@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from iterpo.errors import Conflict, InvalidInput, NotFound
-from iterpo.labeling.desk import LabelingDesk, PairRequest, Receipt
+from iterpo.labeling.desk import LabelingDesk, PairRequest
+from iterpo.labeling.pairs import TaskPlan
+from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.tasks import Submission, count_tasks
+from iterpo.store.labels import Submission
+from iterpo.store.leases import Ask, Mixture
+from iterpo.store.tasks import count_tasks
 from iterpo.types import Label, Lease, Outcome
 from tests.labeling.builders import group
 from tests.labeling.fakes import MovableClock, RuleLabeler
@@ -19,14 +25,27 @@ from tests.labeling.fakes import MovableClock, RuleLabeler
 WAIT = 20
 
 
-class People:
-    """A desk with a movable clock and a coin that the test holds."""
+class Coin(random.Random):
+    """Decides which answer is shown first as the test says; all other draws are random's own."""
 
-    def __init__(self, path: Path) -> None:
+    swapped = False
+
+    def random(self) -> float:
+        return 0.0 if self.swapped else 0.999
+
+
+class People:
+    """A desk with a movable clock and a coin that the test holds; no gold tasks and no repeats unless asked for."""
+
+    def __init__(self, path: Path, plan: TaskPlan | None = None, **settings: Any) -> None:
         self.clock = MovableClock()
         self.database = FeedbackDatabase(path, self.clock)
-        self.coin = False
-        self.desk = LabelingDesk(self.database, {"rule": RuleLabeler(lambda t: 1.0)}, coin=lambda: self.coin)
+        self.coin = Coin(0)
+        given = PeopleSettings(**{"mixture": Mixture(), **settings})
+        self.people = PeopleDesk(self.database, settings=given, draw=self.coin)
+        self.desk = LabelingDesk(
+            self.database, {"rule": RuleLabeler(lambda t: 1.0)}, people=self.people, plan=plan or TaskPlan()
+        )
         self._requests = 0
 
     def fresh_id(self) -> str:
@@ -42,13 +61,13 @@ class People:
             pair = PairRequest(f"{group_id}-0", f"{group_id}-1", required_labels=required)
             self.desk.create_tasks("run", [pair], self.fresh_id()).result(WAIT)
 
-    def lease(self, who: str, limit: int = 10, seconds: float = 60.0) -> list[Lease]:
-        return self.desk.lease(who, limit, seconds).result(WAIT)[0]
+    def lease(self, who: str, limit: int = 10, seconds: float = 60.0, **pool: Any) -> list[Lease]:
+        return [held.lease for held in self.people.lease(Ask(who, limit, seconds, **pool)).result(WAIT)[0]]
 
     def submit(self, lease: Lease, outcome: Outcome = Outcome.FIRST, who: str = "", request_id: str = "") -> Receipt:
         label = Submission(lease.lease_id, outcome)
         given = [(request_id or self.fresh_id(), label)]
-        (receipt,) = self.desk.submit(who or lease.annotator, given).result(WAIT)
+        (receipt,) = self.people.submit(who or lease.annotator, given).result(WAIT)
         return receipt
 
     def labels(self) -> list[Label]:
@@ -97,7 +116,7 @@ def test_a_group_that_is_in_a_request_twice_is_refused(people: People) -> None:
 def test_the_server_swaps_the_presented_outcome_back(
     people: People, swapped: bool, pressed: Outcome, stored: Outcome
 ) -> None:
-    people.coin = swapped
+    people.coin.swapped = swapped
     people.ask("a", "b")
     (lease,) = people.lease("ann")
 

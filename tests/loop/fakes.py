@@ -24,6 +24,7 @@ from iterpo.types import (
     Message,
     PolicyState,
     PolicyVersion,
+    Preference,
     Prompt,
     Reward,
     Task,
@@ -151,7 +152,8 @@ class FakeFeedback:
         self._requests: dict[str, list[str]] = {}
         self._open: list[Completion] = []
 
-    def record(self, run_id, labeler, groups, request_id):
+    def record(self, run_id, labeler, groups, request_id, implicit_rewards=None):
+        self.implicit_rewards = implicit_rewards
         if request_id not in self._requests:
             self._requests[request_id] = [self.append(group=g).event_id for g in groups]
             if labeler == "people":
@@ -175,7 +177,11 @@ class FakeFeedback:
         """A person's label."""
         name = f"l-{task.task_id}-{annotator}"
         ids = task.first.completion_id, task.second.completion_id
-        self.append(label=Label(name, task.task_id, task.group_id, *ids, outcome, annotator))
+        label = Label(name, task.task_id, task.group_id, *ids, outcome, annotator)
+        self.append(label=label)
+        p = 0.5 if label.p_first_wins is None else label.p_first_wins
+        weight = float(label.p_first_wins is not None)
+        self.append(preference=Preference(task.group_id, *ids, p, weight, task_id=task.task_id))
 
     def _label(self) -> None:
         still = []
@@ -260,6 +266,9 @@ class FakeLearner:
 
     def kl(self, completions):
         return 0.1
+
+    def tokenised(self, group):
+        return group
 
     def log_ratios(self, completions):
         return [float(c.text) for c in completions]

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from iterpo.buffer import GroupBuffer
-from iterpo.types import Abstention, FeedbackEvent, Group, Label, Outcome, Reward, Task
+from iterpo.types import (
+    Abstention,
+    AnnotatorState,
+    FeedbackEvent,
+    Group,
+    Label,
+    Outcome,
+    Preference,
+    Release,
+    Retraction,
+    Reward,
+    Standing,
+    Task,
+    TaskKind,
+)
 from tests.loop.fakes import RUN, FakeGenerator, FakePublisher, prompt
 
 
@@ -27,6 +45,11 @@ def label(cursor: int, task: Task, outcome: Outcome, annotator: str) -> Feedback
     return event(cursor, label=Label(f"l{cursor}", task.task_id, task.group_id, *ids, outcome, annotator))
 
 
+def preference(cursor: int, task: Task, p: float, weight: float = 1.0) -> FeedbackEvent:
+    ids = task.first.completion_id, task.second.completion_id
+    return event(cursor, preference=Preference(task.group_id, *ids, p, weight, task_id=task.task_id))
+
+
 def test_a_group_is_complete_once_every_completion_has_a_reward_or_an_abstention():
     buffer = GroupBuffer()
     buffer.absorb([event(1, group=group()), reward(2, "g0/0", 0.25)])
@@ -39,15 +62,50 @@ def test_a_group_is_complete_once_every_completion_has_a_reward_or_an_abstention
     assert buffer.take() == ([], [])
 
 
-def test_a_group_of_people_waits_for_all_labels_of_all_its_tasks_and_averages_them():
+def test_a_group_of_people_waits_for_the_preference_of_each_comparison_and_takes_the_latest():
     made, buffer = group(), GroupBuffer()
     task = Task("t1", RUN, "g0", made.prompt, *made.completions, required_labels=2)
     buffer.absorb([event(1, group=made), event(2, task=task), label(3, task, Outcome.FIRST, "ann")])
+    assert buffer.waiting == 1, "labels are no preference"
+    buffer.absorb([preference(4, task, 0.9), preference(5, task, 0.75)])
+    ((taken,), events) = buffer.take()
+    assert [(p.first_id, p.second_id, p.p_first_wins) for p in taken.preferences] == [("g0/0", "g0/1", 0.75)]
+    assert taken.rewards == {"g0/0": 0.75, "g0/1": 0.25}
+    assert [cursor for cursor, _ in events] == [1, 2, 3, 4, 5], "the label was consumed with its group"
+
+
+@pytest.mark.parametrize("kind", [TaskKind.GOLD, TaskKind.REPEAT, TaskKind.AUDIT])
+def test_tasks_that_measure_annotators_keep_nobody_waiting(kind):
+    made, buffer = group(), GroupBuffer()
+    comparison = Task("t1", RUN, "g0", made.prompt, *made.completions)
+    measuring = replace(comparison, task_id="t2", kind=kind)
+    buffer.absorb([event(1, group=made), event(2, task=comparison), event(3, task=measuring)])
+    buffer.absorb([preference(4, comparison, 0.9)])
+    assert buffer.waiting == 0
+
+
+def test_a_label_taken_back_leaves_its_group_waiting():
+    made, buffer = group(), GroupBuffer()
+    task = Task("t1", RUN, "g0", made.prompt, *made.completions)
+    buffer.absorb([event(1, group=made), event(2, task=task), preference(3, task, 0.9)])
+    buffer.absorb([event(4, retraction=Retraction("l1", "t1", "g0", "ann"))])
     assert buffer.waiting == 1
-    buffer.absorb([label(4, task, Outcome.TIE, "bob")])
+
+
+def test_a_preference_that_nobody_stands_behind_completes_its_group_and_is_none():
+    made, buffer = group(), GroupBuffer()
+    task = Task("t1", RUN, "g0", made.prompt, *made.completions)
+    buffer.absorb([event(1, group=made), event(2, task=task), preference(3, task, 0.5, weight=0.0)])
     ((taken,), _) = buffer.take()
-    (preference,) = taken.preferences
-    assert (preference.first_id, preference.second_id, preference.p_first_wins) == ("g0/0", "g0/1", 0.75)
+    assert (taken.preferences, taken.rewards) == ((), {})
+
+
+def test_what_belongs_to_no_group_is_not_counted_as_late():
+    buffer = GroupBuffer()
+    buffer.absorb(
+        [event(1, standing=Standing("ann", AnnotatorState.EXCLUDED)), event(2, release=Release("t", "ann", "?"))]
+    )
+    assert not buffer.late
 
 
 def test_an_event_that_comes_after_its_group_was_taken_is_counted():

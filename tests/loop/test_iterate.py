@@ -162,7 +162,7 @@ def test_what_people_said_makes_the_preference(make_run):
     (row,) = run.finish()
     assert run.learner.weights == ["g0/1", "g0/0"], "the chosen one comes first"
     assert row.metrics["dropped_tied_pair"] == 2.0
-    assert len(run.ledger.consumed(RUN)) == 6  # two groups, two tasks, two labels
+    assert len(run.ledger.consumed(RUN)) == 8  # two groups, two tasks, two labels, two preferences
 
 
 def test_an_iteration_whose_labels_do_not_come_goes_on_without_them(make_run):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from iterpo import wire
+from iterpo import feedback_wire, wire
 from iterpo.errors import InvalidInput
 from iterpo.types import FinishReason, Outcome
 from iterpo.v1 import types_pb2
@@ -15,7 +15,7 @@ from iterpo.v1 import types_pb2
 @pytest.mark.parametrize("number", [0, 99])
 def test_an_outcome_that_nobody_knows_is_invalid_input(number: int) -> None:
     with pytest.raises(InvalidInput, match=f"known.*{number}.*FIRST"):
-        wire.outcome_from_proto(types_pb2.Label(outcome=number).outcome)
+        feedback_wire.outcome_from_proto(types_pb2.Label(outcome=number).outcome)
 
 
 @pytest.mark.parametrize("number", [0, 99])
@@ -25,7 +25,7 @@ def test_a_finish_reason_that_nobody_knows_is_invalid_input(number: int) -> None
 
 
 def test_every_outcome_and_finish_reason_survives_the_wire() -> None:
-    assert [wire.outcome_from_proto(wire.outcome_to_proto(o)) for o in Outcome] == list(Outcome)
+    assert [feedback_wire.outcome_from_proto(feedback_wire.outcome_to_proto(o)) for o in Outcome] == list(Outcome)
     assert [wire.finish_reason_from_proto(wire.finish_reason_to_proto(r)) for r in FinishReason] == list(FinishReason)
 
 

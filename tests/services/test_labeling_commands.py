@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from iterpo.cli import annotate, labels
 from iterpo.cli.annotate import choose
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Feedback
+from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
+from iterpo.store.leases import Mixture
 from iterpo.types import Group, Label, Outcome
 from iterpo.v1 import labeling_pb2_grpc
 from services.host import Host, ServerSettings
@@ -50,11 +53,22 @@ class Terminal:
         return [e.label for e in self.desk.database.events("", 0, 1000).result(WAIT) if e.label]
 
 
+class EverySecond(random.Random):
+    """Every second pair is shown the other way round. A lease draws three times: whether to measure the annotator,
+    whether to take any task, and which answer comes first."""
+
+    draws = 0
+
+    def random(self) -> float:
+        self.draws += 1
+        return 0.0 if self.draws % 6 == 0 else 0.999
+
+
 @pytest.fixture
 async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
     database = FeedbackDatabase(tmp_path / "feedback.db")
-    swaps = iter([False, True] * 50)
-    desk = LabelingDesk(database, {"rule": RuleLabeler(lambda t: len(t) / 10)}, coin=lambda: next(swaps))
+    people = PeopleDesk(database, settings=PeopleSettings(mixture=Mixture()), draw=EverySecond(0))
+    desk = LabelingDesk(database, {"rule": RuleLabeler(lambda t: len(t) / 10)}, people=people)
     desk.start()
     host = Host("labeling", ServerSettings("127.0.0.1:0"), CollectorRegistry())
     servicer = LabelingServicer(desk, LabelingMetrics(CollectorRegistry()))
@@ -81,14 +95,16 @@ def partials(directory: Path) -> list[Path]:
         ("2a", (Outcome.FIRST, 2)),
         ("13b", (Outcome.SECOND, 3)),
         ("2t", (Outcome.TIE, 0)),
-        ("xyz \nn", (Outcome.BOTH_BAD, 0)),
+        ("wyz \nn", (Outcome.BOTH_BAD, 0)),
         ("s", (Outcome.SKIP, 0)),
         ("q", None),
         ("", None),
         ("2", None),
+        ("2u", "undo"),
+        ("r", "rationale"),
     ],
 )
-def test_one_key_is_one_judgement(pressed: str, choice: tuple[Outcome, int] | None) -> None:
+def test_one_key_is_one_judgement(pressed: str, choice: tuple[Outcome, int] | str | None) -> None:
     assert choose(iter(pressed)) == choice
 
 
@@ -106,6 +122,32 @@ async def test_piped_keys_label_task_after_task_until_they_end(terminal: Termina
     assert [label.outcome for label in terminal.stored()] == [Outcome.FIRST, Outcome.SECOND, Outcome.TIE]
     assert {label.annotator for label in terminal.stored()} == {"ann"}
     assert "3 labels stored. 1 task still open, none for you now." in result.stderr
+
+
+async def test_u_takes_the_last_label_back_and_shows_its_task_again(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right", group_id="g0"), group("left", "right", group_id="g1"))
+    result = await terminal(annotate.command, "--annotator", "ann", keys="aubt")
+    assert "2 labels stored." in result.output
+    events = terminal.desk.database.events("", 0, 1000).result(WAIT)
+    back = [e.retraction.label_id for e in events if e.retraction]
+    kept = {label.group_id: label.outcome for label in terminal.stored() if label.label_id not in back}
+    assert len(back) == 1
+    assert kept == {"g0": Outcome.SECOND, "g1": Outcome.TIE}
+
+
+async def test_undo_without_a_label_says_so_and_goes_on(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right"))
+    result = await terminal(annotate.command, keys="ua")
+    assert "There is no label to take back." in result.output
+    assert len(terminal.stored()) == 1
+
+
+async def test_a_reason_goes_with_the_next_label_and_a_task_can_be_given_back(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right", group_id="g0"), group("left", "right", group_id="g1"))
+    await terminal(annotate.command, "--annotator", "ann", keys="rwarmer\naxbroken\n")
+    assert [label.rationale for label in terminal.stored()] == ["warmer"]
+    events = terminal.desk.database.events("", 0, 1000).result(WAIT)
+    assert [(e.release.annotator, e.release.reason) for e in events if e.release] == [("ann", "broken")]
 
 
 async def test_the_swapped_pair_is_shown_the_other_way_round(terminal: Terminal) -> None:

@@ -18,8 +18,10 @@ from iterpo.clients.channel import connect, translated_errors
 from iterpo.clients.labeling import LabelingClient
 from iterpo.errors import Conflict, InvalidInput, Unavailable
 from iterpo.labeling.desk import LabelingDesk
+from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.queue import QueueSettings
 from iterpo.store.database import FeedbackDatabase
+from iterpo.store.leases import Mixture
 from iterpo.types import Outcome
 from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
 from services.host import Host, ServerSettings
@@ -27,6 +29,7 @@ from services.labeling.metrics import LabelingMetrics, StoreState
 from services.labeling.servicer import LabelingServicer
 from tests.labeling.builders import completion, group, prompt
 from tests.labeling.fakes import RuleLabeler
+from tests.labeling.test_tasks import Coin
 
 WAIT = 20
 
@@ -60,8 +63,11 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     database.subscribe(metrics.on_commit)
     registry.register(StoreState(database))
     labelers = {"rule": RuleLabeler(fails_on_bad)}
+    coin = Coin()
+    coin.swapped = True
+    people = PeopleDesk(database, settings=PeopleSettings(mixture=Mixture()), draw=coin)
     desk = LabelingDesk(
-        database, labelers, QueueSettings(2, 2.0, 2, 0.01), on_verdict=metrics.on_verdict, coin=lambda: True
+        database, labelers, QueueSettings(2, 2.0, 2, 0.01), on_verdict=metrics.on_verdict, people=people
     )
     desk.start()
     host = Host("labeling", ServerSettings("127.0.0.1:0"), registry)
@@ -157,7 +163,7 @@ async def test_recorded_completions_can_be_compared_later(running: Running) -> N
     )
     (lease,), _ = await running.call(running.client.lease, "ann")
     assert [lease.task.task_id] == ids
-    assert (lease.task.guideline, lease.task.required_labels) == ("Be kind.", 2)
+    assert (lease.task.guideline, running.client.guideline(lease)) == ("Be kind.", "Be kind.")
 
 
 async def test_labelers_are_listed_with_people_among_them(running: Running) -> None:

@@ -1,0 +1,170 @@
+"""`Budget`: people's time goes where it teaches. A reward model, trained from people's own labels, answers the pairs
+that it is sure of; people get those that it is not sure of, and those on which the policy contradicts it.
+
+    new task --held--> reward model --sure, uncontradicted--> its label, and the preference
+                                    --sure, drawn for audit--> people, beside the model's own opinion
+                                    --unsure, or contradicted--> people, with the uncertainty for the task selection
+
+The model is one more annotator, `reward_model/NAME`: its labels are events, its reliability is worked out like
+anybody's, its agreement with people is tracked on the audited pairs. Until there is a model whose held-out accuracy
+reaches `min_accuracy`, people answer everything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iterpo.config import BudgetSettings
+from iterpo.errors import IterpoError
+from iterpo.labeling.catalog import machine_name
+from iterpo.labeling.pairs import unsureness
+from iterpo.labeling.people import PeopleDesk
+from iterpo.labeling.reward_model import RewardModel
+from iterpo.labeling.reward_training import METRICS_FILE
+from iterpo.store.labels import Accepted, label_directly
+from iterpo.store.tasks import add_task, held_tasks, let_go
+from iterpo.store.transaction import Transaction
+from iterpo.store.writer import Commit
+from iterpo.types import Outcome, Task, TaskKind
+
+logger = logging.getLogger(__name__)
+
+HANDFUL = 32
+"""Tasks that the model looks at together."""
+LOOK_SECONDS = 1.0
+CONTRADICTION = 0.1
+"""The policy contradicts the model when its own p_first_wins lies this far on the other side of a half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    task: Task
+    p_first_wins: float
+    """The reward model's, calibrated."""
+
+    def decides(self, confidence: float) -> bool:
+        """Sure, and not contradicted by the policy."""
+        sure = max(self.p_first_wins, 1 - self.p_first_wins) >= confidence
+        return sure and not self.contradicted
+
+    @property
+    def contradicted(self) -> bool:
+        if self.task.p_policy is None:
+            return False
+        side = 1 if self.p_first_wins >= 0.5 else -1
+        return side * (self.task.p_policy - 0.5) <= -CONTRADICTION
+
+
+class Budget:
+    """One thread; `start` it, and `close` it before the desk's database."""
+
+    def __init__(self, people: PeopleDesk, settings: BudgetSettings, draw: random.Random | None = None) -> None:
+        if settings.reward_model is None:
+            raise ValueError("a budget without a directory for its reward models is none")
+        self.directory: Path = settings.reward_model
+        self.name = machine_name("reward_model", self.directory.name)
+        self._people, self._settings = people, settings
+        self._draw = draw or random.Random()
+        self._model: RewardModel | None = None
+        self._temperature = 1.0
+        self._news = threading.Event()
+        self._closing = False
+        people.holds = self._holds
+        self._unsubscribe = people.database.subscribe(self._on_commit)
+        self._thread = threading.Thread(target=self._work, name=f"iterpo-{self.name}", daemon=True)
+
+    def start(self) -> None:
+        """With the newest model that is good enough, if there is one."""
+        self.adopt_newest()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing = True
+        self._unsubscribe()
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def adopt_newest(self) -> bool:
+        """Use the newest trained model; False when there is none that is good enough."""
+        for path in sorted(self.directory.glob("[0-9]*"), reverse=True):
+            try:
+                metrics = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))["metrics"]
+                if metrics.get("heldout_accuracy", 0.0) < self._settings.min_accuracy:
+                    logger.info("reward model %s is right too seldom to answer: %s", path.name, metrics)
+                    continue
+                model = RewardModel(self.directory.name, path)
+                model.load()
+            except (OSError, ValueError, KeyError, IterpoError) as error:
+                logger.warning("reward model %s cannot be used: %s", path, error)
+                continue
+            self._model, self._temperature = model, float(metrics.get("temperature", 1.0))
+            return True
+        return False
+
+    def _holds(self, task: Task) -> bool:
+        return self._model is not None and task.kind is TaskKind.COMPARISON and not task.only_for
+
+    def _on_commit(self, commit: Commit) -> None:
+        if "task" in commit.kinds:
+            self._news.set()
+
+    def _work(self) -> None:
+        while not self._closing:
+            self._news.clear()
+            try:
+                tasks = self._people.database.read(lambda connection: held_tasks(connection, HANDFUL)).result()
+                if tasks:
+                    self._settle(tasks)
+                    continue
+            except IterpoError as error:  # a full or busy disk: the tasks are held until there is room
+                logger.warning("the label budget cannot be kept: %s", error)
+            self._news.wait(LOOK_SECONDS)
+
+    def _settle(self, tasks: Sequence[Task]) -> None:
+        opinions = self._opinions(tasks)
+        done = self._people.database.write(lambda tx: [a for o in opinions for a in self._decide(tx, o)])
+        self._people.noted(done, lambda accepted: accepted).result()
+
+    def _opinions(self, tasks: Sequence[Task]) -> list[Opinion]:
+        """Without a model, or when it fails, people are asked: an oracle's failure is no answer."""
+        try:
+            assert self._model is not None
+            items = [(task.prompt, answer) for task in tasks for answer in (task.first, task.second)]
+            rewards = self._model.score_batch(items)
+        except Exception as error:  # noqa: BLE001 - whatever the model raises, the pairs must not be stuck with it
+            logger.warning("the reward model failed, people are asked instead: %s: %s", type(error).__name__, error)
+            return [Opinion(task, 0.5) for task in tasks]
+        margins = [(a - b) / self._temperature for a, b in zip(rewards[::2], rewards[1::2], strict=True)]
+        return [Opinion(task, _logistic(margin)) for task, margin in zip(tasks, margins, strict=True)]
+
+    def _decide(self, transaction: Transaction, opinion: Opinion) -> list[Accepted]:
+        if not opinion.decides(self._settings.confidence):
+            let_go(transaction, opinion.task.task_id, unsureness(opinion.p_first_wins), self._people.urgency)
+            return []
+        if self._draw.random() >= self._settings.audit_share:
+            return [self._label(transaction, opinion, opinion.task.task_id)]
+        let_go(transaction, opinion.task.task_id, unsureness(opinion.p_first_wins), self._people.urgency)
+        audit = replace(opinion.task, task_id=uuid.uuid4().hex, kind=TaskKind.AUDIT, only_for=self.name)
+        add_task(transaction, audit)
+        return [self._label(transaction, opinion, audit.task_id)]
+
+    def _label(self, transaction: Transaction, opinion: Opinion, task_id: str) -> Accepted:
+        outcome = Outcome.FIRST if opinion.p_first_wins > 0.5 else Outcome.SECOND
+        rationale = f"p_first_wins {opinion.p_first_wins:.3f}"
+        weight = self._people.crowd.vote_weight(self.name)
+        accepted = label_directly(transaction, task_id, self.name, outcome, rationale, weight)
+        self._people.conclude(transaction, accepted)
+        return accepted
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, x))))

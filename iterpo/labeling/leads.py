@@ -1,0 +1,139 @@
+"""`LeadDesk`: what leads see (queue, agreement, annotators, policies) and decide (who may label)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import apsw
+
+from iterpo.labeling.agreement import Agreement
+from iterpo.labeling.annotator import MACHINE
+from iterpo.labeling.bradley_terry import Comparison, Strength, bradley_terry
+from iterpo.labeling.crowd import Crowd, Profile
+from iterpo.labeling.voting import preference_of
+from iterpo.store.database import FeedbackDatabase
+from iterpo.store.labels import comparisons_by_version, complete_pairs_of, count_labels, votes_of
+from iterpo.store.rows import float_of, int_of
+from iterpo.store.standings import set_standing
+from iterpo.store.tasks import TaskCounts, count_tasks
+from iterpo.store.transaction import Transaction, payload
+from iterpo.types import AnnotatorState, Standing
+
+MOST_REVISED = 2_000
+"""Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
+MOST_COMPARED = 5_000
+"""Votes of the Bradley-Terry table, the latest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    counts: TaskCounts
+    labels_by_outcome: Mapping[str, int]
+    labels_by_source: Mapping[str, int]
+    """`people`, or a machine's name."""
+    agreement: Agreement
+    """Krippendorff's alpha over the latest items."""
+    machines: Mapping[str, Agreement]
+    """Cohen's kappa of every machine with people."""
+    policies: list[Strength]
+    """Bradley-Terry over policy versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """A person's own figures: what the annotators' page shows him. Nothing about gold tasks."""
+
+    labels: int
+    today: int
+    """Of the last 24 hours."""
+    median_seconds: float
+
+
+class LeadDesk:
+    def __init__(self, database: FeedbackDatabase, crowd: Crowd) -> None:
+        self.database = database
+        self.crowd = crowd
+
+    def set_state(
+        self, annotator: str, state: AnnotatorState, reason: str, by: str, request_id: str
+    ) -> Future[tuple[int, bool]]:
+        """Take somebody out (EXCLUDED) or readmit him (OK). Returns how many preferences were made anew, and whether
+        the request is a repeated one. Conflict REQUEST_ID_REUSED arrives through the future."""
+
+        def act(transaction: Transaction) -> tuple[int, bool]:
+            def once() -> list[str]:
+                self.crowd.set_state(annotator, state, reason)
+                set_standing(transaction, Standing(annotator, state, reason, by))
+                return [str(self._revise(transaction, annotator))]
+
+            answer = transaction.once(request_id, payload("state", annotator, state.value, reason, by), once)
+            return int(answer.ids[0]), answer.duplicate
+
+        return self.database.write(act)
+
+    def judge(self) -> list[Standing]:
+        """Work the annotators' quality out anew, record whose state changed, make their preferences anew; blocks."""
+        changed = [
+            Standing(profile.annotator, profile.state, " ".join(profile.reasons))
+            for profile in map(self.crowd.profile, self.crowd.refresh())
+        ]
+
+        def act(transaction: Transaction) -> None:
+            for standing in changed:
+                set_standing(transaction, standing)
+                self._revise(transaction, standing.annotator)
+
+        if changed:
+            self.database.write(act).result()
+        return changed
+
+    def profiles(self, annotator: str = "") -> list[Profile]:
+        """Of one annotator, or of all."""
+        return [self.crowd.profile(annotator)] if annotator else self.crowd.profiles()
+
+    def report(self, run_id: str = "") -> Future[Report]:
+        """Reads the store; "" is every run."""
+        machines = sorted(p.annotator for p in self.crowd.profiles() if MACHINE in p.annotator)
+
+        def read(connection: apsw.Connection) -> Report:
+            return Report(
+                count_tasks(connection, self.database.clock(), run_id),
+                *count_labels(connection, run_id),
+                agreement=self.crowd.agreement(),
+                machines={name: self.crowd.agreement_with_people(name) for name in machines},
+                policies=_strengths(connection, run_id),
+            )
+
+        return self.database.read(read)
+
+    def sitting(self, annotator: str) -> Future[Sitting]:
+        """A person's own figures."""
+
+        def read(connection: apsw.Connection) -> Sitting:
+            day_ago = self.database.clock() - 24 * 3600
+            total, today = connection.execute(
+                "SELECT count(*), count(CASE WHEN labelled_at > ? THEN 1 END) FROM labels WHERE annotator = ?",
+                (day_ago, annotator),
+            ).fetchone() or (0, 0)
+            seconds = connection.execute(
+                "SELECT duration_seconds FROM labels WHERE annotator = ? ORDER BY labelled_at DESC LIMIT 101", (annotator,)
+            ).fetchall()
+            ordered = sorted(float_of(s) for (s,) in seconds)
+            return Sitting(int_of(total), int_of(today), ordered[len(ordered) // 2] if ordered else 0.0)
+
+        return self.database.read(read)
+
+    def _revise(self, transaction: Transaction, annotator: str) -> int:
+        """Preferences of complete tasks that the person's labels took part in, made anew; returns how many."""
+        pairs = complete_pairs_of(transaction.connection, annotator, MOST_REVISED)
+        for pair in pairs:
+            votes = votes_of(transaction.connection, pair.task_id)
+            transaction.append(pair.run_id, preference_of(pair, votes, self.crowd))
+        return len(pairs)
+
+
+def _strengths(connection: apsw.Connection, run_id: str) -> list[Strength]:
+    found = comparisons_by_version(connection, run_id, MOST_COMPARED)
+    return bradley_terry([Comparison(str(first), str(second), p, weight) for first, second, p, weight in found])

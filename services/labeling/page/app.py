@@ -1,0 +1,38 @@
+"""The pages' composition root: the two desks, the tokens, and what a browser is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from iterpo.labeling.leads import LeadDesk
+from iterpo.labeling.people import PeopleDesk, Receipt
+from iterpo.types import Outcome
+from services.auth import Identity
+from services.labeling.page.annotator_api import AnnotatorApi, OnReceipt
+from services.labeling.page.doorman import Doorman
+from services.labeling.page.files import file_routes
+from services.labeling.page.lead_api import LeadApi
+from services.labeling.page.same_origin import SameOrigin
+from services.labeling.page.sessions import Sessions
+
+
+def _uncounted(_method: str, _presented: Outcome, _receipt: Receipt) -> None:
+    """For whoever keeps no metrics."""
+
+
+def page_app(
+    people: PeopleDesk,
+    leads: LeadDesk,
+    tokens: Mapping[str, Identity],
+    secure_cookies: bool,
+    on_receipt: OnReceipt = _uncounted,
+) -> Starlette:
+    """`tokens` empty: whoever reaches the address signs in with a name alone, and only loopback names are answered.
+    `secure_cookies`: served over TLS."""
+    doorman = Doorman(Sessions(tokens, people.database.clock), secure_cookies)
+    annotators, leading = AnnotatorApi(people, leads, doorman, on_receipt), LeadApi(leads, doorman)
+    routes = [*doorman.routes(), *annotators.routes(), *leading.routes(), *file_routes()]
+    return Starlette(routes=routes, middleware=[Middleware(SameOrigin, loopback_names_only=not tokens)])

@@ -1,0 +1,102 @@
+"""`PageServer`: uvicorn as a guest in the loop that gRPC runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from iterpo.errors import InvalidConfig, WrongState
+
+GRACE_SECONDS = 2
+"""How long answers may take to go out after `stop`."""
+MOST_CONNECTIONS = 512
+"""Beyond them a browser gets 503, and the page tries again."""
+
+
+class PageServer:
+    """Bind, start, stop; once. Made anywhere, started in the running loop."""
+
+    def __init__(self, app: ASGIApp, address: str, certificate: Path | None = None, key: Path | None = None) -> None:
+        self._address = address
+        self._config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        self._socket: socket.socket | None = None
+        self._server: _Guest | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def bind(self) -> int:
+        """Take the port and return it. Raises WrongState (PORT_IN_USE)."""
+        host, _, port = self._address.rpartition(":")
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind((host, int(port)))
+            # Listening at once: two sockets with SO_REUSEADDR may be bound to one port until one of them listens.
+            taken.listen(self._config.backlog)
+        except OSError as error:
+            taken.close()
+            raise WrongState(
+                f"The annotators' page cannot listen on {self._address}: the port is taken or the address is not this "
+                "machine's.",
+                "Stop the other process, or set labeling.page_address in iterpo.toml.",
+                "PORT_IN_USE",
+            ) from error
+        self._socket = taken
+        bound: int = taken.getsockname()[1]
+        return bound
+
+    async def start(self) -> None:
+        """Serve from now on; returns once requests are answered. Raises InvalidConfig for an unusable certificate."""
+        assert self._socket is not None, "bind first"
+        try:
+            self._config.load()
+        except OSError as error:  # ssl.SSLError is one
+            raise InvalidConfig(
+                f"The annotators' page cannot use the certificate: {error}.",
+                "Set auth.tls_certificate and auth.tls_key to a PEM certificate and its key.",
+            ) from error
+        self._server = _Guest(self._config)
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+        while not self._server.started:
+            if self._serving.done():
+                self._serving.result()
+                raise RuntimeError("uvicorn ended before it started")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Let answers go out, then close. Safe to call twice, and before `start`."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+        elif self._socket is not None:
+            self._socket.close()
+        self._server = self._serving = self._socket = None
+
+
+class _Guest(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """The host's signal handlers stay: it stops the page as a part of its drain."""
+        yield

@@ -1,0 +1,180 @@
+"""Who a browser speaks for: a cookie that the server signs and does not have to remember.
+
+The cookie holds a random session id, the person's name, the moment, and an HMAC whose key is derived from the token
+that the person signed in with. What was thought of:
+
+- A restart of the server. A table in memory would sign everybody out in the middle of a label; the token in the
+  browser's storage would be any script's to read. The signed cookie survives, and no key file has to be kept safe.
+- A cookie made up by somebody. Needs a token. One token signs only its own cookies, and role and bound name are read
+  from the tokens file at every request, never from the cookie: taking a token out of the file (and restarting) ends all
+  its sessions, changing its role changes theirs.
+- A cookie that was stolen. HttpOnly keeps it from scripts, `Secure` from clear text, SameSite=Strict from other
+  sites' requests; it ends after 12 hours, and at sign-out. Signed-out ids are remembered until they would have ended;
+  a restart forgets them, so a stolen cookie that was signed out may live again for the rest of its 12 hours.
+- Guessing a token. Tokens are compared in constant time, each with every one, and failures wait in one line
+  (FailedSignIns): three guesses a second in all. With a cookie in hand a guess can be tested offline, which is
+  hopeless for a random token and quick for a word: make tokens with `openssl rand -hex 24`.
+- No tokens at all. Only a loopback address allows that, everybody on the machine may call everything by gRPC, and a
+  name is no secret: the signature then proves nothing and need not. Foreign pages are kept out (same_origin.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from iterpo.errors import InvalidInput, PermissionDenied, ResourceExhausted, Unauthenticated
+from iterpo.labeling.annotator import MACHINE
+from services.auth import Identity
+from services.ids import MAX_ID_CHARACTERS
+
+ROLES = ("annotator", "lead", "admin")
+"""Who may sign in. Without tokens everybody is `admin`."""
+LIFETIME_SECONDS = 12 * 3600.0
+CLOCK_SLACK_SECONDS = 60.0
+"""How far in the future a cookie may have been issued: clocks are set back a little now and then."""
+MOST_SIGNED_OUT = 10_000
+DELAY_SECONDS = 0.3
+MOST_WAITING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    session_id: str
+    name: str
+    role: str
+    issued: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """One token's half of the work."""
+
+    identity: Identity
+    key: bytes
+
+    @classmethod
+    def of(cls, token: str, identity: Identity) -> _Signer:
+        return cls(identity, hmac.digest(token.encode(), b"iterpo page, session key", hashlib.sha256))
+
+    @property
+    def signer_id(self) -> str:
+        return hmac.new(self.key, b"id", hashlib.sha256).hexdigest()[:16]
+
+    def sign(self, content: str) -> str:
+        return hmac.new(self.key, content.encode(), hashlib.sha256).hexdigest()
+
+
+class Sessions:
+    """For one event loop. `tokens` are read once, as the rest of the service reads them."""
+
+    def __init__(self, tokens: Mapping[str, Identity], clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tokens = dict(tokens)
+        signers = [_Signer.of(token, identity) for token, identity in tokens.items()]
+        self._signers = {signer.signer_id: signer for signer in signers or [_Signer.of("", Identity("admin"))]}
+        self._signed_out: OrderedDict[str, float] = OrderedDict()
+
+    @property
+    def needs_token(self) -> bool:
+        return bool(self._tokens)
+
+    def sign_in(self, token: str, name: str) -> tuple[Session, str]:
+        """The session and its cookie. Raises Unauthenticated UNKNOWN_TOKEN, PermissionDenied, or InvalidInput."""
+        signer = _Signer.of(token, self._identity(token)) if self.needs_token else next(iter(self._signers.values()))
+        identity = signer.identity
+        if identity.role not in ROLES:
+            raise PermissionDenied(
+                f"The role `{identity.role}` has no page.",
+                f"Use a token with the role {', '.join(ROLES[:-1])} or admin.",
+            )
+        if identity.name and name and name != identity.name:
+            raise PermissionDenied(
+                "The token is another person's.", "Leave the name empty, or use your own token.", "WRONG_NAME"
+            )
+        session = Session(secrets.token_hex(16), checked_name(identity.name or name), identity.role, self._clock())
+        content = _pack([session.session_id, session.name, session.issued])
+        return session, f"{signer.signer_id}.{content}.{signer.sign(content)}"
+
+    def read(self, cookie: str) -> Session:
+        """Raises Unauthenticated: NOT_SIGNED_IN without a usable cookie, SESSION_ENDED for one that was good once."""
+        signer_id, _, rest = cookie.partition(".")
+        content, _, signature = rest.partition(".")
+        signer = self._signers.get(signer_id)
+        if signer is None or not hmac.compare_digest(signer.sign(content).encode(), signature.encode()):
+            raise Unauthenticated("You are not signed in.", "Sign in with your token or name.", "NOT_SIGNED_IN")
+        session_id, name, issued = _unpack(content)
+        age = self._clock() - issued
+        if not -CLOCK_SLACK_SECONDS <= age < LIFETIME_SECONDS or session_id in self._signed_out:
+            raise Unauthenticated("Your session has ended.", "Sign in again: nothing is lost.", "SESSION_ENDED")
+        return Session(session_id, signer.identity.name or name, signer.identity.role, issued)
+
+    def sign_out(self, session: Session) -> None:
+        now = self._clock()
+        while self._signed_out and (
+            next(iter(self._signed_out.values())) < now or len(self._signed_out) >= MOST_SIGNED_OUT
+        ):
+            self._signed_out.popitem(last=False)
+        self._signed_out[session.session_id] = session.issued + LIFETIME_SECONDS
+
+    def _identity(self, token: str) -> Identity:
+        # Every token is compared, in constant time each: the answer's timing tells nothing about any of them.
+        matches = [who for known, who in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
+        if not matches:
+            raise Unauthenticated("The token is unknown here.", "Ask your lead for your token.", "UNKNOWN_TOKEN")
+        return matches[0]
+
+
+class FailedSignIns:
+    """Failed sign-ins are answered one after the other, slowly; good ones do not wait."""
+
+    def __init__(self, delay_seconds: float = DELAY_SECONDS) -> None:
+        self._delay_seconds = delay_seconds
+        self._line = asyncio.Lock()
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Raises ResourceExhausted at once when the line is long."""
+        if self._waiting >= MOST_WAITING:
+            raise ResourceExhausted("Too many sign-ins failed just now.", "Try again in a minute.", "TOO_MANY_FAILURES")
+        self._waiting += 1
+        try:
+            async with self._line:
+                await asyncio.sleep(self._delay_seconds)
+        finally:
+            self._waiting -= 1
+
+
+def checked_name(name: str) -> str:
+    """`name` without the space around it. Raises InvalidInput (INVALID_NAME)."""
+    name = name.strip()
+    if not name or len(name) > MAX_ID_CHARACTERS or not name.isprintable() or MACHINE in name:
+        raise InvalidInput(
+            f"{name[:40]!r} is no name of an annotator.",
+            f"Give 1 to {MAX_ID_CHARACTERS} printable characters without `{MACHINE}`, which marks machines.",
+            "INVALID_NAME",
+        )
+    return name
+
+
+def _pack(parts: list[str | float]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+
+def _unpack(content: str) -> tuple[str, str, float]:
+    """Of content whose signature is right: it is what `_pack` made, unless another version of iterpo did."""
+    try:
+        session_id, name, issued = json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))
+        return str(session_id), str(name), float(issued)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise Unauthenticated("Your session has ended.", "Sign in again: nothing is lost.", "SESSION_ENDED") from error

@@ -1,0 +1,85 @@
+"""Trains the label budget's reward model from people's labels as they come.
+
+In a process of its own, the very command that a user would call (`iterpo labels train-reward-model`): training takes
+all cores for a minute, and labels must be acknowledged meanwhile. It reads the labels over StreamFeedback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from iterpo.config import BudgetSettings
+from iterpo.errors import IterpoError
+from iterpo.labeling.budget import Budget
+from iterpo.store.database import FeedbackDatabase
+from iterpo.store.labels import people_labels
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+KEPT = 2
+"""Trained models that stay on the disk."""
+MOST_SECONDS = 3600.0
+NICE = 10
+
+
+async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSettings, config: Path | None) -> None:
+    """Until it is cancelled. `config` is the server's own iterpo.toml."""
+    trained_at = _newest(budget.directory)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            labels = await asyncio.wrap_future(database.read(people_labels))
+        except IterpoError as error:  # a full or busy disk: counted again at the next look
+            logger.warning("people's labels could not be counted: %s", error)
+            continue
+        due = settings.retrain_labels if trained_at else settings.min_labels
+        if labels - trained_at < due:
+            continue
+        trained_at = labels
+        if await _train(budget.directory / f"{labels:08d}", settings, config):
+            await asyncio.to_thread(budget.adopt_newest)
+            _tidy(budget.directory)
+
+
+async def _train(out: Path, settings: BudgetSettings, config: Path | None) -> bool:
+    command = [sys.executable, "-m", "iterpo.cli.main", "labels", "train-reward-model", "--out", str(out), "--json"]
+    command += ["--from", "people", "--epochs", str(settings.epochs), "--learning-rate", str(settings.learning_rate)]
+    command += ["--heldout-share", "0.2", *(["--config", str(config)] if config else [])]
+    logger.info("training the reward model %s", out.name)
+    process = await asyncio.create_subprocess_exec(
+        "nice",
+        "-n",
+        str(NICE),
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        answer, complaint = await asyncio.wait_for(process.communicate(), MOST_SECONDS)
+    except (TimeoutError, asyncio.CancelledError) as ended:
+        process.kill()
+        await process.wait()
+        if isinstance(ended, asyncio.CancelledError):
+            raise
+        logger.warning("the reward model's training took longer than %g s and was ended", MOST_SECONDS)
+        return False
+    if process.returncode:
+        logger.warning("the reward model could not be trained: %s", complaint.decode(errors="replace").strip()[-500:])
+        return False
+    logger.info("trained the reward model %s: %s", out.name, answer.decode(errors="replace").strip())
+    return True
+
+
+def _newest(directory: Path) -> int:
+    """The number of labels that the newest model was trained on."""
+    return max((int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal()), default=0)
+
+
+def _tidy(directory: Path) -> None:
+    for old in sorted(directory.glob("[0-9]*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,144 @@
+"""A crowd whose truth is known: good, noisy, adversarial and always-left annotators, labelling pairs in time order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from iterpo.labeling.crowd import Vote
+from iterpo.types import Outcome, TaskKind
+
+SIDES = (Outcome.FIRST, Outcome.SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    votes: tuple[Vote, ...]
+    """In time order."""
+    truth: dict[str, Outcome]
+    """Item -> the better answer: FIRST or SECOND, equally likely."""
+    good: tuple[str, ...]
+    noisy: tuple[str, ...]
+    adversarial: tuple[str, ...]
+    left: tuple[str, ...]
+    accuracy: dict[str, float] = field(default_factory=dict)
+    """Of everybody but the always-left."""
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        return self.noisy + self.adversarial + self.left
+
+
+def simulate(
+    seed: int,
+    *,
+    good: int = 20,
+    noisy: int = 5,
+    adversarial: int = 3,
+    left: int = 1,
+    overlap: int = 3,
+    gold_share: float = 0.1,
+    labels: tuple[int, int] = (60, 120),
+    even: bool = False,
+) -> Simulation:
+    """Annotators come in random turns until each gave his number of labels, uniform in `labels`.
+
+    Nobody sees an item twice; a new item is opened when he has seen all open ones. Good ones have accuracy 0.85, noisy
+    ones a uniform one in [0.5, 0.55], and the adversaries answer alike: of each item all right (one in ten) or all wrong.
+    `even`: errors come in the exact proportion in every 20 labels (in random order) instead of by independent draws: the
+    luck of the draw is taken out of the good and the noisy, and what is left is the method's.
+    """
+    rng = random.Random(seed)
+    names = {
+        kind: tuple(f"{kind}-{i}" for i in range(number))
+        for kind, number in {"good": good, "noisy": noisy, "adversarial": adversarial, "left": left}.items()
+    }
+    accuracy = {name: 0.85 for name in names["good"]} | {name: rng.uniform(0.5, 0.55) for name in names["noisy"]}
+    accuracy |= dict.fromkeys(names["adversarial"], 0.1)
+    everybody = [name for group in names.values() for name in group]
+    turns = [name for name in everybody for _ in range(rng.randint(*labels))]
+    rng.shuffle(turns)
+    pool = _Pool(rng, overlap, len(everybody), gold_share)
+    right = {name: _Right(rng, share, even) for name, share in accuracy.items()}
+    votes = []
+    for number, name in enumerate(turns):
+        item = pool.draw(name)
+        votes.append(_vote(rng, number, name, item, pool, right))
+    return Simulation(tuple(votes), pool.truth, *names.values(), accuracy)
+
+
+class _Pool:
+    """Items that still need labels; gold ones are shown to everybody."""
+
+    def __init__(self, rng: random.Random, overlap: int, annotators: int, gold_share: float) -> None:
+        self._rng, self._overlap, self._annotators, self._gold_share = rng, overlap, annotators, gold_share
+        self.truth: dict[str, Outcome] = {}
+        self.coordinated: dict[str, bool] = {}
+        """Item -> whether the adversaries are all right about it."""
+        self._open: dict[bool, dict[str, set[str]]] = {True: {}, False: {}}
+
+    def draw(self, annotator: str) -> str:
+        gold = self._rng.random() < self._gold_share
+        items = self._open[gold]
+        fresh = [item for item, seen in items.items() if annotator not in seen]
+        # Few items are open at a time, so that overlap comes about soon: as in a queue, oldest first.
+        item = fresh[0] if fresh else self._new(gold)
+        items[item].add(annotator)
+        if len(items[item]) == (self._annotators if gold else self._overlap):
+            del items[item]
+        return item
+
+    def _new(self, gold: bool) -> str:
+        item = f"{'gold' if gold else 'pair'}-{len(self.truth)}"
+        self.truth[item] = self._rng.choice(SIDES)
+        self.coordinated[item] = self._rng.random() < 0.1
+        self._open[gold][item] = set()
+        return item
+
+
+class _Right:
+    """Whether an annotator's next answer is right."""
+
+    def __init__(self, rng: random.Random, accuracy: float, even: bool) -> None:
+        self._rng, self._accuracy, self._even = rng, accuracy, even
+        self._given, self._block = 0, [True]
+        self._block.clear()
+
+    def next(self) -> bool:
+        if not self._even:
+            return self._rng.random() < self._accuracy
+        if not self._block:
+            self._block = self._shuffled()
+        return self._block.pop()
+
+    def _shuffled(self) -> list[bool]:
+        size = 20
+        before, self._given = round(self._given * self._accuracy), self._given + size
+        rights = round(self._given * self._accuracy) - before
+        block = [i < rights for i in range(size)]
+        self._rng.shuffle(block)
+        return block
+
+
+def _vote(
+    rng: random.Random, number: int, name: str, item: str, pool: _Pool, right: dict[str, _Right]
+) -> Vote:
+    swapped, truth = rng.random() < 0.5, pool.truth[item]
+    other = SIDES[truth is Outcome.FIRST]
+    if name.startswith("left"):
+        outcome = Outcome.SECOND if swapped else Outcome.FIRST
+    elif name.startswith("adversarial"):
+        outcome = truth if pool.coordinated[item] else other
+    else:
+        outcome = truth if right[name].next() else other
+    is_gold = item.startswith("gold")
+    return Vote(
+        item, name, outcome, swapped, rng.uniform(3, 30), 10.0 * (number + 1),
+        TaskKind.GOLD if is_gold else TaskKind.COMPARISON, truth if is_gold else None, f"v{number}",
+    )
+
+
+def majority(outcomes: Sequence[Outcome]) -> float:
+    """Share of FIRST."""
+    return sum(o is Outcome.FIRST for o in outcomes) / len(outcomes)
