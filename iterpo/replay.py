@@ -51,7 +51,7 @@ def groups_again(
     for event in events:
         if event.group is not None and first <= consumed.get(event.event_id, 0) <= last:
             iteration_of[event.group.group_id] = consumed[event.event_id]
-        if event.reward is not None and event.reward.labeler in without:
+        if event.reward is not None and event.reward.user in without:
             continue
         buffer.absorb([event])
     found: list[list[Group]] = [[] for _ in range(first, last + 1)]

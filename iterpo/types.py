@@ -122,6 +122,10 @@ class Completion:
         return self.finish_reason is not FinishReason.STOP
 
 
+USER = "user:"
+"""Begins the labeler of a thumb."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reward:
     """A labeler's number for one completion. Rewards of verifiers lie in [0, 1]; reward models are unbounded."""
@@ -129,6 +133,12 @@ class Reward:
     completion_id: str
     value: float
     labeler: str
+    """The labeler's name; of a thumb that an application's user gave `user:NAME`."""
+
+    @property
+    def user(self) -> str:
+        """Whose thumb it is; empty for a labeler's reward."""
+        return self.labeler.removeprefix(USER) if self.labeler.startswith(USER) else ""
 
 
 @dataclass(frozen=True, slots=True)

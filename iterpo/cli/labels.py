@@ -1,58 +1,114 @@
-"""`iterpo labels`: stored feedback as files for other programs, and reward models trained on it."""
+"""`iterpo labels`: stored feedback as files for other programs, and reward models trained on it. What leads ask and
+decide is in `label_quality`."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from iterpo.cli import label_quality
 from iterpo.cli.options import config_option, json_option, print_json
 
 if TYPE_CHECKING:
     from iterpo.config import Settings
     from iterpo.labeling.feedback import Feedback, Pair
+    from iterpo.labeling.imports import Imported
     from iterpo.types import FeedbackEvent
 
+IMPORTERS = 16
+"""Rows on their way at the same time: they share commits."""
 IDLE_SECONDS = 1.0
 """The store is read to its end; in a busy run, up to the events of the moment when the command began."""
 
 
 @click.group()
 def command() -> None:
-    """Export labels, train reward models on them."""
+    """Annotators and their quality; labels out and in; reward models."""
+
+
+for each in (label_quality.annotators, label_quality.exclude, label_quality.readmit, label_quality.report):
+    command.add_command(each)
 
 
 @command.command()
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["trl", "kto", "rewardbench", "events"]),
+    type=click.Choice(["trl", "kto", "rewardbench", "events", "parquet"]),
     required=True,
-    help="trl: prompt/chosen/rejected; kto: prompt/completion/label; rewardbench: its columns; events: everything.",
+    help="trl: prompt/chosen/rejected; kto: prompt/completion/label; rewardbench: its columns; events: everything; "
+    "parquet: a folder for `datasets`, with every label.",
 )
-@click.option("--out", required=True, help="File to write, one JSON object a line; - is standard output.")
+@click.option(
+    "--out", required=True, help="File to write, one JSON object a line; - is standard output. Parquet: folder."
+)
 @click.option("--run", "run_id", default="", help="Only this run.  [default: every run]")
+@click.option("--names", is_flag=True, help="Annotators' own names instead of pseudonyms.")
 @config_option
 @json_option
-def export(format_name: str, out: str, run_id: str, config_path: Path | None, as_json: bool) -> None:
+def export(format_name: str, out: str, run_id: str, names: bool, config_path: Path | None, as_json: bool) -> None:
     """Write stored feedback to a file, whole or not at all."""
     from iterpo.config import load
-    from iterpo.labeling.exports import FORMATS, line
+    from iterpo.labeling.exports import FORMATS, Pseudonyms, line, pair_rows
+    from iterpo.labeling.parquet import write_folder
 
-    lines = (line(row) for row in FORMATS[format_name](stored_events(load(config_path), run_id)))
-    if out == "-":
-        for text in lines:
-            click.echo(text)
-        return
-    rows = _write(Path(out), lines)
+    settings = load(config_path)
+    events = stored_events(settings, run_id)
+    if not names:
+        events = Pseudonyms(pseudonym_key(settings.data_dir)).hide(events)
+    if format_name == "parquet":
+        rows = write_folder(Path(out), pair_rows(events))
+    else:
+        lines = (line(row) for row in FORMATS[format_name](events))
+        if out == "-":
+            for text in lines:
+                click.echo(text)
+            return
+        rows = _write(Path(out), lines)
     if as_json:
         print_json({"format": format_name, "rows": rows, "out": out})
     else:
         click.echo(f"{rows} rows written to {out}.")
+
+
+@command.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["trl", "kto", "rewardbench", "hh", "ultrafeedback"]),
+    required=True,
+    help="trl, kto, rewardbench: as exported; hh: Anthropic's dialogues; ultrafeedback: scored completions.",
+)
+@click.option("--run", "run_id", default="import", show_default=True, help="The run that the feedback belongs to.")
+@click.option("--annotator", default="import", show_default=True, help="In whose name the labels are stored.")
+@config_option
+@json_option
+def import_(path: Path, format_name: str, run_id: str, annotator: str, config_path: Path | None, as_json: bool) -> None:
+    """Store the preferences of PATH, a JSON Lines file of another program.
+
+    The whole file is read first: when a line cannot be, its number is named and nothing is stored. Importing the same
+    file twice stores it once.
+    """
+    from iterpo.config import load
+    from iterpo.labeling.imports import read_rows
+
+    rows = read_rows(_lines(path), format_name)
+    stored = store_rows(load(config_path), rows, run_id, annotator, _digest(path))
+    if as_json:
+        print_json({"rows": len(rows), "stored": stored, "run": run_id, "annotator": annotator})
+    else:
+        already = f" ({len(rows) - stored} were there already)" if stored < len(rows) else ""
+        click.echo(f"{stored} rows stored under run {run_id}{already}.")
 
 
 @command.command("train-reward-model")
@@ -154,6 +210,45 @@ def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
             yield event
 
 
+def store_rows(settings: Settings, rows: Sequence[Imported], run_id: str, annotator: str, digest: str) -> int:
+    """How many were new. Each row has a request id of the file and its line, so nothing is stored twice."""
+    from rich.progress import track
+
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.labeling import LabelingClient
+
+    with connect_service(settings, "labeling", "lead") as channel, ThreadPoolExecutor(IMPORTERS) as pool:
+        client = LabelingClient(channel)
+        sent = pool.map(lambda row: client.import_row(row, run_id, annotator, f"import/{digest}/{row.line}"), rows)
+        return sum(track(sent, "importing", len(rows), console=_terminal(), transient=True))
+
+
+def pseudonym_key(data_dir: Path) -> bytes:
+    """Made at the first export, for its owner's eyes only; without it exports of different days cannot be joined."""
+    path = data_dir / "pseudonyms.key"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    except FileExistsError:
+        pass
+    return path.read_bytes()
+
+
+def _lines(path: Path) -> list[str]:
+    from iterpo.errors import InvalidInput
+
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", "Name a JSON Lines file in UTF-8."
+        ) from error
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def draw_pairs(feedback: Feedback, source: str, most: int, seed: int) -> list[Pair]:
     pairs = [*feedback.label_pairs(by_people=source == "people")] if source != "rewards" else []
     pairs += feedback.reward_pairs() if source in ("rewards", "both") else []
@@ -179,14 +274,19 @@ def _write(out: Path, lines: Iterable[str]) -> int:
     return rows
 
 
+def _terminal() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
 class _Progress:
     """A bar on standard error; called with every Step of the training."""
 
     def __init__(self, pairs: int) -> None:
-        from rich.console import Console
         from rich.progress import Progress
 
-        self._bar = Progress(console=Console(stderr=True), transient=True)
+        self._bar = Progress(console=_terminal(), transient=True)
         self._task = self._bar.add_task(f"{pairs} pairs", total=None)
 
     def __enter__(self) -> _Progress:

@@ -1,4 +1,4 @@
-"""`iterpo run`: start, status, watch, pause, resume and stop a run of the learner."""
+"""`iterpo run`: start, status, watch, pause, resume, stop and replay a run of the learner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iterpo.cli.options import config_option, json_option, print_json
 
 @click.group()
 def command() -> None:
-    """Start, watch, pause, resume and stop learning."""
+    """Start, watch, pause, resume, stop and replay learning."""
 
 
 @command.command()
@@ -121,6 +121,49 @@ def stop(name: str | None, config_path: Path | None, as_json: bool) -> None:
     """End run NAME (default: the newest) at its next safe point; it can be resumed."""
     client = _client(config_path)
     _show(client.stop(name or _newest(client)), as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--without", "without", multiple=True, required=True, help="An annotator; may be repeated.")
+@click.option("--as", "replay_name", default=None, help="Name of the new run.  [default: NAME and the time]")
+@click.option("--watch/--detach", "follow", default=True, help="Stay and show rows as they come.  [default: watch]")
+@config_option
+@json_option
+def replay(
+    name: str, without: tuple[str, ...], replay_name: str | None, follow: bool, config_path: Path | None, as_json: bool
+) -> None:
+    """Train run NAME again without an annotator's feedback, from the version before the first one that it touched.
+
+    The annotator is taken out first, as by `iterpo labels exclude`. The groups of every iteration since are learned
+    again, with their preferences made anew; the result is one candidate, which must pass proof and gate.
+    """
+    from iterpo.cli.label_quality import set_state, touched_by
+    from iterpo.config import load
+    from iterpo.errors import InvalidInput
+    from iterpo.types import AnnotatorState
+
+    settings = load(config_path)
+    for annotator in without:
+        set_state(settings, annotator, AnnotatorState.EXCLUDED, f"replay of {name}")
+    touched = [touched_by(settings, annotator) for annotator in without]
+    firsts = [first for each in touched if (first := each.first_iteration(name))]
+    if not firsts:
+        raise InvalidInput(
+            f"Nothing of run {name!r} was trained on the feedback of {', '.join(without)}.",
+            "See what was: iterpo labels exclude ANNOTATOR",
+            "NOTHING_TOUCHED",
+        )
+    for annotator, each in zip(without, touched, strict=True):
+        for line in each.sentences(annotator)[:2]:
+            click.echo(line, err=as_json)
+    run_id = replay_name or f"{name}-without-{time.strftime('%Y%m%d-%H%M%S')}"
+    client = _client(config_path)
+    started = client.replay(name, run_id, min(firsts), without)
+    if follow:
+        _follow(client, run_id, as_json)
+    else:
+        _show(started, as_json)
 
 
 def _client(config_path: Path | None) -> Any:

@@ -6,6 +6,7 @@ stream is not: whoever reads it knows his cursor and asks again.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ import grpc
 
 from iterpo import feedback_wire, wire
 from iterpo.clients.channel import translated_errors
-from iterpo.types import AnnotatorState, Completion, FeedbackEvent, Group, Lease, Outcome, Prompt
+from iterpo.labeling.imports import Imported
+from iterpo.types import AnnotatorState, Completion, FeedbackEvent, FinishReason, Group, Lease, Outcome, Prompt
 from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
 
 UNARY_SECONDS = 120.0
@@ -220,6 +222,20 @@ class LabelingClient:
         edited = labeling_pb2.Edited(completion_id=completion_id, text=text)
         return self._feedback(run_id, user, group, request_id, edited=edited)
 
+    def import_row(self, row: Imported, run_id: str, annotator: str, request_id: str) -> bool:
+        """Store a row of another program's file; False when it was there already."""
+        served = imported_group(row)
+        ids = [c.completion_id for c in served.completions]
+        if len(ids) == 2:
+            verdict: dict[str, Any] = {"kept": labeling_pb2.Kept(completion_id=ids[0], over_completion_id=ids[1])}
+        else:
+            verdict = {"thumb": labeling_pb2.Thumb(completion_id=ids[0], up=row.up)}
+        request = labeling_pb2.SubmitFeedbackRequest(
+            request_id=request_id, run_id=run_id, user=annotator, served=wire.group_to_proto(served), **verdict
+        )
+        with translated_errors():
+            return not self._stub.SubmitFeedback(request, timeout=UNARY_SECONDS).duplicate
+
     def annotators(self, annotator: str = "") -> list[labeling_pb2.Annotator]:
         """With their quality; all of them, or one."""
         request = labeling_pb2.ListAnnotatorsRequest(annotator=annotator)
@@ -260,6 +276,17 @@ class LabelingClient:
         with translated_errors():
             answer = self._stub.ListLabelers(labeling_pb2.ListLabelersRequest(), timeout=UNARY_SECONDS)
         return [LabelerInfo(info.name, info.kind, info.description) for info in answer.labelers]
+
+
+def imported_group(row: Imported) -> Group:
+    """Texts without tokens, under the digest of the prompt."""
+    told = "\n".join(f"{m.role}: {m.content}" for m in row.prompt)
+    name = hashlib.sha256(told.encode()).hexdigest()[:16]
+    answers = tuple(
+        Completion(f"{row.line}/{i}", name, f"{row.line}", text, (), (), (), FinishReason.STOP, 0, "")
+        for i, text in enumerate(row.answers)
+    )
+    return Group(f"{row.line}", Prompt(name, row.prompt), answers)
 
 
 def label_result(result: labeling_pb2.SubmitResult) -> LabelResult:

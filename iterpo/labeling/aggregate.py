@@ -45,7 +45,9 @@ def aggregate(votes: Iterable[tuple[str, Outcome, int, float]], crowd: Quality) 
     of its likelihood: 0.5 is half a vote. About 10 microseconds for three votes."""
     given = list(votes)
     said = [vote for vote in given if vote[3] > 0 and vote[1] is not Outcome.SKIP]
-    ordering = [(name, CLASSES[outcome], strength, weight) for name, outcome, strength, weight in said if outcome in CLASSES]
+    ordering = [
+        (name, CLASSES[outcome], strength, weight) for name, outcome, strength, weight in said if outcome in CLASSES
+    ]
     bad, weight = sum(vote[3] for vote in said if vote[1] is Outcome.BOTH_BAD), sum(vote[3] for vote in ordering)
     p_both_bad = bad / (bad + weight) if bad else 0.0
     if not ordering:

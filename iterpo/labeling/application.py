@@ -2,7 +2,7 @@
 
 A user is an annotator like any other: measured, capped, and taken out again when need be. What was served is recorded
 with the feedback, as a group of its own with fresh ids, so that it never completes or disturbs a group that a run waits
-for. Kept and edited answers become a label and its preference; a thumb is a reward of 1 or 0 whose labeler is the user.
+for. Kept and edited answers become a label and its preference; a thumb is a reward of 1 or 0 whose labeler is `user:NAME`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iterpo.store.groups import find_completions, record_group
 from iterpo.store.labels import Accepted, label_directly
 from iterpo.store.tasks import add_task
 from iterpo.store.transaction import Answer, Transaction, payload
-from iterpo.types import AnnotatorState, Completion, FinishReason, Group, Outcome, Prompt, Reward, Task
+from iterpo.types import USER, AnnotatorState, Completion, FinishReason, Group, Outcome, Prompt, Reward, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ class ApplicationDesk:
             event_id = record_group(transaction, run_id, group)
             if isinstance(verdict, Thumb):
                 (completion,) = group.completions
-                return [event_id, transaction.append(run_id, Reward(completion.completion_id, float(verdict.up), user))]
+                return [
+                    event_id,
+                    transaction.append(run_id, Reward(completion.completion_id, float(verdict.up), USER + user)),
+                ]
             seen.append(self._prefer(transaction, run_id, user, verdict, group))
             return [event_id, seen[0].label.label_id]
 

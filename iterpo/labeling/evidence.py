@@ -64,7 +64,9 @@ def _confusions(items: Sequence[_Item], confusion_votes: float) -> dict[str, Con
     ballots = [b for item in items for b in item.ballots if b.weight > 0]
     known = {item.ballots[0].item: CLASSES[item.gold] for item in items if item.gold in CLASSES}
     fit = dawid_skene(ballots, model, known)
-    return {name: tuple(map(tuple, matrix)) for name, matrix in zip(fit.annotators, fit.confusions.tolist(), strict=True)}
+    return {
+        name: tuple(map(tuple, matrix)) for name, matrix in zip(fit.annotators, fit.confusions.tolist(), strict=True)
+    }
 
 
 def _right(items: Sequence[_Item], confusions: Mapping[str, Confusion]) -> dict[str, Floats]:
@@ -84,10 +86,11 @@ def _p_first(item: _Item, confusions: Mapping[str, Confusion]) -> list[float | N
         sure = {Outcome.FIRST: 1.0, Outcome.SECOND: 0.0}.get(item.gold)
         return [sure] * len(item.ballots)
     said = np.array(
-        [[b.weight * np.log(row[b.symbol]) for row in confusions.get(b.annotator, PRIOR_CONFUSION)] for b in item.ballots]
+        [
+            [b.weight * np.log(row[b.symbol]) for row in confusions.get(b.annotator, PRIOR_CONFUSION)]
+            for b in item.ballots
+        ]
     )
     others = normalised(said.sum(axis=0) - said + np.log(CLASS_PRIOR))
     weight = sum(b.weight for b in item.ballots)
-    return [
-        float(p[0] + p[2] / 2.0) if weight > b.weight else None for b, p in zip(item.ballots, others, strict=True)
-    ]
+    return [float(p[0] + p[2] / 2.0) if weight > b.weight else None for b, p in zip(item.ballots, others, strict=True)]

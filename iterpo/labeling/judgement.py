@@ -93,9 +93,7 @@ def habits_of(votes: Sequence[Vote], min_seconds: float) -> Habits:
 def _self_consistency(votes: Sequence[Vote]) -> Rate:
     said = [v for v in votes if v.outcome is not Outcome.SKIP]
     original = {v.item: v.outcome for v in said if v.kind is not TaskKind.REPEAT}
-    return _rate(
-        [v.outcome is original[v.item] for v in said if v.kind is TaskKind.REPEAT and v.item in original]
-    )
+    return _rate([v.outcome is original[v.item] for v in said if v.kind is TaskKind.REPEAT and v.item in original])
 
 
 def _rate(right: Sequence[bool]) -> Rate:

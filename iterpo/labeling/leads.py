@@ -118,7 +118,8 @@ class LeadDesk:
                 (day_ago, annotator),
             ).fetchone() or (0, 0)
             seconds = connection.execute(
-                "SELECT duration_seconds FROM labels WHERE annotator = ? ORDER BY labelled_at DESC LIMIT 101", (annotator,)
+                "SELECT duration_seconds FROM labels WHERE annotator = ? ORDER BY labelled_at DESC LIMIT 101",
+                (annotator,),
             ).fetchall()
             ordered = sorted(float_of(s) for (s,) in seconds)
             return Sitting(int_of(total), int_of(today), ordered[len(ordered) // 2] if ordered else 0.0)

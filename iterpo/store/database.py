@@ -73,14 +73,17 @@ class FeedbackDatabase:
         return unsubscribe
 
     def close(self) -> None:
-        """Commit what was submitted, then close; the file can be opened again afterwards. Safe to call twice."""
-        self._writer.close()
-        self._reader.shutdown(wait=True)
-        self._reading.close()
-        self._write_connection.close()
-        lock, self._lock_file = self._lock_file, None
-        if lock is not None:
-            os.close(lock)
+        """Commit what was submitted, then close; the file can be opened again afterwards, even when a failing disk
+        raises here. Safe to call twice."""
+        try:
+            self._writer.close()
+            self._reader.shutdown(wait=True)
+            self._reading.close()
+            self._write_connection.close()
+        finally:
+            lock, self._lock_file = self._lock_file, None
+            if lock is not None:
+                os.close(lock)
 
     def _query(self, query: Callable[[apsw.Connection], T]) -> T:
         try:

@@ -121,9 +121,7 @@ class _Right:
         return block
 
 
-def _vote(
-    rng: random.Random, number: int, name: str, item: str, pool: _Pool, right: dict[str, _Right]
-) -> Vote:
+def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, right: dict[str, _Right]) -> Vote:
     swapped, truth = rng.random() < 0.5, pool.truth[item]
     other = SIDES[truth is Outcome.FIRST]
     if name.startswith("left"):
@@ -134,8 +132,15 @@ def _vote(
         outcome = truth if right[name].next() else other
     is_gold = item.startswith("gold")
     return Vote(
-        item, name, outcome, swapped, rng.uniform(3, 30), 10.0 * (number + 1),
-        TaskKind.GOLD if is_gold else TaskKind.COMPARISON, truth if is_gold else None, f"v{number}",
+        item,
+        name,
+        outcome,
+        swapped,
+        rng.uniform(3, 30),
+        10.0 * (number + 1),
+        TaskKind.GOLD if is_gold else TaskKind.COMPARISON,
+        truth if is_gold else None,
+        f"v{number}",
     )
 
 
