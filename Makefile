@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 ALGORITHM ?= grpo
 SEED ?= 0
 
-.PHONY: help install demo test bench bench-methods lint lock proto clean
+.PHONY: help install demo test bench lint lock proto clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
+	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/^([a-z%-]+):.*## /\1\t/' | column -t -s $$'\t'
 
 install: $(STAMP) ## Make .venv with everything pinned in requirements/cpu.lock
 
@@ -34,8 +34,8 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf
 bench: $(STAMP) ## Measure speed and memory; results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-bench-methods: $(STAMP) ## Many methods on the demo's task, one table and one plot (about 40 minutes)
-	$(BIN)/python -m benchmarks.methods
+bench-%: $(STAMP) ## One of them: bench-labels, bench-people (30 minutes), bench-methods (40 minutes)
+	$(BIN)/python -m benchmarks.$*
 
 lock: $(STAMP) ## Resolve requirements/cpu.lock anew from pyproject.toml (CONTRIBUTING.md says what it needs)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./requirements/lock.sh

@@ -134,9 +134,7 @@ async def measure_streams(address: str, streams: int, credit: int, labels: int) 
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         stub = labeling_pb2_grpc.LabelingServiceStub(channel)
         started = time.monotonic()
-        people = [
-            asyncio.create_task(annotate(stub, f"person-{n}", credit, left, latencies)) for n in range(streams)
-        ]
+        people = [asyncio.create_task(annotate(stub, f"person-{n}", credit, left, latencies)) for n in range(streams)]
         while len(latencies) < labels:
             await asyncio.sleep(0.02)
             for failed in (person for person in people if person.done()):

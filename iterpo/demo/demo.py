@@ -116,6 +116,7 @@ def write_settings(folder: Path, base: Path) -> Path:
     lines = ['data_dir = "."', "[model]", f'path = "{base.resolve()}"']
     for name, grpc_port, metrics_port in zip(("inference", "labeling", "learner"), ports[:3], ports[3:], strict=True):
         lines += [f"[{name}]", f'address = "127.0.0.1:{grpc_port}"', f'metrics_address = "127.0.0.1:{metrics_port}"']
+        lines += ['page_address = ""'] if name == "labeling" else []
     path = folder / "iterpo.toml"
     path.write_text("\n".join(lines) + "\n")
     return path

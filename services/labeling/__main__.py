@@ -20,6 +20,7 @@ from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services.host import Host, ServerSettings, run_service
 from services.labeling.assembly import labeling_desk
 from services.labeling.metrics import LabelingMetrics, StoreState
+from services.labeling.page.mount import check_page, labeling_page
 from services.labeling.quality import watch_quality
 from services.labeling.retraining import retrain
 from services.labeling.servicer import LabelingServicer
@@ -33,6 +34,7 @@ async def serve(settings: Settings, config: Path | None = None) -> None:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
+    check_page(settings)
     host.bind()
     database = FeedbackDatabase(settings.labeling.database or settings.data_dir / "feedback.db")
     try:
@@ -56,10 +58,16 @@ async def _serve(
     add_LabelingServiceServicer_to_server(servicer, host.server)
     async with AsyncExitStack() as running:
         running.push_async_callback(asyncio.to_thread, desk.close)
+        page = labeling_page(settings, desk, metrics)
+        if page is not None:
+            page.bind()
 
         async def prepare() -> None:
             await _load_models(desk.labelers.values())
             await asyncio.to_thread(desk.start)
+            if page is not None:
+                await page.start()
+                running.push_async_callback(page.stop)
             running.push_async_callback(_end, asyncio.create_task(watch_quality(desk.leads, metrics)))
             if desk.budget is not None:
                 training = retrain(desk.database, desk.budget, settings.labeling.budget, config)

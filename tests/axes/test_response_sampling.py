@@ -25,7 +25,7 @@ from iterpo.response_sampling import (
     RightWrong,
     own,
 )
-from iterpo.types import FinishReason
+from iterpo.types import FinishReason, Preference
 from tests.axes.builders import completion, group
 
 
@@ -195,6 +195,37 @@ def test_answers_are_good_or_bad_by_a_line_or_by_their_groups_mean():
     relative = Binary(3, relative=True).select([made], 0)
     assert (names(relative), relative.roles) == (["g/a", "g/b"], [1, -1])
     assert relative.dropped["average"] == 1
+
+
+def test_what_people_compared_is_good_when_it_wins_more_than_half_and_bad_when_it_wins_less():
+    """a beats b (0.9), c ties with d, e and f were both found bad: good, bad, left out twice, bad twice."""
+    from iterpo.labeling.feedback import rewards_from_preferences
+
+    pairs = (
+        Preference("g", "g/a", "g/b", 0.9),
+        Preference("g", "g/c", "g/d", 0.5),
+        Preference("g", "g/e", "g/f", 0.5, weight=0.0, p_both_bad=1.0),
+    )
+    made = group(dict.fromkeys("abcdef", 0.0))
+    made = replace(made, rewards=rewards_from_preferences(pairs), preferences=pairs[:2])
+    selection = Binary(6).select([made], 0)
+    assert list(zip(names(selection), selection.roles, strict=True)) == [
+        ("g/a", 1),
+        ("g/b", -1),
+        ("g/e", -1),
+        ("g/f", -1),
+    ]
+    assert selection.dropped["average"] == 2
+
+
+def test_a_group_of_comparisons_is_a_group_of_rewards_for_a_policy_gradient():
+    """Wins of 0.75 and 0.25 in a ring of three are rewards whose advantages GRPO takes as any others."""
+    from iterpo.labeling.feedback import rewards_from_preferences
+
+    ring = (Preference("g", "g/a", "g/b", 1.0), Preference("g", "g/b", "g/c", 0.5), Preference("g", "g/c", "g/a", 0.0))
+    made = replace(group(dict.fromkeys("abc", 0.0)), rewards=rewards_from_preferences(ring), preferences=ring)
+    assert made.rewards == {"g/a": 1.0, "g/b": 0.25, "g/c": 0.25}
+    assert GroupSampler(3).select([made], 0).rewards == [1.0, 0.25, 0.25]
 
 
 def test_single_answers_are_kept_where_the_group_is_not_the_baseline():

@@ -313,7 +313,7 @@ async def test_fifty_racing_streams_neither_overfill_a_task_nor_show_it_twice(se
 
 
 def test_a_client_s_stream_survives_kill_9_of_the_server_and_every_label_is_there_once(tmp_path: Path) -> None:
-    config, address = write_config(tmp_path, "page_address = ''\ngold_share = 0.0\nrepeat_share = 0.0\n")
+    config, address = write_config(tmp_path, "gold_share = 0.0\nrepeat_share = 0.0\n")
     groups = [group("left", "right", group_id=f"g{i}") for i in range(40)]
     with labeling_process(config, address, tmp_path / "log") as (process, client):
         client.record("run", "people", groups, "r")
