@@ -3,9 +3,8 @@
 Three runs of the demo's task (SmolLM2-135M-Instruct, online DPO, ten iterations, held-out reward by the rule), each
 through the three real services:
     rule      the rule labels, the best of eight answers against the worst, as `make demo ALGORITHM=online_dpo`
-    people    eight simulated annotators over Annotate streams compare the same eight answers in four pairs. Each
-              prefers what the rule prefers, with a share of mistakes, and calls equal scores a tie; one pair in ten is a
-              gold task or a repeat
+    people    eight simulated annotators over Annotate streams compare four answers in two pairs. Each prefers what the
+              rule prefers, with a share of mistakes, and calls equal scores a tie; one task in ten is gold or a repeat
     budget    the same, and a reward model, retrained from their labels as they come, answers what it is sure of
 Printed and written: held-out rewards, gains as shares of the rule's, labels of people and of the model, annotators'
 states, agreement of the model with people.
@@ -44,7 +43,12 @@ RESULTS = Path(__file__).parent / "results"
 ANNOTATORS, MISTAKES = 8, 0.1
 TIE = 0.05
 """Scores that differ by less are equal to a person."""
-PEOPLE: Mapping[str, Any] = {"labeler": "people", "gate": {"labeler": "one_friendly_sentence"}}
+PEOPLE: Mapping[str, Any] = {
+    "labeler": "people",
+    "response_sampling": {"name": "random_pair", "size": 4},
+    "minibatches": 4,
+}
+"""Two pairs a prompt, eight pairs a step of the optimiser, as in the rule's run."""
 
 
 def main() -> None:
@@ -79,12 +83,14 @@ def main() -> None:
 def one_run(name: str, base: Path, folder: Path, seed: int, iterations: int) -> dict[str, Any]:
     config_path = write_settings(folder, base)
     if name == "budget":
-        settings = "\n[labeling.budget]\nreward_model = \"taste\"\nconfidence = 0.8\nmin_labels = 64\nretrain_labels = 96\n"
+        settings = (
+            '\n[labeling.budget]\nreward_model = "taste"\nconfidence = 0.8\nmin_labels = 48\nretrain_labels = 48\n'
+        )
         config_path.write_text(config_path.read_text() + settings)
     settings = load(config_path)
     run = demo_run("online_dpo", seed, iterations)
     if name != "rule":
-        run = {**run, "labeler": "people", "gate": {**run["gate"], "labeler": run["labeler"]}}
+        run = {**run, **PEOPLE, "gate": {**run["gate"], "labeler": run["labeler"]}}
     examples, heldout, _ = read_run_data(RunConfig(algorithm="online_dpo"), folder)
     started = time.monotonic()
     tell = Teller(status=lambda _: None, row=lambda row: print(name, row_of(row), flush=True), answers=lambda _: None)
@@ -163,7 +169,7 @@ def make_gold(client: LabelingClient, count: int = 40) -> None:
 
 
 def record_gold(client: LabelingClient, group: Group) -> None:
-    client.record("gold", "word_count", [group], uuid.uuid4().hex)
+    client.record("gold", "none", [group], uuid.uuid4().hex)
     first, second = (c.completion_id for c in group.completions)
     client.create_tasks("gold", [(first, second)], uuid.uuid4().hex, gold=Outcome.FIRST)
 

@@ -111,7 +111,7 @@ class BudgetSettings(Section):
     """Labels of people between trainings."""
     min_accuracy: float = Field(0.7, gt=0.5, le=1)
     """On held-out labels; a reward model below it answers nothing."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(3, ge=1)
     """Of a training; the learning rate falls to nothing over it."""
     learning_rate: float = Field(3e-4, gt=0)
     """Of a training."""

@@ -210,6 +210,42 @@ def stored_events(settings: Settings, run_id: str) -> Iterator[FeedbackEvent]:
             yield event
 
 
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["trl", "rewardbench", "hh", "ultrafeedback"]),
+    default="trl",
+    show_default=True,
+    help="As for import.",
+)
+@click.option("--guideline", default="", help="A guideline's name, or the instruction itself.")
+@click.option("--language", default="", help="BCP 47; empty: for everybody.")
+@config_option
+@json_option
+def gold(path: Path, format_name: str, guideline: str, language: str, config_path: Path | None, as_json: bool) -> None:
+    """Make gold tasks of PATH, a file of preferences that nobody doubts.
+
+    They are mixed into what annotators get (labeling.gold_share), look like any other task, and measure who answers
+    them. Twice the same file makes them once.
+    """
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.labeling import LabelingClient
+    from iterpo.config import load
+    from iterpo.labeling.imports import read_rows
+
+    rows, digest = read_rows(_lines(path), format_name), _digest(path)
+    with connect_service(load(config_path), "labeling", "lead") as channel:
+        client = LabelingClient(channel)
+        for row in rows:
+            client.gold(row, f"{digest}/{row.line}", guideline, language)
+    if as_json:
+        print_json({"gold_tasks": len(rows)})
+    else:
+        click.echo(f"{len(rows)} gold tasks are there.")
+
+
 def store_rows(settings: Settings, rows: Sequence[Imported], run_id: str, annotator: str, digest: str) -> int:
     """How many were new. Each row has a request id of the file and its line, so nothing is stored twice."""
     from rich.progress import track
@@ -226,6 +262,7 @@ def store_rows(settings: Settings, rows: Sequence[Imported], run_id: str, annota
 def pseudonym_key(data_dir: Path) -> bytes:
     """Made at the first export, for its owner's eyes only; without it exports of different days cannot be joined."""
     path = data_dir / "pseudonyms.key"
+    data_dir.mkdir(parents=True, exist_ok=True)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))

@@ -236,6 +236,17 @@ class LabelingClient:
         with translated_errors():
             return not self._stub.SubmitFeedback(request, timeout=UNARY_SECONDS).duplicate
 
+    def gold(self, row: Imported, name: str, guideline: str = "", language: str = "") -> None:
+        """A gold task of a pair that nobody doubts; which answer stands first is drawn from `name`. Its ids look like
+        those of sampled answers: annotators see them, and must not see that it is gold."""
+        group = imported_group(row, _disguised(name))
+        ids = [c.completion_id for c in group.completions]
+        right = Outcome.FIRST
+        if int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2:
+            ids, right = ids[::-1], Outcome.SECOND
+        self.record("gold", "none", [group], f"gold/{name}/group")
+        self.create_tasks("gold", [(ids[0], ids[1])], f"gold/{name}/task", guideline, gold=right, language=language)
+
     def annotators(self, annotator: str = "") -> list[labeling_pb2.Annotator]:
         """With their quality; all of them, or one."""
         request = labeling_pb2.ListAnnotatorsRequest(annotator=annotator)
@@ -278,15 +289,21 @@ class LabelingClient:
         return [LabelerInfo(info.name, info.kind, info.description) for info in answer.labelers]
 
 
-def imported_group(row: Imported) -> Group:
+def imported_group(row: Imported, group_id: str = "") -> Group:
     """Texts without tokens, under the digest of the prompt."""
+    group_id = group_id or str(row.line)
     told = "\n".join(f"{m.role}: {m.content}" for m in row.prompt)
     name = hashlib.sha256(told.encode()).hexdigest()[:16]
     answers = tuple(
-        Completion(f"{row.line}/{i}", name, f"{row.line}", text, (), (), (), FinishReason.STOP, 0, "")
+        Completion(_disguised(f"{group_id}/{i}"), name, group_id, text, (), (), (), FinishReason.STOP, 0, "")
         for i, text in enumerate(row.answers)
     )
-    return Group(f"{row.line}", Prompt(name, row.prompt), answers)
+    return Group(group_id, Prompt(name, row.prompt), answers)
+
+
+def _disguised(name: str) -> str:
+    """As unique as the name, and telling nothing of it."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def label_result(result: labeling_pb2.SubmitResult) -> LabelResult:

@@ -111,7 +111,9 @@ class Budget:
         return False
 
     def _holds(self, task: Task) -> bool:
-        return self._model is not None and task.kind is TaskKind.COMPARISON and not task.only_for
+        """A model that was found unreliable, or taken out by a lead, is not asked any more."""
+        trusted = self._model is not None and self._people.crowd.weight(self.name) > 0
+        return trusted and task.kind is TaskKind.COMPARISON and not task.only_for
 
     def _on_commit(self, commit: Commit) -> None:
         if "task" in commit.kinds:

@@ -14,6 +14,8 @@ from iterpo.labeling.verifiers import VERIFIERS
 
 PEOPLE = "people"
 """The name that asks people: groups recorded for it become tasks."""
+NOBODY = "none"
+"""The name that asks nobody: groups are stored, for gold tasks or to be compared later."""
 JUDGE = "judge"
 """The kind of labelers that compare two answers, as people do."""
 
@@ -25,8 +27,9 @@ def machine_name(kind: str, name: str) -> str:
 
 def labelers_of(configured: Mapping[str, LabelerSettings]) -> dict[str, Labeler]:
     """Name -> labeler; a configured one takes a built-in's place. Raises InvalidConfig; loads no model yet."""
-    if PEOPLE in configured:
-        raise InvalidConfig(f"[labelers.{PEOPLE}] cannot be configured: the name means people.", "Choose another name.")
+    for taken in (PEOPLE, NOBODY):
+        if taken in configured:
+            raise InvalidConfig(f"[labelers.{taken}] cannot be configured: the name is taken.", "Choose another name.")
     labelers: dict[str, Labeler] = {
         name: built_in_verifier(name, name, {}) for name, function in VERIFIERS.items() if not needs_options(function)
     }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from iterpo import wire
 from iterpo.errors import InvalidInput
 from iterpo.labeling.budget import Budget
-from iterpo.labeling.catalog import JUDGE, PEOPLE, find, machine_name
+from iterpo.labeling.catalog import JUDGE, NOBODY, PEOPLE, find, machine_name
 from iterpo.labeling.judge import JudgeModel
 from iterpo.labeling.labeler import Item, Labeler
 from iterpo.labeling.leads import LeadDesk
@@ -26,6 +26,7 @@ from iterpo.labeling.people import PeopleDesk
 from iterpo.labeling.queue import Judge, LabelQueue, QueueSettings
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.groups import enqueue, find_completions, record_group
+from iterpo.store.tasks import let_all_go
 from iterpo.store.transaction import Answer, Clock, Transaction, payload
 from iterpo.store.work import Verdict
 from iterpo.types import Group, Outcome, Task, TaskKind
@@ -86,6 +87,8 @@ class LabelingDesk:
         self.people.start()
         if self.budget is not None:
             self.budget.start()
+        else:
+            self.database.write(let_all_go).result()
         for machine in self._machines:
             machine.start()
         self._queue.start()
@@ -116,7 +119,7 @@ class LabelingDesk:
 
         Raises InvalidInput; Conflict arrives through the future.
         """
-        if labeler != PEOPLE:
+        if labeler not in (PEOPLE, NOBODY):
             find(self.labelers, labeler)
         _check_groups(groups)
         tasks = [task for group in groups for task in self._tasks(run_id, labeler, group, implicit_rewards)]
@@ -126,7 +129,7 @@ class LabelingDesk:
 
         def store(transaction: Transaction) -> list[str]:
             event_ids = [record_group(transaction, run_id, group) for group in groups]
-            for group in groups if not self._compares(labeler) else ():
+            for group in groups if self._scores(labeler) else ():
                 enqueue(transaction, group, labeler)
             for task in tasks:
                 self.people.ask(transaction, task)
@@ -162,8 +165,11 @@ class LabelingDesk:
 
         return self.database.write(lambda tx: tx.once(request_id, content, lambda: store(tx)))
 
+    def _scores(self, labeler: str) -> bool:
+        return labeler != NOBODY and not self._compares(labeler)
+
     def _compares(self, labeler: str) -> bool:
-        return labeler == PEOPLE or self.labelers[labeler].kind == JUDGE
+        return labeler == PEOPLE or (labeler != NOBODY and self.labelers[labeler].kind == JUDGE)
 
     def _tasks(
         self, run_id: str, labeler: str, group: Group, implicit_rewards: Mapping[str, float] | None

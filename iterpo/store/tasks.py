@@ -128,6 +128,11 @@ def let_go(transaction: Transaction, task_id: str, uncertainty: float, urgency: 
     )
 
 
+def let_all_go(transaction: Transaction) -> None:
+    """What an earlier configuration held back goes to people: nobody would ask the reward model for it any more."""
+    transaction.connection.execute("UPDATE tasks SET free_at = 0 WHERE free_at > 0 AND free_at = ?", (HELD,))
+
+
 def tidy(transaction: Transaction) -> None:
     """Give places back whose leases have run out; read at the moment of every grant, so nothing else has to sweep."""
     transaction.connection.execute(

@@ -24,7 +24,6 @@ LOOK_SECONDS = 2.0
 KEPT = 2
 """Trained models that stay on the disk."""
 MOST_SECONDS = 3600.0
-NICE = 10
 
 
 async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSettings, config: Path | None) -> None:
@@ -51,14 +50,8 @@ async def _train(out: Path, settings: BudgetSettings, config: Path | None) -> bo
     command += ["--from", "people", "--epochs", str(settings.epochs), "--learning-rate", str(settings.learning_rate)]
     command += ["--heldout-share", "0.2", *(["--config", str(config)] if config else [])]
     logger.info("training the reward model %s", out.name)
-    process = await asyncio.create_subprocess_exec(
-        "nice",
-        "-n",
-        str(NICE),
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     try:
         answer, complaint = await asyncio.wait_for(process.communicate(), MOST_SECONDS)
     except (TimeoutError, asyncio.CancelledError) as ended:

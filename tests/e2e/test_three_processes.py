@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from iterpo.cli import labels, run
+from iterpo.clients.annotation import Annotation
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
@@ -24,7 +30,7 @@ from iterpo.learner.ledger import Ledger
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
 from iterpo.supervisor import Supervisor
-from iterpo.types import Outcome, PolicyState
+from iterpo.types import FeedbackEvent, Outcome, PolicyState
 from iterpo.v1 import learner_pb2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -171,4 +177,60 @@ def test_a_policy_learns_from_people_who_compare_its_answers(services):
     rows = services.learner.get("people").rows
     assert [(row.iteration, row.proved) for row in rows] == [(1, True), (2, True)]
     assert labels == 6
-    assert_every_event_was_used_once(services, "people", least=2 * 3 * 3)  # a group, a task and a label each
+    assert_every_event_was_used_once(
+        services, "people", least=2 * 3 * 4
+    )  # a group, a task, a label and a preference each
+
+
+def label_as(services, name: str, likes: int, stop: threading.Event) -> None:
+    """A person at the stream who prefers the answer with more e's, or with fewer (`likes` -1)."""
+    with (
+        connect_service(services.settings, "labeling", "annotator") as channel,
+        Annotation(channel, name) as annotation,
+    ):
+        while not stop.is_set():
+            if (lease := annotation.next(timeout=0.3)) is not None:
+                first, second = (likes * answer.text.count("e") for answer in (lease.task.first, lease.task.second))
+                annotation.label(lease, Outcome.FIRST if (first >= second) != lease.swapped else Outcome.SECOND)
+
+
+def test_somebody_is_taken_out_and_the_policy_is_trained_again_without_him(services):
+    """Two people label over streams; mallory is excluded, the versions that he touched are named, and a replay from
+    the version before them becomes the serving one."""
+    stop = threading.Event()
+    people = [threading.Thread(target=label_as, args=(services, *who, stop)) for who in (("eve", 1), ("mallory", -1))]
+    before = services.serving()
+    for person in people:
+        person.start()
+    settings = {"algorithm": "online_dpo", "labeler": "people", "response_sampling": {"name": "random_pair", "size": 4}}
+    services.start("judged", iterations=2, **settings, kl={}, prompts_per_iteration=3)
+    services.wait("judged", finished, RUN_SECONDS)
+    stop.set()
+    for person in people:
+        person.join(60)
+
+    (excluded,) = invoke(labels.command, "exclude", "mallory", "--reason", "dislikes e", services=services)
+    assert excluded["events"] > 0
+    assert excluded["policy_versions"]
+    assert excluded["revised_preferences"] == excluded["events"]
+
+    *_, row = invoke(run.command, "replay", "judged", "--without", "mallory", "--as", "again", services=services)
+    assert row["promoted"]
+    policies = {p.version: p for p in PolicyClient(connect_service(services.settings, "inference")).versions()}
+    serving = policies[services.serving()]
+    first = min(each["iteration"] for each in excluded["iterations"])
+    expected_parent = before if first == 1 else services.learner.get("judged").rows[first - 2].policy_version
+    assert (serving.run_id, serving.parent) == ("again", expected_parent)
+    touched = [e for e in stored(services, "judged") if e.label and e.label.annotator == "mallory"]
+    assert len(touched) == excluded["events"]
+
+
+def stored(services, run_id: str) -> list[FeedbackEvent]:
+    return list(LabelingClient(connect_service(services.settings, "labeling")).stream(run_id, 0, 1.0))
+
+
+def invoke(command, *arguments: str, services) -> list[Any]:
+    """The lines of a command's JSON."""
+    config = services.settings.data_dir / "iterpo.toml"
+    result = CliRunner().invoke(command, [*arguments, "--config", str(config), "--json"], catch_exceptions=False)
+    return [json.loads(line) for line in result.stdout.splitlines()]

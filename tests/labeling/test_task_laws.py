@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import settings
@@ -33,6 +34,10 @@ class TaskMachine(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         self.acknowledged: set[str] = set()
         self.required: dict[str, int] = {}
+        self.used: set[str] = set()
+        """Leases that were labelled or given back: they hold no place."""
+        self.taken_back: set[str] = set()
+        self.given_back: set[tuple[str, str]] = set()
 
     @initialize(required=st.lists(st.integers(1, 2), min_size=1, max_size=2))
     def ask(self, required: list[int]) -> None:
@@ -43,11 +48,13 @@ class TaskMachine(RuleBasedStateMachine):
     @rule(who=st.sampled_from(NAMES), limit=st.integers(1, 3), seconds=st.sampled_from([10.0, 60.0]), dawdle=DAWDLE)
     def lease(self, who: str, limit: int, seconds: float, dawdle: float) -> None:
         self.people.clock.now += dawdle
-        live = {lease.task.task_id for lease in self.leases if lease.annotator == who and self._is_live(lease)}
-        done = {label.task_id for label in self.people.labels() if label.annotator == who}
+        mine = [lease for lease in self.leases if lease.annotator == who and lease.lease_id not in self.used]
+        live = {lease.task.task_id for lease in mine if self._is_live(lease)}
+        done = {label.task_id for label in self.people.standing_labels() if label.annotator == who}
+        broken = {task for name, task in self.given_back if name == who}
         new = self.people.lease(who, limit, seconds)
         assert len({lease.task.task_id for lease in new}) == len(new)
-        assert not {lease.task.task_id for lease in new} & (live | done), "a task came twice to one person"
+        assert not {lease.task.task_id for lease in new} & (live | done | broken), "a task came twice to one person"
         self.leases += new
 
     @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)), sent=st.integers(1, 2), dawdle=DAWDLE)
@@ -56,14 +63,56 @@ class TaskMachine(RuleBasedStateMachine):
         if not self.leases:
             return
         lease = data.draw(st.sampled_from(self.leases))
-        was_live, request_id = self._is_live(lease), self.people.fresh_id()
-        known = {(label.task_id, label.annotator) for label in self.people.labels()}
+        was_live, request_id = self._is_live(lease) and lease.lease_id not in self.used, self.people.fresh_id()
+        known = {(label.task_id, label.annotator) for label in self.people.standing_labels()}
         receipts = [self.people.submit(lease, outcome, request_id=request_id) for _ in range(sent)]
-        if (lease.task.task_id, lease.annotator) in known:
+        if receipts[0].refused_reason == "RELEASED":
+            assert (lease.annotator, lease.task.task_id) in self.given_back
+        elif (lease.task.task_id, lease.annotator) in known:
             assert receipts[0].refused_reason == "ALREADY_LABELLED"
         elif was_live:
             assert receipts[0].accepted, "a live lease is a promise"
+        if receipts[0].accepted:
+            same = [other for other in self.leases if other.task.task_id == lease.task.task_id]
+            self.used |= {other.lease_id for other in same if other.annotator == lease.annotator}
         self.acknowledged |= {receipt.event_id for receipt in receipts if receipt.accepted}
+
+    @rule(data=st.data(), dawdle=DAWDLE)
+    def take_back(self, data: st.DataObject, dawdle: float) -> None:
+        """Undo one of the labels: its place is the same person's again, by a new lease."""
+        self.people.clock.now += dawdle
+        labels = self.people.standing_labels()
+        if not labels:
+            return
+        label = data.draw(st.sampled_from(labels))
+        held, duplicate = self.people.people.undo(label.annotator, label.label_id, self.people.fresh_id()).result(WAIT)
+        assert not duplicate
+        self.leases.append(held.lease)
+        self.taken_back.add(label.label_id)
+
+    @rule(data=st.data(), seconds=st.sampled_from([10.0, 60.0]), dawdle=DAWDLE)
+    def extend(self, data: st.DataObject, seconds: float, dawdle: float) -> None:
+        self.people.clock.now += dawdle
+        if not self.leases:
+            return
+        place = data.draw(st.integers(0, len(self.leases) - 1))
+        lease = self.leases[place]
+        was_live = self._is_live(lease) and lease.lease_id not in self.used
+        ends = self.people.people.extend(lease.annotator, lease.lease_id, seconds).result(WAIT)
+        assert isinstance(ends, float) == was_live
+        if isinstance(ends, float):
+            self.leases[place] = replace(lease, expires_at=ends)
+
+    @rule(data=st.data(), dawdle=DAWDLE)
+    def give_back(self, data: st.DataObject, dawdle: float) -> None:
+        self.people.clock.now += dawdle
+        if not self.leases:
+            return
+        lease = data.draw(st.sampled_from(self.leases))
+        refused = self.people.people.release(lease.annotator, lease.lease_id, "broken").result(WAIT)
+        assert bool(refused) == (lease.lease_id in self.used)
+        self.used.add(lease.lease_id)
+        self.given_back.add((lease.annotator, lease.task.task_id))
 
     @rule()
     def restart(self) -> None:
@@ -76,21 +125,30 @@ class TaskMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_law_holds(self) -> None:
-        labels = self.people.labels()
+        labels = self.people.standing_labels()
         per_task = Counter(label.group_id for label in labels)
-        live = Counter(lease.task.group_id for lease in self.leases if self._is_live(lease) and not self._used(lease))
+        live = Counter(
+            lease.task.group_id for lease in self.leases if self._is_live(lease) and lease.lease_id not in self.used
+        )
         assert all(per_task[g] + live[g] <= required for g, required in self.required.items()), "over-collection"
         assert len({(label.task_id, label.annotator) for label in labels}) == len(labels), "a person labelled twice"
         events = self.people.database.events("", 0, 10_000).result(WAIT)
         assert self.acknowledged == {e.event_id for e in events if e.label}, "acknowledged is not what is stored"
+        assert self.acknowledged - self.taken_back == {label.label_id for label in labels}
+
+    @invariant()
+    def no_lease_blocks_after_its_expiry(self) -> None:
+        """A stranger gets every task that has a place beside its labels and its live leases, and no other."""
+        labels = Counter(label.group_id for label in self.people.standing_labels())
+        live = Counter(
+            lease.task.group_id for lease in self.leases if self._is_live(lease) and lease.lease_id not in self.used
+        )
+        free = {g for g, required in self.required.items() if labels[g] + live[g] < required}
+        found = self.people.lease("stranger", 10, 0.0)  # ends the moment it begins
+        assert {lease.task.group_id for lease in found} == free
 
     def _is_live(self, lease: Lease) -> bool:
         return lease.expires_at > self.people.clock.now
-
-    def _used(self, lease: Lease) -> bool:
-        return any(
-            label.task_id == lease.task.task_id and label.annotator == lease.annotator for label in self.people.labels()
-        )
 
     def teardown(self) -> None:
         self.people.desk.close()

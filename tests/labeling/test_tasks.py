@@ -71,7 +71,13 @@ class People:
         return receipt
 
     def labels(self) -> list[Label]:
-        return [e.label for e in self.database.events("", 0, 1000).result(WAIT) if e.label]
+        return [e.label for e in self.database.events("", 0, 10_000).result(WAIT) if e.label]
+
+    def standing_labels(self) -> list[Label]:
+        """Without those that were taken back."""
+        events = self.database.events("", 0, 10_000).result(WAIT)
+        back = {e.retraction.label_id for e in events if e.retraction}
+        return [e.label for e in events if e.label and e.label.label_id not in back]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from iterpo.clients.labeling import LabelingClient
 from iterpo.types import Completion, FinishReason, Group, Label, Message, Prompt
 from tests.services.labeling_process import ROOT, START_SECONDS, free_port
 
-MODULE = "tests.page.served"
+MODULE = "services.labeling"
 STOP = FinishReason.STOP
 
 CONFIG = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iterpo.types import Label, Outcome
-from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, Person, eventually
+from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, Person, chromium, eventually
 from tests.page.page_process import PageService, page_service
 
 pytest.importorskip("playwright", reason=HOW_TO_INSTALL)
@@ -29,8 +29,6 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from tests.page.browser import chromium
-
     with chromium() as found:
         yield found
 

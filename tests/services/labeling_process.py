@@ -31,7 +31,8 @@ def write_config(directory: Path, labelers: str = "") -> tuple[Path, str]:
     address = f"127.0.0.1:{free_port()}"
     config = directory / "iterpo.toml"
     config.write_text(
-        f'data_dir = "{directory / "data"}"\n[labeling]\naddress = "{address}"\nmetrics_address = ""\npage_address = ""\n{labelers}'
+        f'data_dir = "{directory / "data"}"\n[labeling]\naddress = "{address}"\n'
+        f'metrics_address = ""\npage_address = ""\n{labelers}'
     )
     return config, address
 

@@ -20,7 +20,8 @@ from iterpo.labeling.feedback import Feedback
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.leases import Mixture
+from iterpo.store.labels import Submission
+from iterpo.store.leases import Ask, Mixture
 from iterpo.types import Group, Label, Outcome
 from iterpo.v1 import labeling_pb2_grpc
 from services.host import Host, ServerSettings
@@ -239,3 +240,65 @@ async def test_a_reward_model_is_trained_from_what_people_said(terminal: Termina
         [(prompt(), completion(text)) for text in ("you are kind day", "you are rude day")]
     )
     assert kind > rude
+
+
+async def test_a_file_of_preferences_is_imported_once_however_often(terminal: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        "".join(json.dumps({"prompt": f"Q{i}?", "chosen": "good", "rejected": "bad"}) + "\n" for i in range(3))
+    )
+    given = ("import", str(path), "--format", "trl", "--run", "old", "--annotator", "vendor", "--json")
+    first = json.loads((await terminal(labels.command, *given)).stdout)
+    again = json.loads((await terminal(labels.command, *given)).stdout)
+    assert (first["stored"], again["stored"], again["rows"]) == (3, 0, 3)
+    assert [(label.annotator, label.outcome) for label in terminal.stored()] == [("vendor", Outcome.FIRST)] * 3
+
+
+async def test_a_file_with_a_bad_line_is_named_and_nothing_of_it_is_stored(terminal: Terminal, tmp_path: Path) -> None:
+    from iterpo.errors import InvalidInput
+
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "Q?", "chosen": "good", "rejected": "bad"}\n{"prompt": "Q?", "chosen": "good"}\n')
+    with pytest.raises(InvalidInput, match="line 2 has no `rejected`"):
+        await terminal(labels.command, "import", str(path), "--format", "trl")
+    assert terminal.stored() == []
+
+
+async def test_gold_tasks_of_a_file_measure_whoever_answers_them(terminal: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "gold.jsonl"
+    path.write_text(
+        "".join(json.dumps({"prompt": f"Q{i}?", "chosen": "good", "rejected": "bad"}) + "\n" for i in range(8))
+    )
+    assert json.loads((await terminal(labels.command, "gold", str(path), "--json")).stdout) == {"gold_tasks": 8}
+    await terminal(labels.command, "gold", str(path))
+    people = terminal.desk.people
+    people.settings = PeopleSettings(mixture=Mixture(gold_share=1.0))
+    held, _ = people.lease(Ask("ann", 20, 60.0)).result(WAIT)
+    assert len(held) == 8, "twice the same file makes them once"
+    assert {lease.lease.task.first.text for lease in held} == {"good", "bad"}, "the right one stands on either side"
+    for number, each in enumerate(held):
+        shown_first = each.lease.task.second if each.swapped else each.lease.task.first
+        better = Outcome.FIRST if shown_first.text == "good" else Outcome.SECOND
+        people.submit("ann", [(f"l{number}", Submission(each.lease_id, better))]).result(WAIT)
+    (ann,) = json.loads((await terminal(labels.command, "annotators", "ann", "--json")).stdout)
+    assert ann["gold"] == {"right": 8, "total": 8}
+
+
+async def test_the_lead_s_report_says_what_there_is(terminal: Terminal) -> None:
+    terminal.ask(group("left", "right", group_id="g0"), group("left", "right", group_id="g1"))
+    await terminal(annotate.command, "--annotator", "ann", "--limit", "1", keys="a")
+    told = (await terminal(labels.command, "report")).output
+    assert "Tasks: 1 open, 0 leased, 1 complete, 0 waiting for the reward model, 0 gold." in told
+    assert "Labels by source: people 1." in told
+    assert "Krippendorff" in told
+    assert "ann" in (await terminal(labels.command, "annotators")).output
+
+
+async def test_parquet_goes_to_a_folder(terminal: Terminal, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    terminal.ask(group("left", "right"))
+    await terminal(annotate.command, keys="a")
+    out = tmp_path / "folder"
+    result = await terminal(labels.command, "export", "--format", "parquet", "--out", str(out), "--json")
+    assert json.loads(result.stdout)["rows"] == 1
+    assert (out / "README.md").is_file()

@@ -21,7 +21,7 @@ from tests.services.labeling_process import labeling_process, write_config
 ROUNDS = int(os.environ.get("ITERPO_KILL_ROUNDS", "3"))
 PEOPLE = 6
 WAIT = 60
-NO_MEASURING = 'gold_share = 0.0\nrepeat_share = 0.0\n'
+NO_MEASURING = "gold_share = 0.0\nrepeat_share = 0.0\n"
 
 
 class Crowd:
