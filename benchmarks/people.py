@@ -3,7 +3,7 @@
 Three runs of the demo's task (SmolLM2-135M-Instruct, online DPO, ten iterations, held-out reward by the rule), each
 through the three real services:
     rule      the rule labels, the best of eight answers against the worst, as `make demo ALGORITHM=online_dpo`
-    people    eight simulated annotators over Annotate streams compare four answers in two pairs. Each prefers what the
+    people    eight simulated annotators over Annotate streams compare the same eight answers, each with each. Each prefers what the
               rule prefers, with a share of mistakes, and calls equal scores a tie; one task in ten is gold or a repeat
     budget    the same, and a reward model, retrained from their labels as they come, answers what it is sure of
 Printed and written: held-out rewards, gains as shares of the rule's, labels of people and of the model, annotators'
@@ -41,14 +41,13 @@ from iterpo.types import Completion, FinishReason, Group, Lease, Outcome, Prompt
 
 RESULTS = Path(__file__).parent / "results"
 ANNOTATORS, MISTAKES = 8, 0.1
-TIE = 0.05
+TIE = 0.15
 """Scores that differ by less are equal to a person."""
 PEOPLE: Mapping[str, Any] = {
     "labeler": "people",
-    "response_sampling": {"name": "random_pair", "size": 4},
-    "minibatches": 4,
+    "response_sampling": {"name": "best_worst", "size": 8},
 }
-"""Two pairs a prompt, eight pairs a step of the optimiser, as in the rule's run."""
+"""As the rule's run, but people find the best and the worst answer by comparing each with each."""
 
 
 def main() -> None:
@@ -82,9 +81,12 @@ def main() -> None:
 
 def one_run(name: str, base: Path, folder: Path, seed: int, iterations: int) -> dict[str, Any]:
     config_path = write_settings(folder, base)
+    if name != "rule":
+        text = config_path.read_text()
+        config_path.write_text(text.replace("[labeling]", '[labeling]\npairs = "all"'))
     if name == "budget":
         settings = (
-            '\n[labeling.budget]\nreward_model = "taste"\nconfidence = 0.8\nmin_labels = 48\nretrain_labels = 48\n'
+            '\n[labeling.budget]\nreward_model = "taste"\nconfidence = 0.8\nmin_labels = 200\nretrain_labels = 400\n'
         )
         config_path.write_text(config_path.read_text() + settings)
     settings = load(config_path)

@@ -15,9 +15,6 @@ from dataclasses import dataclass, field, replace
 from iterpo.labeling.feedback import rewards_from_preferences
 from iterpo.types import FeedbackEvent, Group, Preference, TaskKind
 
-UNOWNED = ("standing", "release")
-"""Events that belong to no group: nobody trains on them."""
-
 
 @dataclass
 class _Pending:
@@ -45,6 +42,15 @@ class _Pending:
             preferences=tuple(p for p in self.preferences.values() if p.weight > 0),
             event_ids=tuple(event_id for _, event_id in self.events),
         )
+
+
+def _teaches(event: FeedbackEvent) -> bool:
+    """Whether a learner would have used the event. Standings and releases belong to no group; gold tasks, repeats and
+    second opinions measure people."""
+    about = event.task or event.label
+    if about is not None:
+        return about.kind is TaskKind.COMPARISON
+    return event.standing is None and event.release is None
 
 
 class GroupBuffer:
@@ -80,7 +86,7 @@ class GroupBuffer:
         else:
             found = self._pending.get(self._owner(event))
             if found is None:
-                if event.kind not in UNOWNED:
+                if _teaches(event):
                     self.late[event.kind] += 1
                 return
             pending = found

@@ -21,6 +21,8 @@ from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.transaction import Transaction, payload
 from iterpo.types import AnnotatorState, Standing
 
+Compared = tuple[int, int, float, float]
+"""Policy versions of the first and the second answer, p_first_wins, weight."""
 MOST_REVISED = 2_000
 """Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
 MOST_COMPARED = 5_000
@@ -93,20 +95,23 @@ class LeadDesk:
         """Of one annotator, or of all."""
         return [self.crowd.profile(annotator)] if annotator else self.crowd.profiles()
 
-    def report(self, run_id: str = "") -> Future[Report]:
-        """Reads the store; "" is every run."""
+    def report(self, run_id: str = "") -> Report:
+        """Blocks for a tenth of a second or so; "" is every run."""
+
+        def read(connection: apsw.Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int], list[Compared]]:
+            counts = count_tasks(connection, self.database.clock(), run_id)
+            return counts, *count_labels(connection, run_id), comparisons_by_version(connection, run_id, MOST_COMPARED)
+
+        counts, outcomes, sources, compared = self.database.read(read).result()
         machines = sorted(p.annotator for p in self.crowd.profiles() if MACHINE in p.annotator)
-
-        def read(connection: apsw.Connection) -> Report:
-            return Report(
-                count_tasks(connection, self.database.clock(), run_id),
-                *count_labels(connection, run_id),
-                agreement=self.crowd.agreement(),
-                machines={name: self.crowd.agreement_with_people(name) for name in machines},
-                policies=_strengths(connection, run_id),
-            )
-
-        return self.database.read(read)
+        return Report(
+            counts,
+            outcomes,
+            sources,
+            agreement=self.crowd.agreement(),
+            machines={name: self.crowd.agreement_with_people(name) for name in machines},
+            policies=bradley_terry([Comparison(str(first), str(second), p, w) for first, second, p, w in compared]),
+        )
 
     def sitting(self, annotator: str) -> Future[Sitting]:
         """A person's own figures."""
@@ -133,8 +138,3 @@ class LeadDesk:
             votes = votes_of(transaction.connection, pair.task_id)
             transaction.append(pair.run_id, preference_of(pair, votes, self.crowd))
         return len(pairs)
-
-
-def _strengths(connection: apsw.Connection, run_id: str) -> list[Strength]:
-    found = comparisons_by_version(connection, run_id, MOST_COMPARED)
-    return bradley_terry([Comparison(str(first), str(second), p, weight) for first, second, p, weight in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -34,6 +35,12 @@ def add_labelled(selection: Selection, group: Group, index: int, rivals: Collect
     return bool(group.preferences)
 
 
+def ranked(group: Group) -> bool:
+    """Whether people compared every answer more than once, so that their comparisons order the answers."""
+    times = Counter(name for p in group.preferences for name in (p.first_id, p.second_id))
+    return bool(times) and all(times[c.completion_id] > 1 for c in group.completions)
+
+
 def add_ordered(
     selection: Selection,
     group: Group,
@@ -62,6 +69,10 @@ class BestWorst(Sized):
     `rival`: `worst` (max_min), `random` (max_random) or `second` (max_max). `length_penalty` is taken off the reward
     for every token before answers are compared (max_min_p). A pair whose rewards differ by less than `min_margin` is
     dropped and counted: DNO learns from large margins only (arXiv:2404.03715).
+
+    What people compared is used pair by pair. Where every answer was compared more than once (`labeling.pairs` ring or
+    all), the shares of their comparisons that answers win are their rewards, the best meets the worst as above, and
+    their difference is how sure the preference is: p = 1/2 + (win share of the one - win share of the other) / 2.
     """
 
     name: ClassVar[str] = "best_worst"
@@ -82,7 +93,7 @@ class BestWorst(Sized):
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
         for index, group in enumerate(groups):
-            if add_labelled(selection, group, index):
+            if not ranked(group) and add_labelled(selection, group, index):
                 continue
             usable = rewarded(selection, group)
             if len(usable) < 2:
@@ -93,6 +104,9 @@ class BestWorst(Sized):
             margin = scores[best.completion_id] - scores[rival.completion_id]
             if 0 < margin < self.min_margin:
                 selection.dropped["small_margin"] += 2
+                continue
+            if ranked(group) and margin > 0:
+                selection.add_pair(best, rival, index, p_chosen=min(1.0, 0.5 + margin / 2))
                 continue
             add_ordered(selection, replace(group, rewards=scores), index, best, rival)
         return selection

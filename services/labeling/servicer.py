@@ -170,7 +170,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
         return pb.SetAnnotatorStateResponse(revised_preferences=revised, duplicate=duplicate)
 
     async def GetLabelReport(self, request: pb.GetLabelReportRequest, context: Context) -> pb.GetLabelReportResponse:
-        return messages.report(await asyncio.wrap_future(self._leads.report(request.run_id)))
+        return messages.report(await asyncio.to_thread(self._leads.report, request.run_id))
 
     def _lease(self, held: Held) -> pb.Lease:
         return messages.lease(held, self._people.guideline(held.guideline))

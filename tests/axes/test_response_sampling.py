@@ -218,6 +218,28 @@ def test_what_people_compared_is_good_when_it_wins_more_than_half_and_bad_when_i
     assert selection.dropped["average"] == 2
 
 
+def test_the_best_meets_the_worst_where_people_compared_every_answer_more_than_once():
+    """a wins both of its comparisons, c loses both: win shares 1 and 0 for sure votes, so p = 1/2 + 1/2."""
+    from iterpo.labeling.feedback import rewards_from_preferences
+
+    pairs = (Preference("g", "g/a", "g/b", 0.9), Preference("g", "g/b", "g/c", 0.9), Preference("g", "g/c", "g/a", 0.1))
+    made = replace(group(dict.fromkeys("abc", 0.0)), rewards=rewards_from_preferences(pairs), preferences=pairs)
+    selection = BestWorst(3).select([made], 0)
+    assert names(selection) == ["g/a", "g/c"]
+    assert [pair.p_chosen for pair in selection.pairs] == [pytest.approx(0.5 + (0.9 - 0.1) / 2)]
+    once = replace(made, preferences=pairs[:1])
+    assert names(BestWorst(3).select([once], 0)) == ["g/a", "g/b"], "a pair compared once is used as it is"
+
+
+def test_answers_that_win_equally_often_are_no_pair():
+    from iterpo.labeling.feedback import rewards_from_preferences
+
+    ring = (Preference("g", "g/a", "g/b", 0.9), Preference("g", "g/b", "g/c", 0.9), Preference("g", "g/c", "g/a", 0.9))
+    made = replace(group(dict.fromkeys("abc", 0.0)), rewards=rewards_from_preferences(ring), preferences=ring)
+    selection = BestWorst(3).select([made], 0)
+    assert (names(selection), selection.dropped["tied_pair"]) == ([], 2)
+
+
 def test_a_group_of_comparisons_is_a_group_of_rewards_for_a_policy_gradient():
     """Wins of 0.75 and 0.25 in a ring of three are rewards whose advantages GRPO takes as any others."""
     from iterpo.labeling.feedback import rewards_from_preferences

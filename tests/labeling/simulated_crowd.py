@@ -34,6 +34,7 @@ def simulate(
     seed: int,
     *,
     good: int = 20,
+    good_accuracy: float = 0.85,
     noisy: int = 5,
     adversarial: int = 3,
     left: int = 1,
@@ -45,7 +46,8 @@ def simulate(
     """Annotators come in random turns until each gave his number of labels, uniform in `labels`.
 
     Nobody sees an item twice; a new item is opened when he has seen all open ones. Good ones have accuracy 0.85, noisy
-    ones a uniform one in [0.5, 0.55], and the adversaries answer alike: of each item all right (one in ten) or all wrong.
+    ones a uniform one in [0.5, 0.55], and the adversaries answer alike: of each item all right (one in ten) or
+    all wrong.
     `even`: errors come in the exact proportion in every 20 labels (in random order) instead of by independent draws: the
     luck of the draw is taken out of the good and the noisy, and what is left is the method's.
     """
@@ -102,8 +104,8 @@ class _Right:
 
     def __init__(self, rng: random.Random, accuracy: float, even: bool) -> None:
         self._rng, self._accuracy, self._even = rng, accuracy, even
-        self._given, self._block = 0, [True]
-        self._block.clear()
+        self._given = 0
+        self._block: list[bool] = []
 
     def next(self) -> bool:
         if not self._even:
@@ -143,7 +145,3 @@ def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, ri
         f"v{number}",
     )
 
-
-def majority(outcomes: Sequence[Outcome]) -> float:
-    """Share of FIRST."""
-    return sum(o is Outcome.FIRST for o in outcomes) / len(outcomes)

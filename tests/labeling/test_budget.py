@@ -59,7 +59,7 @@ class Asking:
     def settled(self) -> list[FeedbackEvent]:
         """Once nothing is held back any more."""
         deadline = time.monotonic() + WAIT
-        while self.desk.leads.report().result(WAIT).counts.held and time.monotonic() < deadline:
+        while self.desk.leads.report().counts.held and time.monotonic() < deadline:
             time.sleep(0.02)
         return self.events()
 

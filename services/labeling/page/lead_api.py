@@ -37,7 +37,7 @@ class LeadApi:
         self._doorman.session(request, LEADS)
         run_id = request.query_params.get("run_id", "")[:MAX_ID_CHARACTERS]
         # The Bradley-Terry table is computed when it is asked for: a thread keeps labels flowing meanwhile.
-        report = await asyncio.wrap_future(await asyncio.to_thread(self._leads.report, run_id))
+        report = await asyncio.to_thread(self._leads.report, run_id)
         return JSONResponse(report_json(report))
 
     async def annotators(self, request: Request) -> JSONResponse:
