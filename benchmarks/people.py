@@ -3,8 +3,9 @@
 Three runs of the demo's task (SmolLM2-135M-Instruct, online DPO, ten iterations, held-out reward by the rule), each
 through the three real services:
     rule      the rule labels, the best of eight answers against the worst, as `make demo ALGORITHM=online_dpo`
-    people    eight simulated annotators over Annotate streams compare the same eight answers, each with each. Each prefers what the
-              rule prefers, with a share of mistakes, and calls equal scores a tie; one task in ten is gold or a repeat
+    people    eight simulated annotators over Annotate streams compare the same eight answers, each with each. Each
+              prefers what the rule prefers, with a share of mistakes, and calls equal scores a tie; one task in ten is
+              gold or a repeat
     budget    the same, and a reward model, retrained from their labels as they come, answers what it is sure of
 Printed and written: held-out rewards, gains as shares of the rule's, labels of people and of the model, annotators'
 states, agreement of the model with people.

@@ -15,6 +15,8 @@ from iterpo.types import Completion, Group
 
 PAIRS = frozenset({"completions", "pairs", "roles"})
 PAIRS_WITH_REWARDS = PAIRS | {"rewards"}
+SURE = 0.02
+"""A win share is never taken for more certain than this: it comes from a handful of votes."""
 RIVALS = ("worst", "random", "second")
 
 
@@ -39,6 +41,12 @@ def ranked(group: Group) -> bool:
     """Whether people compared every answer more than once, so that their comparisons order the answers."""
     times = Counter(name for p in group.preferences for name in (p.first_id, p.second_id))
     return bool(times) and all(times[c.completion_id] > 1 for c in group.completions)
+
+
+def beats(share: float, other: float) -> float:
+    """Probability that an answer beats another one, from the shares of their comparisons that they won."""
+    odds = [max(s, SURE) / max(1 - s, SURE) for s in (share, other)]
+    return odds[0] / (odds[0] + odds[1])
 
 
 def add_ordered(
@@ -71,8 +79,9 @@ class BestWorst(Sized):
     dropped and counted: DNO learns from large margins only (arXiv:2404.03715).
 
     What people compared is used pair by pair. Where every answer was compared more than once (`labeling.pairs` ring or
-    all), the shares of their comparisons that answers win are their rewards, the best meets the worst as above, and
-    their difference is how sure the preference is: p = 1/2 + (win share of the one - win share of the other) / 2.
+    all), the shares of their comparisons that answers win are their rewards, the best meets the worst as above, and how
+    sure the preference is follows from both shares' odds: p = s(logit of the one - logit of the other), Bradley-Terry's
+    probability if each had met opponents of average strength.
     """
 
     name: ClassVar[str] = "best_worst"
@@ -106,7 +115,8 @@ class BestWorst(Sized):
                 selection.dropped["small_margin"] += 2
                 continue
             if ranked(group) and margin > 0:
-                selection.add_pair(best, rival, index, p_chosen=min(1.0, 0.5 + margin / 2))
+                p = beats(group.rewards[best.completion_id], group.rewards[rival.completion_id])
+                selection.add_pair(best, rival, index, p_chosen=p)
                 continue
             add_ordered(selection, replace(group, rewards=scores), index, best, rival)
         return selection

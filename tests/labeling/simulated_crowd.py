@@ -56,7 +56,7 @@ def simulate(
         kind: tuple(f"{kind}-{i}" for i in range(number))
         for kind, number in {"good": good, "noisy": noisy, "adversarial": adversarial, "left": left}.items()
     }
-    accuracy = dict.fromkeys(names["good"], 0.85) | {name: rng.uniform(0.5, 0.55) for name in names["noisy"]}
+    accuracy = dict.fromkeys(names["good"], good_accuracy) | {name: rng.uniform(0.5, 0.55) for name in names["noisy"]}
     accuracy |= dict.fromkeys(names["adversarial"], 0.1)
     everybody = [name for group in names.values() for name in group]
     turns = [name for name in everybody for _ in range(rng.randint(*labels))]
