@@ -111,6 +111,8 @@ class BudgetSettings(Section):
     """Labels of people between trainings."""
     min_accuracy: float = Field(0.7, gt=0.5, le=1)
     """On held-out labels; a reward model below it answers nothing."""
+    max_pairs: int = Field(500, ge=10)
+    """Of a training, drawn at random when there are more."""
     epochs: int = Field(3, ge=1)
     """Of a training; the learning rate falls to nothing over it."""
     learning_rate: float = Field(3e-4, gt=0)

@@ -19,14 +19,15 @@ class CrowdSettings:
     """What that prior is worth, in judged votes."""
     confusion_votes: float = 4.0
     """What the prior of a confusion matrix is worth, in votes a true class."""
-    quarantine_below: float = 0.65
-    quarantine_probability: float = 0.95
+    quarantine_below: float = 0.7
+    quarantine_probability: float = 0.9
     """Quarantined when P(accuracy < quarantine_below) is more than this ..."""
     quarantine_after: int = 20
     """... and so many votes could be judged."""
-    warn_below: float = 0.7
-    warn_probability: float = 0.8
+    warn_below: float = 0.75
+    warn_probability: float = 0.75
     warn_after: int = 15
+    """Warned likewise."""
     left_margin: float = 0.25
     left_probability: float = 0.99
     """Quarantined when P(share of answers on the left is outside 0.5 +- left_margin) is more than this."""

@@ -48,7 +48,13 @@ async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSe
 async def _train(out: Path, settings: BudgetSettings, config: Path | None) -> bool:
     command = [sys.executable, "-m", "iterpo.cli.main", "labels", "train-reward-model", "--out", str(out), "--json"]
     command += ["--from", "people", "--epochs", str(settings.epochs), "--learning-rate", str(settings.learning_rate)]
-    command += ["--heldout-share", "0.2", *(["--config", str(config)] if config else [])]
+    command += [
+        "--max-pairs",
+        str(settings.max_pairs),
+        "--heldout-share",
+        "0.2",
+        *(["--config", str(config)] if config else []),
+    ]
     logger.info("training the reward model %s", out.name)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)

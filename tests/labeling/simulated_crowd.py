@@ -41,15 +41,12 @@ def simulate(
     overlap: int = 3,
     gold_share: float = 0.1,
     labels: tuple[int, int] = (60, 120),
-    even: bool = False,
 ) -> Simulation:
     """Annotators come in random turns until each gave his number of labels, uniform in `labels`.
 
     Nobody sees an item twice; a new item is opened when he has seen all open ones. Good ones have accuracy 0.85, noisy
     ones a uniform one in [0.5, 0.55], and the adversaries answer alike: of each item all right (one in ten) or
     all wrong.
-    `even`: errors come in the exact proportion in every 20 labels (in random order) instead of by independent draws: the
-    luck of the draw is taken out of the good and the noisy, and what is left is the method's.
     """
     rng = random.Random(seed)
     names = {
@@ -62,11 +59,10 @@ def simulate(
     turns = [name for name in everybody for _ in range(rng.randint(*labels))]
     rng.shuffle(turns)
     pool = _Pool(rng, overlap, len(everybody), gold_share)
-    right = {name: _Right(rng, share, even) for name, share in accuracy.items()}
     votes = []
     for number, name in enumerate(turns):
         item = pool.draw(name)
-        votes.append(_vote(rng, number, name, item, pool, right))
+        votes.append(_vote(rng, number, name, item, pool, accuracy))
     return Simulation(tuple(votes), pool.truth, *names.values(), accuracy)
 
 
@@ -99,31 +95,7 @@ class _Pool:
         return item
 
 
-class _Right:
-    """Whether an annotator's next answer is right."""
-
-    def __init__(self, rng: random.Random, accuracy: float, even: bool) -> None:
-        self._rng, self._accuracy, self._even = rng, accuracy, even
-        self._given = 0
-        self._block: list[bool] = []
-
-    def next(self) -> bool:
-        if not self._even:
-            return self._rng.random() < self._accuracy
-        if not self._block:
-            self._block = self._shuffled()
-        return self._block.pop()
-
-    def _shuffled(self) -> list[bool]:
-        size = 20
-        before, self._given = round(self._given * self._accuracy), self._given + size
-        rights = round(self._given * self._accuracy) - before
-        block = [i < rights for i in range(size)]
-        self._rng.shuffle(block)
-        return block
-
-
-def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, right: dict[str, _Right]) -> Vote:
+def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, accuracy: dict[str, float]) -> Vote:
     swapped, truth = rng.random() < 0.5, pool.truth[item]
     other = SIDES[truth is Outcome.FIRST]
     if name.startswith("left"):
@@ -131,7 +103,7 @@ def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, ri
     elif name.startswith("adversarial"):
         outcome = truth if pool.coordinated[item] else other
     else:
-        outcome = truth if right[name].next() else other
+        outcome = truth if rng.random() < accuracy[name] else other
     is_gold = item.startswith("gold")
     return Vote(
         item,
@@ -144,4 +116,3 @@ def _vote(rng: random.Random, number: int, name: str, item: str, pool: _Pool, ri
         truth if is_gold else None,
         f"v{number}",
     )
-
