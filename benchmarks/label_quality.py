@@ -3,13 +3,14 @@
 The crowd: tests/labeling/simulated_crowd.py (20 good ones of accuracy 0.85, 5 noisy at 0.5-0.55, 3 who give the same
 wrong answers in nine of ten items, 1 always-left; overlap 3, 10 % gold, 60-120 labels each), refreshed every 50 votes.
 
-The attack: 50 prompts of 8 answers each, with a true utility and a trait that has nothing to do with it. 1,000 pairs are
-drawn from a start policy and labelled by 3 people each; 10 % of what people are shown is gold. 38 honest annotators are
-right with probability 0.85; 2 more (5 %) always choose the answer with more of the trait and label 12 times as fast as the
-others. A tabular softmax policy learns by DPO's gradient (beta 0.5, full batch, 300 steps) from
+The attack: 50 prompts of 8 answers each, with a true utility and a trait that has nothing to do with it. 1,000 pairs
+are drawn from a start policy and labelled by 3 people each; 10 % of what people are shown is gold. 38 honest
+annotators are right with probability 0.85; 2 more (5 %) always choose the answer with more of the trait and label 12
+times as fast as the others. A tabular softmax policy learns by DPO's gradient (beta 0.5, full batch, 300 steps) from
     (a) honest: the 38 alone, every pair's mean vote, weighted by the number of votes
     (b) attacked: all 40, aggregated as in (a)
-    (c) protected: all 40, `Crowd` refreshed every 50 votes, `vote_weight`, quarantined ones shown gold only, `aggregate`
+    (c) protected: all 40, `Crowd` refreshed every 50 votes, `vote_weight`, quarantined ones shown gold only,
+        `aggregate`
 and its win rate against the start policy, by true utility (ties half), is exact: a sum over answers. The damage that is
 left is (a - c) / (a - b) of the mean win rates. Not modelled: attackers who answer gold right because they know it.
 """

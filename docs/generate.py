@@ -175,7 +175,8 @@ def rpcs() -> str:
     for file in sorted((ROOT / "protos/iterpo/v1").glob("*.proto")):
         text = file.read_text(encoding="utf-8")
         service = re.search(r"^service (\w+)", text, re.MULTILINE)
-        for comment, name, arrow in re.findall(r"((?:  // .*\n)*)  rpc (\w+)\((?:stream )?\w+\) returns \((stream )?", text):
+        signature = r"((?:  // .*\n)*)  rpc (\w+)\((?:stream )?\w+\) returns \((stream )?"
+        for comment, name, arrow in re.findall(signature, text):
             method = f"{service[1] if service else ''}/{name}"
             roles = [r for r, methods in ROLE_METHODS.items() if method in methods or "*" in methods]
             note = " ".join(line.strip().removeprefix("// ") for line in comment.splitlines())

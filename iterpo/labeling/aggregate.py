@@ -41,8 +41,8 @@ class Aggregate:
 
 
 def aggregate(votes: Iterable[tuple[str, Outcome, int, float]], crowd: Quality) -> Aggregate:
-    """Votes of ONE pair: (annotator, outcome in the pair's order, strength 0-3, weight). A vote's weight is the exponent
-    of its likelihood: 0.5 is half a vote. About 10 microseconds for three votes."""
+    """Votes of ONE pair: (annotator, outcome in the pair's order, strength 0-3, weight). A vote's weight is the
+    exponent of its likelihood: 0.5 is half a vote. About 10 microseconds for three votes."""
     given = list(votes)
     said = [vote for vote in given if vote[3] > 0 and vote[1] is not Outcome.SKIP]
     ordering = [

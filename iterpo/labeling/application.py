@@ -1,8 +1,9 @@
 """Feedback of an application's own users: which of two served answers they kept, a thumb, an edited answer.
 
 A user is an annotator like any other: measured, capped, and taken out again when need be. What was served is recorded
-with the feedback, as a group of its own with fresh ids, so that it never completes or disturbs a group that a run waits
-for. Kept and edited answers become a label and its preference; a thumb is a reward of 1 or 0 whose labeler is `user:NAME`.
+with the feedback, as a group of its own with fresh ids, so that it never completes or disturbs a group that a run
+waits for. Kept and edited answers become a label and its preference; a thumb is a reward of 1 or 0 whose labeler is
+`user:NAME`.
 """
 
 from __future__ import annotations

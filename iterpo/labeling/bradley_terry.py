@@ -75,7 +75,15 @@ def bradley_terry(
     played, won = (wins + wins.T).sum(axis=1), wins.sum(axis=1)
     notes = _notes(wins, names)
     rows = [
-        Strength(name, *(float(x[i]) for x in (found, low, high, played)), float(won[i] / played[i]), notes[i])
+        Strength(
+            name,
+            float(found[i]),
+            float(low[i]),
+            float(high[i]),
+            float(played[i]),
+            float(won[i] / played[i]),
+            notes[i],
+        )
         for i, name in enumerate(names)
     ]
     return sorted(rows, key=lambda row: (-row.strength, row.name))
@@ -98,7 +106,8 @@ def fit(wins: Floats, anchor: float = 0.1) -> Floats:
         strength = strength + step * min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), 1e-300))
         if float(np.abs(step).max()) < 1e-10:
             break
-    return strength - strength.mean()
+    centred: Floats = strength - strength.mean()
+    return centred
 
 
 class _Table:
@@ -117,7 +126,8 @@ class _Table:
 
     def wins(self, times: Floats) -> Floats:
         """[N, N]; `times` [comparisons] is how often each counts."""
-        return np.bincount(self._cells, self._won * np.tile(times, 2), self.size**2).reshape(self.size, self.size)
+        flat: Floats = np.bincount(self._cells, self._won * np.tile(times, 2), self.size**2).astype(np.float64)
+        return flat.reshape(self.size, self.size)
 
 
 def _intervals(table: _Table, anchor: float, resamples: int, level: float, seed: int) -> tuple[Floats, Floats]:

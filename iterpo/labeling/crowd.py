@@ -3,8 +3,8 @@
     label stored --see--> window --refresh: gather--> evidence --judge--> verdicts --> states, confusions
     next label   <--vote_weight-- state, influence window          preference <--aggregate-- confusions
 
-`see`, `state`, `weight`, `vote_weight` and `confusion` take microseconds and may be called inside a transaction; `refresh`
-takes a fraction of a second and works on a copy of the votes, outside the lock.
+`see`, `state`, `weight`, `vote_weight` and `confusion` take microseconds and may be called inside a transaction;
+`refresh` takes a fraction of a second and works on a copy of the votes, outside the lock.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Crowd:
         self.set_state(annotator, AnnotatorState.EXCLUDED, reason)
 
     def readmit(self, annotator: str, at: float | None = None) -> None:
-        """Start anew from the prior: votes up to `at` (default: the latest seen) are neither judged nor counted again."""
+        """Start anew from the prior: votes up to `at` (default: the latest seen) are neither judged nor
+        counted again."""
         self.set_state(annotator, AnnotatorState.OK, at=at)
 
     def set_state(self, annotator: str, state: AnnotatorState, reason: str = "", at: float | None = None) -> None:
@@ -106,7 +107,10 @@ class Crowd:
         return self.settings.warned_weight if state is AnnotatorState.WARNED else 1.0
 
     def vote_weight(self, annotator: str) -> float:
-        """The next vote's weight, under the influence cap; it is recorded as given."""
+        """The next vote's weight, under the influence cap; it is recorded as given. A machine is not capped: it answers
+        what it is asked, is audited, and can be taken out by one decision."""
+        if MACHINE in annotator:
+            return self.weight(annotator)
         with self._lock:
             return self.influence.allow(annotator, self.weight(annotator))
 

@@ -2,8 +2,8 @@
 
 Every item has a true class nobody sees; every annotator answers with his own confusion matrix, independently of the
 others given the class. EM alternates equations 2.3 and 2.4 (confusions and class prior from posteriors) with 2.5
-(posteriors from those). Added to the paper: Dirichlet pseudo-counts (MAP), items of known class (gold), weights of votes
-as exponents of their likelihood, and confusions tied under a mirror of the classes.
+(posteriors from those). Added to the paper: Dirichlet pseudo-counts (MAP), items of known class (gold), weights of
+votes as exponents of their likelihood, and confusions tied under a mirror of the classes.
 
 Not implemented: items' difficulty (GLAD), dependent annotators, an annotator answering an item several times in a way
 that is not independent.
@@ -81,11 +81,12 @@ class Fit:
     """[K]"""
     iterations: int
     log_likelihood: float
-    """Nats, of the votes and the known classes, without the pseudo-counts. It never falls from one iteration to the next
-    when there are none of those."""
+    """Nats, of the votes and the known classes, without the pseudo-counts. It never falls from one iteration to
+    the next when there are none of those."""
 
     def posterior_of(self, item: str) -> Floats:
-        return self.posteriors[self.items.index(item)]
+        found: Floats = self.posteriors[self.items.index(item)]
+        return found
 
 
 @dataclass(slots=True)
@@ -132,7 +133,8 @@ class _Votes:
         logs = np.log(np.maximum(confusions, SMALLEST))
         said = logs[self.annotator, :, self.symbol] * self.weight[:, None]
         summed = [np.bincount(self.item, said[:, k], self.items) for k in range(self.classes)]
-        return np.stack(summed, axis=1) + np.log(np.maximum(prior, SMALLEST))
+        joint: Floats = np.stack(summed, axis=1) + np.log(np.maximum(prior, SMALLEST))
+        return joint
 
 
 def dawid_skene(ballots: Sequence[Ballot], model: Model, known: Mapping[str, int] | None = None) -> Fit:

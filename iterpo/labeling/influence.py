@@ -1,7 +1,7 @@
 """`InfluenceWindow`: nobody decides alone, however fast he labels.
 
-One flipped label moves DPO's gradient by a bounded amount, so a cap on an annotator's weight is a cap on the harm he can
-do before he is found out. The cap works on what votes weigh when they are given, not on who gives how many.
+One flipped label moves DPO's gradient by a bounded amount, so a cap on an annotator's weight is a cap on the harm he
+can do before he is found out. The cap works on what votes weigh when they are given, not on who gives how many.
 """
 
 from __future__ import annotations

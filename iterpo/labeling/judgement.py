@@ -123,7 +123,8 @@ def _accuracy_sentence(accuracy: Floats, judged: int, threshold: float) -> str:
     found = interval(accuracy)
     return (
         f"Takes the right side in {found.mean:.0%} of {judged} answers that could be checked "
-        f"({found.low:.0%} to {found.high:.0%}): under {threshold:.0%} with probability {below(accuracy, threshold):.2f}."
+        f"({found.low:.0%} to {found.high:.0%}): "
+        f"under {threshold:.0%} with probability {below(accuracy, threshold):.2f}."
     )
 
 

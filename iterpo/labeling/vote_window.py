@@ -8,7 +8,8 @@ from iterpo.labeling.annotator import Vote
 
 
 class VoteWindow:
-    """Votes by item and by annotator; a vote on item number `window_items` + 1 lets go of the item left alone longest."""
+    """Votes by item and by annotator; a vote on item number `window_items` + 1 lets go of the item left alone
+    longest."""
 
     def __init__(self, window_items: int) -> None:
         self.window_items = window_items
