@@ -52,8 +52,8 @@ page_address = ""
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
     parser.add_argument("--labels", type=int, default=60_000)
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--credit", type=int, default=8, help="tasks that each annotator holds at the same time")
+    parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--credit", type=int, default=16, help="tasks that each annotator holds at the same time")
     parser.add_argument("--idle", type=int, default=1_000, help="annotators connected with nothing to do")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()

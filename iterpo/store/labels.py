@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import apsw
 
@@ -270,6 +271,13 @@ class _Given:
     guideline_version: str = ""
 
 
+@lru_cache(maxsize=1024)
+def _sides(text: str) -> tuple[Side, Side]:
+    """Few policies write many answers: parsing is worth remembering in a path that runs thousands of times a second."""
+    first, second = json.loads(text)
+    return Side(**first), Side(**second)
+
+
 def _has_labelled(connection: apsw.Connection, task_id: str, annotator: str) -> bool:
     row = connection.execute("SELECT 1 FROM labels WHERE task_id = ? AND annotator = ?", (task_id, annotator))
     return row.fetchone() is not None
@@ -298,7 +306,7 @@ def _store(transaction: Transaction, task_id: str, given: _Given, weight: float,
         raise NotFound(f"There is no task {task_id!r}.", "Name a task of this store.", "TASK_UNKNOWN")
     run_id, kind, item, accepted = str_of(row[0]), TaskKind(str_of(row[2])), str_of(row[3]), int_of(row[9])
     places = int_of(row[8]) - accepted
-    first_side, second_side = (Side(**side) for side in json.loads(str_of(row[6])))
+    first_side, second_side = _sides(str_of(row[6]))
     event_id = fresh_id()
     label = Label(
         label_id=event_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as TallyOf
 from collections.abc import Iterable, Sequence
 from concurrent.futures import TimeoutError as ReadTimeout
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ class LabelingMetrics:
         """For FeedbackDatabase.subscribe."""
         self._commits.observe(commit.seconds)
         self._operations.inc(commit.operations)
-        for kind in commit.kinds:
-            self._events.labels(kind).inc()
+        for kind, count in TallyOf(commit.kinds).items():
+            self._events.labels(kind).inc(count)
 
     def on_verdict(self, verdict: Verdict) -> None:
         if isinstance(verdict, Reward):

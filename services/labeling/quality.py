@@ -13,8 +13,9 @@ from services.labeling.metrics import LabelingMetrics
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-LEAST_PAUSE = 20.0
-"""Pauses are at least so many times as long as the work: it shares the interpreter with the labels."""
+LEAST_PAUSE = 100.0
+"""Pauses are at least so many times as long as the work: it shares the interpreter with the labels, whose slowest
+hundredth would otherwise wait for it."""
 
 
 async def watch_quality(leads: LeadDesk, metrics: LabelingMetrics) -> None:
