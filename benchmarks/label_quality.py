@@ -9,10 +9,12 @@ annotators are right with probability 0.85; 2 more (5 %) always choose the answe
 times as fast as the others. A tabular softmax policy learns by DPO's gradient (beta 0.5, full batch, 300 steps) from
     (a) honest: the 38 alone, every pair's mean vote, weighted by the number of votes
     (b) attacked: all 40, aggregated as in (a)
+    (a') honest and protected: the 38, as in (c): aggregation that knows who is good beats mean votes by itself
     (c) protected: all 40, `Crowd` refreshed every 50 votes, `vote_weight`, quarantined ones shown gold only,
         `aggregate`
-and its win rate against the start policy, by true utility (ties half), is exact: a sum over answers. The damage that is
-left is (a - c) / (a - b) of the mean win rates. Not modelled: attackers who answer gold right because they know it.
+and its win rate against the start policy, by true utility (ties half), is exact: a sum over answers. The damage left is
+(a - c) / (a - b) of the mean win rates, and (a' - c) / (a - b) with the gain of aggregation taken out. Not modelled:
+attackers who recognise gold and answer it right.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from tests.labeling.simulated_crowd import simulate
 Floats = npt.NDArray[np.float64]
 PROMPTS, ANSWERS, PAIRS, OVERLAP = 50, 8, 1_000, 3
 HONEST, ATTACKERS, ACCURACY, SPEED, GOLD_SHARE = 38, 2, 0.85, 12.0, 0.1
+NEVER = float("inf")
 BETA, STEPS, RATE = 0.5, 300, 2.0
 
 
@@ -78,9 +81,9 @@ def measure_crowd(seeds: int) -> dict[str, float]:
     """Over all seeds: shares of the annotators, and the worst seed."""
     runs = [(s, watch(s.votes)) for s in map(simulate, range(seeds))]
 
-    def share(group: str, found: str, within: float = float("inf")) -> float:
-        names = [getattr(w, found).get(name) for s, w in runs for name in getattr(s, group)]
-        return round(sum(n is not None and n <= within for n in names) / len(names), 4)
+    def share(group: str, found: str, within: float = 1_000) -> float:
+        labels: list[float] = [getattr(w, found).get(name, NEVER) for s, w in runs for name in getattr(s, group)]
+        return round(sum(n <= within for n in labels) / len(labels), 4)
 
     plotters = [w.quarantined.get(name, 999) for s, w in runs for name in s.adversarial + s.left]
     warned = [sum(w.crowd.state(n) is AnnotatorState.WARNED for n in s.good) for s, w in runs]
@@ -238,6 +241,7 @@ def measure_attack(seeds: int) -> dict[str, float]:
         **{f"win_rate_{name}": round(float(found.mean()), 4) for name, found in rates.items()},
         "least_damage_unprotected": round(float((a - b).min()), 4),
         "damage_left": round(float((a - c).mean() / (a - b).mean()), 3),
+        "damage_left_of_protected": round(float((rates["honest_protected"] - c).mean() / (a - b).mean()), 3),
         "damage_left_worst_seed": round(float(((a - c) / (a - b)).max()), 3),
     }
 

@@ -171,7 +171,8 @@ class LabelingSettings(Section):
     min_seconds: float = Field(0.0, ge=0)
     """Labels faster than this count as too fast. 0: none do."""
     max_influence: float = Field(0.2, gt=0, le=1)
-    """The largest share of the last 1,000 labels' weight that one annotator may have (or 1/annotators, if larger)."""
+    """The largest share of the last 1,000 labels' weight that one annotator may have; with fewer annotators than its
+    inverse nobody is capped."""
     second_opinion: str = ""
     """A judge from [labelers] that also labels some of people's pairs, for its agreement with them; decides nothing."""
     second_opinion_share: float = Field(0.1, ge=0, le=1)

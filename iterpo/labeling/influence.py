@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 
+LEAST_SHARE = 0.1
+"""Of what was asked for: less is not worth a place, and slivers would fill the window."""
+
 
 class InfluenceWindow:
-    """The last `window_votes` votes that weighed something.
+    """The last votes that together weigh `window_votes`: as many votes of full weight.
 
     Law: right after an annotator's vote, his weight in the window is at most
-    `max(max_share, 1 / annotators in the window) * weight of the window + free_votes`.
+    `max_share * weight of the window + free_votes`, once `1 / max_share` annotators or more are in the window.
     Not implemented: making earlier votes lighter when the others fall silent.
     """
 
@@ -29,20 +32,22 @@ class InfluenceWindow:
         """The weight in [0, `weight`] that the annotator's next vote may have; it is recorded as given."""
         if weight <= 0:
             return 0.0
-        while len(self._votes) >= self._size:
+        while self._votes and self.total() + weight > self._size:
             self._evict()
         allowance = self.cap(annotator) * self.total() + self.free_votes - self.of(annotator)
-        allowed = min(weight, max(allowance, 0.0))
-        if allowed > 0:
-            self._votes.append((annotator, allowed))
-            self._numbers[annotator] += 1
-            self._weights[annotator] += allowed
+        allowed = min(weight, allowance)
+        if allowed < LEAST_SHARE * weight:
+            return 0.0
+        self._votes.append((annotator, allowed))
+        self._numbers[annotator] += 1
+        self._weights[annotator] += allowed
         return allowed
 
     def cap(self, annotator: str) -> float:
-        """The share of the window's weight that everybody may have, if `annotator` is about to vote."""
+        """The share of the window's weight that everybody may have, if `annotator` is about to vote. Fewer than
+        1 / max_share people cannot all stay below it: of two, one who does four fifths of the work is no attacker."""
         active = len(self._numbers) + (annotator not in self._numbers)
-        return max(self.max_share, 1.0 / active)
+        return self.max_share if active * self.max_share >= 1.0 else 1.0
 
     def total(self) -> float:
         return sum(self._weights.values())

@@ -141,6 +141,7 @@ CREATE TABLE standings (
     annotator TEXT PRIMARY KEY,
     state TEXT NOT NULL,
     reason TEXT NOT NULL,
+    decided_by TEXT NOT NULL,
     changed_at REAL NOT NULL
 ) STRICT;
 """

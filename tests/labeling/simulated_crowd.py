@@ -62,7 +62,9 @@ def simulate(
     for number, name in enumerate(turns):
         item = pool.draw(name)
         votes.append(_vote(rng, number, name, item, pool, accuracy))
-    return Simulation(tuple(votes), pool.truth, *names.values(), accuracy)
+    return Simulation(
+        tuple(votes), pool.truth, names["good"], names["noisy"], names["adversarial"], names["left"], accuracy
+    )
 
 
 class _Pool:
