@@ -85,7 +85,8 @@ def aspects_to_proto(aspects: Mapping[str, Outcome]) -> dict[str, types_pb2.Outc
 
 
 def aspects_from_proto(aspects: Mapping[str, types_pb2.Outcome]) -> dict[str, Outcome]:
-    return {name: outcome_from_proto(outcome) for name, outcome in aspects.items()}
+    """In the order of their names: a protobuf map has none, and a repeated label must look the same every time."""
+    return {name: outcome_from_proto(aspects[name]) for name in sorted(aspects)}
 
 
 def side_to_proto(side: Side) -> types_pb2.Side:

@@ -138,14 +138,16 @@ class Annotation:
             raise self._error
 
     def _run(self) -> None:
-        pause, away_since = PAUSE_SECONDS[0], time.monotonic()
+        pause, away_since = PAUSE_SECONDS[0], None
         while not self._closing:
             try:
                 for response in self._stub.Annotate(self._requests(), wait_for_ready=False):
-                    pause, away_since = PAUSE_SECONDS[0], time.monotonic()
+                    pause, away_since = PAUSE_SECONDS[0], None
                     self._take(response)
             except grpc.RpcError as error:
                 failure = translate(error)
+                # An idle stream hears nothing for hours: the server is away from the moment that it breaks.
+                away_since = away_since or time.monotonic()
                 if not isinstance(failure, Unavailable) or time.monotonic() - away_since > self._patience:
                     self._fail(failure)
                     return

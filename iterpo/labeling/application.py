@@ -21,7 +21,18 @@ from iterpo.store.groups import find_completions, record_group
 from iterpo.store.labels import Accepted, label_directly
 from iterpo.store.tasks import add_task
 from iterpo.store.transaction import Answer, Transaction, payload
-from iterpo.types import USER, AnnotatorState, Completion, FinishReason, Group, Outcome, Prompt, Reward, Task
+from iterpo.types import (
+    BASE_VERSION,
+    USER,
+    AnnotatorState,
+    Completion,
+    FinishReason,
+    Group,
+    Outcome,
+    Prompt,
+    Reward,
+    Task,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +102,15 @@ class ApplicationDesk:
         add_task(transaction, task)
         strength = verdict.strength if isinstance(verdict, Kept) else 0
         weight = self._people.crowd.vote_weight(user)
-        accepted = label_directly(transaction, task.task_id, user, Outcome.FIRST, "", weight, strength)
+        outcome = Outcome.FIRST if better_first(group.group_id) else Outcome.SECOND
+        accepted = label_directly(transaction, task.task_id, user, outcome, "", weight, strength)
         self._people.conclude(transaction, accepted)
         return accepted
 
 
 def _own_group(connection: apsw.Connection, verdict: Verdict, user: str, served: Group | None) -> Group:
-    """A fresh group of the answers that the verdict is about, the better one first."""
+    """A fresh group of the answers that the verdict is about. Which one stands first is drawn from the group's id: who
+    always had the better one first would look like somebody who always takes the left."""
     group_id = uuid.uuid4().hex
     names = [verdict.completion_id]
     if isinstance(verdict, Kept):
@@ -106,7 +119,11 @@ def _own_group(connection: apsw.Connection, verdict: Verdict, user: str, served:
     answers = [replace(c, completion_id=uuid.uuid4().hex, group_id=group_id) for c in found]
     if isinstance(verdict, Edited):
         answers = [_edited(answers[0], verdict.text, user), *answers]
-    return Group(group_id, prompt, tuple(answers))
+    return Group(group_id, prompt, tuple(answers if better_first(group_id) else reversed(answers)))
+
+
+def better_first(group_id: str) -> bool:
+    return int(group_id[-1], 16) % 2 == 0
 
 
 def _answers(connection: apsw.Connection, names: list[str], served: Group | None) -> tuple[Prompt, list[Completion]]:
@@ -123,7 +140,14 @@ def _answers(connection: apsw.Connection, names: list[str], served: Group | None
         raise InvalidInput(
             f"The served group has no answer {unknown[0]!r}.", "Send the answers that the verdict names.", "NOT_SERVED"
         )
-    return served.prompt, [by_id[name] for name in names]
+    return served.prompt, [_text_only(by_id[name]) for name in names]
+
+
+def _text_only(completion: Completion) -> Completion:
+    """What a client sends is a text and no more: its tokens, log-probs and policy would be trained on unproved."""
+    return replace(
+        completion, prompt_token_ids=(), token_ids=(), logprobs=(), policy_version=BASE_VERSION, policy_digest=""
+    )
 
 
 def _edited(original: Completion, text: str, user: str) -> Completion:

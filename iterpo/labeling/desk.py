@@ -85,6 +85,7 @@ class LabelingDesk:
     def start(self) -> None:
         """Begin to label, what an earlier process left included; blocks until the annotators are remembered."""
         self.people.start()
+        self.leads.judge()
         if self.budget is not None:
             self.budget.start()
         else:
@@ -158,7 +159,7 @@ class LabelingDesk:
         content = payload("tasks", run_id, *(repr(request) for request in requests))
 
         def store(transaction: Transaction) -> list[str]:
-            tasks = [_task(transaction, run_id, request) for request in requests]
+            tasks = [_task(transaction, run_id, request, self.plan) for request in requests]
             for task in tasks:
                 self.people.ask(transaction, task)
             return [task.task_id for task in tasks]
@@ -187,7 +188,7 @@ class LabelingDesk:
         ]
 
 
-def _task(transaction: Transaction, run_id: str, request: PairRequest) -> Task:
+def _task(transaction: Transaction, run_id: str, request: PairRequest, plan: TaskPlan) -> Task:
     first, second = find_completions(transaction.connection, [request.first_id, request.second_id])
     if first.completion.group_id != second.completion.group_id:
         raise InvalidInput(
@@ -203,12 +204,12 @@ def _task(transaction: Transaction, run_id: str, request: PairRequest) -> Task:
         prompt=first.prompt,
         first=first.completion,
         second=second.completion,
-        guideline=request.guideline,
+        guideline=request.guideline or plan.guideline,
         required_labels=GOLD_LABELS if request.gold else whole_labels(request.required_labels, task_id),
         kind=TaskKind.GOLD if request.gold else TaskKind.COMPARISON,
         gold=request.gold,
         priority=request.priority,
-        language=request.language,
+        language=request.language or plan.language,
         uncertainty=request.uncertainty,
     )
 

@@ -16,7 +16,7 @@ from iterpo.labeling.voting import preference_of
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import comparisons_by_version, complete_pairs_of, count_labels, votes_of
 from iterpo.store.rows import float_of, int_of
-from iterpo.store.standings import set_standing
+from iterpo.store.standings import read_standings, set_standing
 from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.transaction import Transaction, payload
 from iterpo.types import AnnotatorState, Standing
@@ -25,6 +25,8 @@ Compared = tuple[int, int, float, float]
 """Policy versions of the first and the second answer, p_first_wins, weight."""
 MOST_REVISED = 2_000
 """Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
+ALL = -1
+"""After a lead's decision every preference is made anew: a replay reads even the oldest."""
 MOST_COMPARED = 5_000
 """Votes of the Bradley-Terry table, the latest ones."""
 
@@ -68,7 +70,7 @@ class LeadDesk:
             def once() -> list[str]:
                 self.crowd.set_state(annotator, state, reason)
                 set_standing(transaction, Standing(annotator, state, reason, by))
-                return [str(self._revise(transaction, annotator))]
+                return [str(self._revise(transaction, annotator, ALL))]
 
             answer = transaction.once(request_id, payload("state", annotator, state.value, reason, by), once)
             return int(answer.ids[0]), answer.duplicate
@@ -76,20 +78,24 @@ class LeadDesk:
         return self.database.write(act)
 
     def judge(self) -> list[Standing]:
-        """Work the annotators' quality out anew, record whose state changed, make their preferences anew; blocks."""
-        changed = [
-            Standing(profile.annotator, profile.state, " ".join(profile.reasons))
-            for profile in map(self.crowd.profile, self.crowd.refresh())
-        ]
+        """Work the annotators' quality out anew, record whose state is not the stored one, and make their preferences
+        anew; blocks. What a failed write or a crash left unrecorded is recorded the next time."""
+        self.crowd.refresh()
+        profiles = self.crowd.profiles()
 
-        def act(transaction: Transaction) -> None:
+        def act(transaction: Transaction) -> list[Standing]:
+            stored = {standing.annotator: standing.state for standing, _ in read_standings(transaction.connection)}
+            changed = [
+                Standing(profile.annotator, profile.state, " ".join(profile.reasons))
+                for profile in profiles
+                if profile.state is not stored.get(profile.annotator, AnnotatorState.OK)
+            ]
             for standing in changed:
                 set_standing(transaction, standing)
-                self._revise(transaction, standing.annotator)
+                self._revise(transaction, standing.annotator, MOST_REVISED)
+            return changed
 
-        if changed:
-            self.database.write(act).result()
-        return changed
+        return self.database.write(act).result()
 
     def profiles(self, annotator: str = "") -> list[Profile]:
         """Of one annotator, or of all."""
@@ -131,9 +137,9 @@ class LeadDesk:
 
         return self.database.read(read)
 
-    def _revise(self, transaction: Transaction, annotator: str) -> int:
+    def _revise(self, transaction: Transaction, annotator: str, most: int) -> int:
         """Preferences of complete tasks that the person's labels took part in, made anew; returns how many."""
-        pairs = complete_pairs_of(transaction.connection, annotator, MOST_REVISED)
+        pairs = complete_pairs_of(transaction.connection, annotator, most)
         for pair in pairs:
             votes = votes_of(transaction.connection, pair.task_id)
             transaction.append(pair.run_id, preference_of(pair, votes, self.crowd))

@@ -218,11 +218,14 @@ class PeopleDesk:
             return Refusal("ANNOTATOR_EXCLUDED")
         if label.presented_aspects and not self._known_aspects(transaction, label):
             return Refusal("UNKNOWN_ASPECT")
-        weight = self.crowd.vote_weight(annotator)
-        outcome = submit_label(transaction, annotator, label, weight, self.urgency)
+        outcome = submit_label(transaction, annotator, label, lambda kind: self._weigh(annotator, kind), self.urgency)
         if isinstance(outcome, Accepted):
             self.conclude(transaction, outcome)
         return outcome
+
+    def _weigh(self, annotator: str, kind: TaskKind) -> float:
+        """Only what decides something counts towards a person's influence."""
+        return self.crowd.vote_weight(annotator) if kind is TaskKind.COMPARISON else self.crowd.weight(annotator)
 
     def conclude(self, transaction: Transaction, accepted: Accepted) -> None:
         """A complete comparison becomes a preference, in the label's own transaction."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -21,6 +21,8 @@ from iterpo.store.tasks import Urgency, set_urgency, settle
 from iterpo.store.transaction import Transaction, fresh_id
 from iterpo.types import Label, Outcome, Retraction, Side, TaskKind
 
+Weigh = Callable[[TaskKind], float]
+"""What the vote counts at the moment; asked once the label is accepted."""
 _SWAPPED = {Outcome.FIRST: Outcome.SECOND, Outcome.SECOND: Outcome.FIRST}
 
 
@@ -86,9 +88,9 @@ class Accepted:
 
 
 def submit_label(
-    transaction: Transaction, annotator: str, submission: Submission, weight: float, urgency: Urgency
+    transaction: Transaction, annotator: str, submission: Submission, weigh: Weigh, urgency: Urgency
 ) -> Accepted | Refusal:
-    """Store the label and use up the lease. `weight` is what the person's vote counts at the moment."""
+    """Store the label and use up the lease."""
     row = transaction.connection.execute(
         "SELECT task_id, annotator, swapped, expires_at, used_at, released, granted_at, propensity, guideline_version "
         "FROM leases WHERE lease_id = ?",
@@ -115,7 +117,7 @@ def submit_label(
         propensity=float_of(row[7]),
         guideline_version=str_of(row[8]),
     )
-    return _store(transaction, task_id, given, weight, urgency)
+    return _store(transaction, task_id, given, weigh, urgency)
 
 
 def label_directly(
@@ -133,16 +135,17 @@ def label_directly(
     )
     submission = Submission("", outcome, strength, rationale)
     given = _Given(annotator, submission, False, "", presented_at=transaction.now)
-    return _store(transaction, task_id, given, weight, lambda _figures: 0.0)
+    return _store(transaction, task_id, given, lambda _kind: weight, lambda _figures: 0.0)
 
 
 def undo_label(transaction: Transaction, annotator: str, event_id: str, not_before: float, seconds: float) -> Held:
     """Take an own label back; its task is leased to the person again, in the same order.
 
-    Raises NotFound LABEL_UNKNOWN, WrongState NOT_YOUR_LABEL, or TOO_LATE for a label from before `not_before`.
+    Raises NotFound LABEL_UNKNOWN; WrongState NOT_YOUR_LABEL, TOO_LATE for a label from before `not_before`, or
+    NOT_LEASED for one that an application's user gave.
     """
     row = transaction.connection.execute(
-        "SELECT labels.task_id, annotator, swapped, labelled_at, run_id, group_id, guideline, shown "
+        "SELECT labels.task_id, annotator, swapped, labelled_at, run_id, group_id, guideline, shown, lease_id "
         "FROM labels JOIN tasks USING (task_id) WHERE event_id = ?",
         (event_id,),
     ).fetchone()
@@ -154,6 +157,8 @@ def undo_label(transaction: Transaction, annotator: str, event_id: str, not_befo
         raise WrongState("The label is another person's.", "Take back labels of your own only.", "NOT_YOUR_LABEL")
     if float_of(row[3]) < not_before:
         raise WrongState("The label is too old to be taken back.", "Tell the lead what was wrong with it.", "TOO_LATE")
+    if not row[8]:
+        raise WrongState("The label came without a lease.", "Send new feedback instead.", "NOT_LEASED")
     task_id, swapped, guideline = str_of(row[0]), bool(row[2]), str_of(row[6])
     transaction.append(str_of(row[4]), Retraction(event_id, task_id, str_of(row[5]), annotator))
     connection = transaction.connection
@@ -163,8 +168,8 @@ def undo_label(transaction: Transaction, annotator: str, event_id: str, not_befo
     connection.execute(
         "INSERT INTO leases (lease_id, task_id, annotator, item, granted_at, expires_at, swapped, propensity, "
         "guideline_version) SELECT ?, task_id, annotator, item, ?, ?, swapped, propensity, guideline_version "
-        "FROM leases WHERE task_id = ? AND annotator = ? ORDER BY rowid DESC LIMIT 1",
-        (lease_id, transaction.now, ends, task_id, annotator),
+        "FROM leases WHERE lease_id = ?",
+        (lease_id, transaction.now, ends, str_of(row[8])),
     )
     settle(transaction, task_id)
     return Held(lease_id, task_id, annotator, ends, swapped, guideline, bytes_of(row[7]))
@@ -295,7 +300,7 @@ def _has_place(transaction: Transaction, task_id: str, annotator: str) -> bool:
     return int_of(own) > 0 or int_of(live) < int_of(places)
 
 
-def _store(transaction: Transaction, task_id: str, given: _Given, weight: float, urgency: Urgency) -> Accepted:
+def _store(transaction: Transaction, task_id: str, given: _Given, weigh: Weigh, urgency: Urgency) -> Accepted:
     connection, submission = transaction.connection, given.submission
     row = connection.execute(
         "SELECT run_id, group_id, kind, item, first_id, second_id, sides, gold, required_labels, accepted_labels "
@@ -338,7 +343,7 @@ def _store(transaction: Transaction, task_id: str, given: _Given, weight: float,
         given.annotator,
         label.outcome,
         label.strength,
-        weight,
+        weigh(kind),
         given.swapped,
         label.duration_seconds,
         transaction.now,

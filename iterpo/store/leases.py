@@ -107,14 +107,27 @@ def lease_tasks(
     """At most `ask.limit` leases; `draw` also decides which answer is shown first."""
     tidy(transaction)
     chosen = _personal(transaction, ask)
-    while not ask.only_own and len(chosen) < ask.limit:
-        measured = _measured(transaction, ask, mixture, draw, {c.item for c in chosen})
-        if measured is None:
-            break
-        chosen.append(measured)
-    if not (ask.only_measured or ask.only_own):
-        chosen += _comparisons(transaction, ask, mixture, draw, ask.limit - len(chosen), {c.item for c in chosen})
+    if not ask.only_own:
+        chosen += _mixed(transaction, ask, mixture, draw, ask.limit - len(chosen), {c.item for c in chosen})
     return [_grant(transaction, candidate, ask, draw.random() < 0.5, version) for candidate in chosen]
+
+
+def _mixed(
+    transaction: Transaction, ask: Ask, mixture: Mixture, draw: random.Random, places: int, taken: set[str]
+) -> list[_Candidate]:
+    """Comparisons with measuring tasks among them, each place drawn for itself, and in no order that tells them
+    apart."""
+    measured: list[_Candidate] = []
+    for _ in range(places):
+        found = _measured(transaction, ask, mixture, draw, taken)
+        if found is not None:
+            measured.append(found)
+            taken = taken | {found.item}
+    left = 0 if ask.only_measured else places - len(measured)
+    mixed = _comparisons(transaction, ask, mixture, draw, left, taken)
+    for each in measured:
+        mixed.insert(draw.randrange(len(mixed) + 1), each)
+    return mixed
 
 
 def live_leases(transaction: Transaction, annotator: str) -> list[Held]:

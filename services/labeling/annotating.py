@@ -23,7 +23,7 @@ from iterpo.store.leases import Ask, Held
 from iterpo.store.writer import Commit
 from iterpo.v1 import labeling_pb2 as pb
 from services.auth import check_speaks_for
-from services.ids import need_ids
+from services.ids import need_ids, need_person
 from services.labeling import limits, messages
 from services.labeling.metrics import LabelingMetrics
 
@@ -106,6 +106,9 @@ class Connection:
             resumed = await asyncio.wrap_future(self._people.resume(ask.annotator))
             yield self._respond([], resumed, None)
             while not self._bell.closing:
+                # Cleared before the round: a bell that rings while it is under way is heard after it.
+                self._hungry = self._hungry or self._news.is_set()
+                self._news.clear()
                 credit, others = await self._others(ask, credit)
                 labels, refused = self._labels()
                 response = await self._round(ask, credit, labels, refused)
@@ -127,6 +130,7 @@ class Connection:
         if first is None or first.WhichOneof("action") != "start":
             raise InvalidInput("An annotation begins with a start.", "Send AnnotateStart first.", "START_FIRST")
         need_ids(first.start, "annotator")
+        need_person(first.start.annotator)
         check_speaks_for(first.start.annotator)
         limits.in_range("credit", first.start.credit, 0, limits.MAX_LEASES)
         ask = messages.ask(first.start, 1, self._people.settings.lease_seconds)
@@ -248,9 +252,8 @@ class Connection:
 
     async def _rest(self, credit: int) -> None:
         """Until something comes in, a task opens, or a lease may have run out."""
-        if not self._inbox.empty:
+        if not self._inbox.empty or self._news.is_set():
             return
-        self._news.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), random.uniform(*NAP_SECONDS))
         if not self._inbox.labels:

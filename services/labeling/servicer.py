@@ -19,7 +19,7 @@ from iterpo.types import AnnotatorState
 from iterpo.v1 import labeling_pb2 as pb
 from iterpo.v1 import labeling_pb2_grpc
 from services.auth import caller_name, check_speaks_for
-from services.ids import need_ids
+from services.ids import need_ids, need_person
 from services.labeling import limits, messages
 from services.labeling.annotating import Bell, Connection
 from services.labeling.feed import Feed
@@ -125,6 +125,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
 
     async def SubmitFeedback(self, request: pb.SubmitFeedbackRequest, context: Context) -> pb.SubmitFeedbackResponse:
         need_ids(request, "request_id", "run_id", "user")
+        need_person(request.user)
         check_speaks_for(request.user)
         served = wire.group_from_proto(request.served) if request.HasField("served") else None
         stored = self._application.submit(request.run_id, request.user, _verdict(request), served, request.request_id)
@@ -164,7 +165,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
                 f"Nobody can be set to {state.value}: the figures decide that.", "Set it to EXCLUDED, or OK to readmit."
             )
         limits.in_range("the reason's length", len(request.reason), 0, limits.MAX_RATIONALE_CHARACTERS)
-        by = caller_name() or request.by
+        by = caller_name() or request.by or "lead"
         done = self._leads.set_state(request.annotator, state, request.reason, by, request.request_id)
         revised, duplicate = await asyncio.wrap_future(done)
         return pb.SetAnnotatorStateResponse(revised_preferences=revised, duplicate=duplicate)
@@ -178,6 +179,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
     @staticmethod
     def _check_annotator(request: Any) -> None:
         need_ids(request, "annotator")
+        need_person(request.annotator)
         check_speaks_for(request.annotator)
 
 

@@ -198,9 +198,22 @@ def test_gold_tasks_are_mixed_in_and_look_like_any_other(make: Make) -> None:
     people = make(mixture=Mixture(gold_share=1.0))
     gold(people, "known")
     people.ask("a", "b", group_id="g1")
-    first, second = people.lease("ann")
+    first, second = sorted(people.lease("ann"), key=lambda lease: -len(lease.task.group_id))
     assert groups_of([first, second]) == ["known", "g1"], "once the gold tasks are used up, comparisons follow"
     assert (first.task.kind, first.task.gold) == (second.task.kind, second.task.gold) == (TaskKind.COMPARISON, None)
+
+
+def test_each_place_of_a_lease_is_drawn_for_itself_and_gold_stands_anywhere(make: Make) -> None:
+    """Share 0.5 of 40 places: 20 gold tasks expected, standard deviation 3.2; not all of them first."""
+    people = make(mixture=Mixture(gold_share=0.5))
+    for number in range(40):
+        gold(people, f"known{number}")
+        people.ask("a", "b", group_id=f"g{number}")
+    people.people._draw = random.Random(1)
+    is_gold = [lease.task.group_id.startswith("known") for lease in people.lease("ann", limit=40)]
+    assert 8 <= sum(is_gold) <= 32
+    assert any(is_gold[20:])
+    assert not all(is_gold[: sum(is_gold)])
 
 
 def test_a_gold_label_measures_and_makes_no_preference(make: Make) -> None:

@@ -58,6 +58,19 @@ def test_an_undo_sent_twice_is_one_undo(people: People) -> None:
     assert len(events(people, "retraction")) == 1
 
 
+def test_an_undone_label_keeps_the_order_in_which_it_was_shown_whatever_lease_came_later(people: People) -> None:
+    people.ask("a", "b")
+    (first,) = people.lease("ann", seconds=60)
+    people.clock.now += 61
+    people.coin.swapped = True
+    (second,) = people.lease("ann", seconds=60)
+    receipt = people.submit(first)
+    held, _ = undo(people, receipt.event_id)
+    assert (first.swapped, second.swapped, held.lease.swapped) == (False, True, False)
+    people.submit(held.lease, Outcome.FIRST)
+    assert people.standing_labels()[-1].outcome is Outcome.FIRST
+
+
 def test_only_a_label_of_one_s_own_that_is_not_too_old_can_be_taken_back(people: People) -> None:
     people.ask("a", "b")
     (lease,) = people.lease("ann")
