@@ -81,6 +81,11 @@ class Budget:
         self._unsubscribe = people.database.subscribe(self._on_commit)
         self._thread = threading.Thread(target=self._work, name=f"iterpo-{self.name}", daemon=True)
 
+    @property
+    def in_use(self) -> Path | None:
+        """Folder of the reward model that answers."""
+        return None if self._model is None else self._model.path
+
     def start(self) -> None:
         """With the newest model that is good enough, if there is one."""
         self.adopt_newest()
@@ -129,6 +134,8 @@ class Budget:
                     continue
             except IterpoError as error:  # a full or busy disk: the tasks are held until there is room
                 logger.warning("the label budget cannot be kept: %s", error)
+            except Exception:  # a bug here must not leave tasks held for ever without a word
+                logger.exception("the label budget failed; it goes on")
             self._news.wait(LOOK_SECONDS)
 
     def _settle(self, tasks: Sequence[Task]) -> None:
@@ -149,7 +156,8 @@ class Budget:
         return [Opinion(task, _logistic(margin)) for task, margin in zip(tasks, margins, strict=True)]
 
     def _decide(self, transaction: Transaction, opinion: Opinion) -> list[Accepted]:
-        if not opinion.decides(self._settings.confidence):
+        trusted = self._people.crowd.weight(self.name) > 0
+        if not trusted or not opinion.decides(self._settings.confidence):
             let_go(transaction, opinion.task.task_id, unsureness(opinion.p_first_wins), self._people.urgency)
             return []
         if self._draw.random() >= self._settings.audit_share:

@@ -23,7 +23,7 @@ from iterpo.labeling.people import PeopleDesk
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask
 from iterpo.store.writer import Commit
-from iterpo.types import Abstention, Lease, Outcome
+from iterpo.types import Abstention, AnnotatorState, Lease, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class MachineAnnotator:
         self._failures: Counter[str] = Counter()
         self._news = threading.Event()
         self._closing = False
+        self._stopped = threading.Event()
         self._unsubscribe = people.database.subscribe(self._on_commit)
         self._thread = threading.Thread(target=self._work, name=f"iterpo-{self.name}", daemon=True)
 
@@ -67,6 +68,7 @@ class MachineAnnotator:
 
     def close(self) -> None:
         self._closing = True
+        self._stopped.set()
         self._unsubscribe()
         self._runner.close()
         self._news.set()
@@ -74,7 +76,7 @@ class MachineAnnotator:
             self._thread.join()
 
     def _on_commit(self, commit: Commit) -> None:
-        if commit.opened:
+        if "task" in commit.kinds:
             self._news.set()
 
     def _work(self) -> None:
@@ -88,7 +90,9 @@ class MachineAnnotator:
             self._news.wait(LOOK_SECONDS)
 
     def _turn(self) -> bool:
-        """Label what may be leased; False when there was nothing."""
+        """Label what may be leased; False when there was nothing, or a lead took the machine out."""
+        if self._people.crowd.state(self.name) is AnnotatorState.EXCLUDED:
+            return False
         seconds = self._people.settings.lease_seconds
         held = self._people.resume(self.name).result()
         if not held:
@@ -106,8 +110,11 @@ class MachineAnnotator:
         if answer.outcome is Outcome.SKIP:
             self._on_abstention(Abstention(lease.task.first.completion_id, self.name, answer.reason))
         label = Submission(lease.lease_id, answer.outcome, rationale=answer.reason)
-        self._people.submit(self.name, [(uuid.uuid4().hex, label)]).result()
+        (receipt,) = self._people.submit(self.name, [(uuid.uuid4().hex, label)]).result()
         self._failures.pop(lease.task.task_id, None)
+        if not receipt.accepted:
+            # The same would be refused again: the task goes back, and the model is not asked for nothing.
+            self._people.release(self.name, lease.lease_id, receipt.refused_reason).result()
 
     def _answer(self, lease: Lease) -> _Answer:
         """In the presented order, which for a machine means nothing: both orders are asked."""
@@ -126,5 +133,5 @@ class MachineAnnotator:
         self._failures[task.task_id] += 1
         if self._failures[task.task_id] >= self._max_attempts:
             return _Answer(Outcome.SKIP, reason)
-        self._news.wait(min(0.5 * 2 ** self._failures[task.task_id], 5.0))
+        self._stopped.wait(min(0.5 * 2 ** self._failures[task.task_id], 5.0))
         return _Answer(None)

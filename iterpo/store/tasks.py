@@ -58,7 +58,7 @@ class TaskCounts:
 
 
 def add_task(transaction: Transaction, task: Task, urgency: float = 0.0, held: bool = False) -> None:
-    transaction.opened = transaction.opened or not held
+    transaction.opened = transaction.opened or not (held or task.only_for)
     transaction.append(task.run_id, task)
     sides = json.dumps([asdict(Side.of(task.first)), asdict(Side.of(task.second))])
     shown = feedback_wire.task_to_proto(feedback_wire.shown(task)).SerializeToString()

@@ -140,6 +140,7 @@ class Connection:
         try:
             async for request in incoming:
                 if request.WhichOneof("action") == "labels":
+                    limits.at_most("labels", request.labels.labels, limits.MAX_LABELS)
                     self._inbox.labels.extend(request.labels.labels)
                 else:
                     self._inbox.others.append(request)
@@ -154,14 +155,15 @@ class Connection:
 
     def _labels(self) -> tuple[list[tuple[str, Submission]], list[Receipt]]:
         """What has come in: labels to be stored, and those that no label may be, each refused for itself."""
-        labels, refused = [], []
-        while self._inbox.labels:
+        labels, refused = list[tuple[str, Submission]](), list[Receipt]()
+        while self._inbox.labels and len(labels) < MAX_WAITING:
             message = self._inbox.labels.popleft()
             try:
                 labels.append(messages.submission(message))
             except InvalidInput as error:
                 refused.append(Receipt(message.request_id, "", error.reason, False))
-        self._room.set()
+        if len(self._inbox.labels) < MAX_WAITING:
+            self._room.set()
         return labels, refused
 
     async def _round(

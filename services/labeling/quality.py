@@ -35,6 +35,9 @@ def _look(leads: LeadDesk, metrics: LabelingMetrics) -> None:
     except IterpoError as error:  # a full or busy disk: the figures are worked out again at the next look
         logger.warning("annotators' states could not be recorded: %s", error)
         return
+    except Exception:  # a bug in the figures must not end the watch without a word
+        logger.exception("the annotators' quality could not be worked out")
+        return
     for standing in changed:
         logger.info("an annotator is %s now: %s", standing.state.value, standing.reason)
     metrics.observe_quality(leads.profiles(), leads.crowd.agreement())

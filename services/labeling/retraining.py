@@ -40,9 +40,12 @@ async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSe
         if labels - trained_at < due:
             continue
         trained_at = labels
-        if await _train(budget.directory / f"{labels:08d}", settings, config):
-            await asyncio.to_thread(budget.adopt_newest)
-            _tidy(budget.directory)
+        try:
+            if await _train(budget.directory / f"{labels:08d}", settings, config):
+                await asyncio.to_thread(budget.adopt_newest)
+                _tidy(budget)
+        except Exception:  # whatever training or loading raises, the next labels are another chance
+            logger.exception("the reward model could not be trained or loaded")
 
 
 async def _train(out: Path, settings: BudgetSettings, config: Path | None) -> bool:
@@ -79,6 +82,8 @@ def _newest(directory: Path) -> int:
     return max((int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal()), default=0)
 
 
-def _tidy(directory: Path) -> None:
-    for old in sorted(directory.glob("[0-9]*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+def _tidy(budget: Budget) -> None:
+    """The model in use stays, however old."""
+    for old in sorted(budget.directory.glob("[0-9]*"))[:-KEPT]:
+        if old != budget.in_use:
+            shutil.rmtree(old, ignore_errors=True)
