@@ -105,7 +105,7 @@ class Collector:
             self._record(self._narrowed(self._sample(missing, found.progress), found.progress), at)
         self._await_feedback()
         fresh, events = self._buffer.take()
-        sampled = [g for g in fresh if self._sampled(g)]
+        sampled = [g for g in fresh if usable(self._algorithm, g)]
         found.dropped["no_logprobs"] += _completions(fresh) - _completions(sampled)
         young = [self._world.learner.tokenised(g) for g in sampled if self._young(g, at)]
         found.dropped["policy_age"] += _completions(sampled) - _completions(young)
@@ -204,24 +204,25 @@ class Collector:
 
         self._control.patiently("collecting feedback", read)
 
-    @property
-    def _on_policy(self) -> bool:
-        coefficient = self._algorithm.gradient_coefficient
-        return bool(getattr(coefficient, "on_policy", "rewards" in coefficient.needs))
-
-    def _sampled(self, group: Group) -> bool:
-        """A policy gradient needs the log-probs that an answer was drawn with; an application's users send texts."""
-        return not self._on_policy or all(c.logprobs for c in group.completions)
-
     def _young(self, group: Group, at: Progress) -> bool:
         """Too old for a policy gradient is still good for a pair (invariant 8); age counts label lag."""
-        if not self._on_policy:
+        if not on_policy(self._algorithm):
             return True
         age = at.version - min((c.policy_version for c in self._own(group)), default=at.version)
         return age <= self._config.max_policy_age
 
     def _own(self, group: Group) -> tuple[Completion, ...]:
         return own(self._algorithm.response_sampling, group)
+
+
+def on_policy(algorithm: Algorithm) -> bool:
+    coefficient = algorithm.gradient_coefficient
+    return bool(getattr(coefficient, "on_policy", "rewards" in coefficient.needs))
+
+
+def usable(algorithm: Algorithm, group: Group) -> bool:
+    """A policy gradient needs the log-probs that an answer was drawn with; an application's users send texts."""
+    return not on_policy(algorithm) or all(c.logprobs for c in group.completions)
 
 
 def _completions(groups: Sequence[Group]) -> int:

@@ -94,7 +94,10 @@ _caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
 
 
 def check_speaks_for(name: str) -> None:
-    """Raises PermissionDenied (WRONG_ANNOTATOR) when the call's token is bound to another person."""
+    """Raises PermissionDenied: MACHINE_NAME for a name with a slash, which machine labelers have and nobody may use;
+    WRONG_ANNOTATOR when the call's token is bound to another person."""
+    if "/" in name:
+        raise PermissionDenied(f"{name!r} is a machine's name.", "Use a name without a slash.", "MACHINE_NAME")
     caller = _caller.get()
     if caller is not None and caller.name and caller.name != name:
         raise PermissionDenied(

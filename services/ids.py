@@ -9,12 +9,6 @@ from iterpo.errors import InvalidInput
 MAX_ID_CHARACTERS = 256
 
 
-def need_person(name: str) -> None:
-    """Raises InvalidInput (INVALID_NAME) for a name with a slash: those are machines', which nobody may speak for."""
-    if "/" in name:
-        raise InvalidInput(f"{name!r} is no person's name.", "Use a name without a slash.", "INVALID_NAME")
-
-
 def need_ids(request: Any, *names: str) -> None:
     """Raises InvalidInput (INVALID_ID) unless each named field of the message is a usable id."""
     for name in names:

@@ -99,6 +99,11 @@ class Crowd:
     def state(self, annotator: str) -> AnnotatorState:
         return self._states[annotator][0] if annotator in self._states else AnnotatorState.OK
 
+    def states(self) -> dict[str, AnnotatorState]:
+        """Of everybody who ever had another one than OK."""
+        with self._lock:
+            return {name: state for name, (state, _) in self._states.items()}
+
     def weight(self, annotator: str) -> float:
         """What the annotator's votes count, in [0, 1], however many there are."""
         state = self.state(annotator)

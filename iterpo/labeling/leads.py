@@ -81,21 +81,24 @@ class LeadDesk:
         """Work the annotators' quality out anew, record whose state is not the stored one, and make their preferences
         anew; blocks. What a failed write or a crash left unrecorded is recorded the next time."""
         self.crowd.refresh()
-        profiles = self.crowd.profiles()
+        changed = self.database.read(self._unrecorded).result()
 
         def act(transaction: Transaction) -> list[Standing]:
-            stored = {standing.annotator: standing.state for standing, _ in read_standings(transaction.connection)}
-            changed = [
-                Standing(profile.annotator, profile.state, " ".join(profile.reasons))
-                for profile in profiles
-                if profile.state is not stored.get(profile.annotator, AnnotatorState.OK)
-            ]
+            # Read again: a lead may have decided in between.
+            changed = self._unrecorded(transaction.connection)
             for standing in changed:
                 set_standing(transaction, standing)
                 self._revise(transaction, standing.annotator, MOST_REVISED)
             return changed
 
-        return self.database.write(act).result()
+        return self.database.write(act).result() if changed else []
+
+    def _unrecorded(self, connection: apsw.Connection) -> list[Standing]:
+        """States that are not the stored ones."""
+        stored = {standing.annotator: standing.state for standing, _ in read_standings(connection)}
+        found = self.crowd.states()
+        names = [name for name, state in found.items() if state is not stored.get(name, AnnotatorState.OK)]
+        return [Standing(p.annotator, p.state, " ".join(p.reasons)) for p in map(self.crowd.profile, names)]
 
     def profiles(self, annotator: str = "") -> list[Profile]:
         """Of one annotator, or of all."""

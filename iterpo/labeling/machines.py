@@ -58,7 +58,6 @@ class MachineAnnotator:
         self._on_abstention = on_abstention
         self._failures: Counter[str] = Counter()
         self._news = threading.Event()
-        self._closing = False
         self._stopped = threading.Event()
         self._unsubscribe = people.database.subscribe(self._on_commit)
         self._thread = threading.Thread(target=self._work, name=f"iterpo-{self.name}", daemon=True)
@@ -67,7 +66,6 @@ class MachineAnnotator:
         self._thread.start()
 
     def close(self) -> None:
-        self._closing = True
         self._stopped.set()
         self._unsubscribe()
         self._runner.close()
@@ -80,7 +78,7 @@ class MachineAnnotator:
             self._news.set()
 
     def _work(self) -> None:
-        while not self._closing:
+        while not self._stopped.is_set():
             self._news.clear()
             try:
                 if self._turn():
@@ -98,7 +96,7 @@ class MachineAnnotator:
         if not held:
             held, _ = self._people.lease(Ask(self.name, HANDFUL, seconds, only_own=True)).result()
         for each in held:
-            if self._closing:
+            if self._stopped.is_set():
                 return False
             self._label(each.lease)
         return bool(held)

@@ -20,8 +20,8 @@ from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.labeling.voting import preference_of, seen_by_crowd
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.labels import Accepted, Refusal, Submission, recent_votes, submit_label, undo_label, votes_of
-from iterpo.store.leases import Ask, Held, Mixture, extend_lease, lease_tasks, live_leases, release_task
+from iterpo.store.labels import Accepted, Submission, recent_votes, submit_label, undo_label, votes_of
+from iterpo.store.leases import Ask, Held, Mixture, Refusal, extend_lease, lease_tasks, live_leases, release_task
 from iterpo.store.standings import read_standings
 from iterpo.store.tasks import Figures, add_task, guideline_of_lease, open_tasks, rank_anew
 from iterpo.store.transaction import Transaction, payload

@@ -15,7 +15,7 @@ from functools import lru_cache
 import apsw
 
 from iterpo.errors import NotFound, WrongState
-from iterpo.store.leases import Held
+from iterpo.store.leases import Held, Refusal
 from iterpo.store.rows import bytes_of, float_of, int_of, str_of
 from iterpo.store.tasks import Urgency, set_urgency, settle
 from iterpo.store.transaction import Transaction, fresh_id
@@ -36,12 +36,6 @@ class Submission:
     rationale: str = ""
     duration_seconds: float = 0.0
     presented_aspects: Mapping[str, Outcome] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    reason: str
-    """LEASE_UNKNOWN, NOT_YOUR_LEASE, RELEASED, ALREADY_LABELLED or TASK_COMPLETE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,10 @@ class Accepted:
 def submit_label(
     transaction: Transaction, annotator: str, submission: Submission, weigh: Weigh, urgency: Urgency
 ) -> Accepted | Refusal:
-    """Store the label and use up the lease."""
+    """Store the label and use up the lease.
+
+    Refused as LEASE_UNKNOWN, NOT_YOUR_LEASE, RELEASED, ALREADY_LABELLED or TASK_COMPLETE.
+    """
     row = transaction.connection.execute(
         "SELECT task_id, annotator, swapped, expires_at, used_at, released, granted_at, propensity, guideline_version "
         "FROM leases WHERE lease_id = ?",
@@ -182,12 +179,6 @@ def votes_of(connection: apsw.Connection, task_id: str) -> list[Vote]:
 def recent_votes(connection: apsw.Connection, limit: int) -> list[Vote]:
     """The last `limit` labels, oldest first."""
     return _votes(connection, "1 ORDER BY labels.rowid DESC LIMIT ?", (limit,))[::-1]
-
-
-def votes_by(connection: apsw.Connection, annotator: str, run_id: str = "") -> list[Vote]:
-    return _votes(
-        connection, "annotator = ? AND (? = '' OR run_id = ?) ORDER BY labels.rowid", (annotator, run_id, run_id)
-    )
 
 
 def complete_pairs_of(connection: apsw.Connection, annotator: str, limit: int) -> list[ComparedPair]:

@@ -30,10 +30,11 @@ _NOT_SEEN = """
   AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.annotator = :annotator AND leases.item = tasks.item
                   AND (released = 1 OR (used_at IS NULL AND expires_at > :now)))
 """
-_LIVE_OWN = """
+_NOT_HELD = """
   AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.annotator = :annotator AND leases.item = tasks.item
                   AND leases.task_id = tasks.task_id AND (released = 1 OR (used_at IS NULL AND expires_at > :now)))
 """
+"""Of a task made for this person: other tasks of the same pair do not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def live_leases(transaction: Transaction, annotator: str) -> list[Held]:
 def extend_lease(transaction: Transaction, annotator: str, lease_id: str, seconds: float) -> float | str:
     """The lease's new end, from now on; or why not: LEASE_UNKNOWN, NOT_YOUR_LEASE, LEASE_USED, LEASE_EXPIRED."""
     task_id = _own_unused(transaction, annotator, lease_id)
-    if isinstance(task_id, Refused):
+    if isinstance(task_id, Refusal):
         return task_id.reason
     row = transaction.connection.execute("SELECT expires_at FROM leases WHERE lease_id = ?", (lease_id,)).fetchone()
     if row is None or float_of(row[0]) <= transaction.now:
@@ -169,7 +170,7 @@ def extend_lease(transaction: Transaction, annotator: str, lease_id: str, second
 def release_task(transaction: Transaction, annotator: str, lease_id: str, reason: str) -> str:
     """Give the task back: its place is free at once, and this person does not get it again. Returns "" or why not."""
     task_id = _own_unused(transaction, annotator, lease_id)
-    if isinstance(task_id, Refused):
+    if isinstance(task_id, Refusal):
         return task_id.reason
     transaction.opened = True
     connection = transaction.connection
@@ -181,26 +182,29 @@ def release_task(transaction: Transaction, annotator: str, lease_id: str, reason
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refusal:
+    """Why a lease or a label cannot be had, as a stable word."""
+
     reason: str
 
 
-def _own_unused(transaction: Transaction, annotator: str, lease_id: str) -> str | Refused:
+def _own_unused(transaction: Transaction, annotator: str, lease_id: str) -> str | Refusal:
+    """The lease's task."""
     row = transaction.connection.execute(
         "SELECT task_id, annotator, used_at FROM leases WHERE lease_id = ?", (lease_id,)
     ).fetchone()
     if row is None:
-        return Refused("LEASE_UNKNOWN")
+        return Refusal("LEASE_UNKNOWN")
     if row[1] != annotator:
-        return Refused("NOT_YOUR_LEASE")
-    return Refused("LEASE_USED") if row[2] is not None else str_of(row[0])
+        return Refusal("NOT_YOUR_LEASE")
+    return Refusal("LEASE_USED") if row[2] is not None else str_of(row[0])
 
 
 def _personal(transaction: Transaction, ask: Ask) -> list[_Candidate]:
     """Tasks made for this very person come first: repeats left over, a machine's own."""
     return _candidates(
         transaction.connection,
-        f"free_at = 0 AND only_for <> '' AND only_for = :annotator {_LIVE_OWN}",
+        f"free_at = 0 AND only_for <> '' AND only_for = :annotator {_NOT_HELD}",
         "event_cursor",
         {"annotator": ask.annotator, "now": transaction.now, "limit": ask.limit},
     )
@@ -221,7 +225,7 @@ def _comparisons(
         {**about, "limit": limit},
         index="tasks_free_of_run" if ask.run_id else "tasks_free",
     )
-    window = [c for c in _one_an_item(found) if c.item not in taken]
+    window = _one_an_item(found, taken)
     chosen: list[_Candidate] = []
     while window and len(chosen) < count:
         random_one = draw.random() < mixture.random_share
@@ -305,8 +309,13 @@ def _candidates(
     ]
 
 
-def _one_an_item(candidates: list[_Candidate]) -> list[_Candidate]:
-    return list({c.item: c for c in reversed(candidates)}.values())[::-1]
+def _one_an_item(candidates: list[_Candidate], taken: set[str]) -> list[_Candidate]:
+    """The first of each pair that is not taken, in their order."""
+    first: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        if candidate.item not in taken:
+            first.setdefault(candidate.item, candidate)
+    return list(first.values())
 
 
 def _grant(transaction: Transaction, candidate: _Candidate, ask: Ask, swapped: bool, version: Version) -> Held:

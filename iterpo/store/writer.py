@@ -138,7 +138,7 @@ class Writer:
 
     def _perform(self, transaction: Transaction, outcome: _Outcome) -> None:
         """One operation inside its own savepoint: a refused one leaves its neighbours in the transaction alone."""
-        appended = len(transaction.appended)
+        appended, opened = len(transaction.appended), transaction.opened
         transaction.now = self._clock()
         self._connection.execute("SAVEPOINT operation")
         try:
@@ -149,6 +149,7 @@ class Writer:
             outcome.error = error
             self._connection.execute("ROLLBACK TO operation")
             del transaction.appended[appended:]
+            transaction.opened = opened
         self._connection.execute("RELEASE operation")
 
     def _roll_back(self) -> None:

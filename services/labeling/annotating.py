@@ -23,7 +23,7 @@ from iterpo.store.leases import Ask, Held
 from iterpo.store.writer import Commit
 from iterpo.v1 import labeling_pb2 as pb
 from services.auth import check_speaks_for
-from services.ids import need_ids, need_person
+from services.ids import need_ids
 from services.labeling import limits, messages
 from services.labeling.metrics import LabelingMetrics
 
@@ -118,7 +118,7 @@ class Connection:
                     raise self._inbox.error
                 if self._inbox.ended and not self._inbox.labels and not self._inbox.others:
                     return
-                await self._rest(credit)
+                await self._rest()
         finally:
             reader.cancel()
             self._bell.forget(self._news)
@@ -130,7 +130,6 @@ class Connection:
         if first is None or first.WhichOneof("action") != "start":
             raise InvalidInput("An annotation begins with a start.", "Send AnnotateStart first.", "START_FIRST")
         need_ids(first.start, "annotator")
-        need_person(first.start.annotator)
         check_speaks_for(first.start.annotator)
         limits.in_range("credit", first.start.credit, 0, limits.MAX_LEASES)
         ask = messages.ask(first.start, 1, self._people.settings.lease_seconds)
@@ -252,7 +251,7 @@ class Connection:
         self._held = {lease_id: ends for lease_id, ends in self._held.items() if ends > now}
         return len(self._held)
 
-    async def _rest(self, credit: int) -> None:
+    async def _rest(self) -> None:
         """Until something comes in, a task opens, or a lease may have run out."""
         if not self._inbox.empty or self._news.is_set():
             return

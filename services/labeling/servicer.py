@@ -19,7 +19,7 @@ from iterpo.types import AnnotatorState
 from iterpo.v1 import labeling_pb2 as pb
 from iterpo.v1 import labeling_pb2_grpc
 from services.auth import caller_name, check_speaks_for
-from services.ids import need_ids, need_person
+from services.ids import need_ids
 from services.labeling import limits, messages
 from services.labeling.annotating import Bell, Connection
 from services.labeling.feed import Feed
@@ -125,7 +125,6 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
 
     async def SubmitFeedback(self, request: pb.SubmitFeedbackRequest, context: Context) -> pb.SubmitFeedbackResponse:
         need_ids(request, "request_id", "run_id", "user")
-        need_person(request.user)
         check_speaks_for(request.user)
         served = wire.group_from_proto(request.served) if request.HasField("served") else None
         stored = self._application.submit(request.run_id, request.user, _verdict(request), served, request.request_id)
@@ -179,7 +178,6 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
     @staticmethod
     def _check_annotator(request: Any) -> None:
         need_ids(request, "annotator")
-        need_person(request.annotator)
         check_speaks_for(request.annotator)
 
 

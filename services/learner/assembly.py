@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from iterpo.algorithms import resolve
+from iterpo.algorithms import Algorithm, resolve
 from iterpo.buffer import GroupBuffer
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
+from iterpo.collect import usable
 from iterpo.config import Settings
 from iterpo.embedded_model import model_directory
 from iterpo.errors import WrongState
@@ -63,7 +64,7 @@ class Assembly:
         )
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
         heldout = [e.prompt for e in record.heldout]
-        replay = self._replay(config, ledger, control) if config.replay_of else None
+        replay = self._replay(config, algorithm, learner, ledger, control) if config.replay_of else None
         return Loop(
             record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control, replay
         )
@@ -77,8 +78,9 @@ class Assembly:
                 return found.parent
         return BASE_VERSION
 
-    def _replay(self, config: RunConfig, ledger: Ledger, control: Control) -> Replay:
-        """Reads the feedback of the run that is repeated, up to its end."""
+    def _replay(self, config: RunConfig, algorithm: Algorithm, learner, ledger: Ledger, control: Control) -> Replay:  # type: ignore[no-untyped-def]  # as above
+        """Reads the feedback of the run that is repeated, up to its end. Answers that came as texts are encoded, as in
+        the run itself; its rule for the age of answers is not applied: whatever was learned is learned again."""
         of = config.replay_of
         assert of is not None
 
@@ -87,7 +89,8 @@ class Assembly:
             last = of.first_iteration + config.iterations - 1
             return groups_again(events, ledger.iterations_of(of.run_id), of.first_iteration, last, of.without)
 
-        return Replay(control.patiently("reading the run's feedback again", read))
+        groups = control.patiently("reading the run's feedback again", read)
+        return Replay([[learner.tokenised(g) for g in part if usable(algorithm, g)] for part in groups])
 
     def _learner(self, config: RunConfig):  # type: ignore[no-untyped-def]  # LoraLearner; importing it loads torch
         import torch

@@ -251,3 +251,13 @@ def test_somebody_in_quarantine_gets_nothing_but_what_measures_him(make: Make) -
     gold(people, "known")
     people.people.crowd.set_state("ann", AnnotatorState.QUARANTINED, "odd")
     assert groups_of(people.lease("ann")) == ["known"]
+
+
+def test_a_pair_asked_for_twice_keeps_its_first_place_in_the_queue(make: Make) -> None:
+    """a|b, then another pair, then a|b again: the second asking must not push the pair behind."""
+    people = make()
+    record(people, "g1", "g2")
+    create(people, "g1")
+    create(people, "g2")
+    people.desk.create_tasks("run", [PairRequest("g1-1", "g1-0")], "turned").result(WAIT)
+    assert groups_of(people.lease("ann")) == ["g1", "g2"]

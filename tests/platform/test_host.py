@@ -102,6 +102,7 @@ async def test_a_role_may_call_its_own_methods_and_is_told_who_may_call_the_othe
 async def test_health_needs_no_token() -> None:
     async with running(ServerSettings(tokens=TOKENS)) as server:
         await until(lambda: health(server.address, SERVICE) == SERVING)
+        assert await asyncio.to_thread(health, server.address, SERVICE) == SERVING
 
 
 def test_an_annotator_may_not_promote_and_only_an_admin_may_roll_back() -> None:

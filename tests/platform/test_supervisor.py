@@ -170,8 +170,10 @@ def test_whatever_ends_the_watching_is_told_and_stops_everything(
 def test_stopping_twice_is_the_same_as_once(tmp_path: Path) -> None:
     supervisor = supervise(tmp_path, spec(tmp_path, "a", STEADY))
     supervisor.start()
+    process = supervisor.pid("a")
     supervisor.stop()
     supervisor.stop()
+    assert not alive(process)
 
 
 PARENT = """
