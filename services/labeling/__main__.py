@@ -30,7 +30,6 @@ SERVICE = "iterpo.v1.LabelingService"
 
 async def serve(settings: Settings, config: Path | None = None) -> None:
     """`config` is the file that `settings` came from."""
-    sys.setswitchinterval(0.0005)
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
