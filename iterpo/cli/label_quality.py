@@ -34,7 +34,9 @@ def annotators(annotator: str, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([_plain(each) for each in found])
     elif not found:
-        click.echo("Nobody has labelled yet. Start with: iterpo annotate")
+        click.echo(
+            f"{annotator or 'Nobody'} has {'not ' if annotator else ''}labelled yet. Start with: iterpo annotate"
+        )
     else:
         print_table([_row(each) for each in found], folding="reasons")
 
@@ -51,16 +53,22 @@ def exclude(annotator: str, reason: str, config_path: Path | None, as_json: bool
     `iterpo run replay RUN --without ANNOTATOR` trains again from the version before.
     """
     from iterpo.config import load
+    from iterpo.errors import Unavailable
     from iterpo.types import AnnotatorState
 
     settings = load(config_path)
     revised = set_state(settings, annotator, AnnotatorState.EXCLUDED, reason)
-    touched = touched_by(settings, annotator)
+    if not as_json:
+        click.echo(f"{annotator} is excluded; {revised} preferences were made anew without him.")
+    try:
+        touched = touched_by(settings, annotator)
+    except Unavailable as error:
+        # The decision stands; only the learner and inference know which versions it concerns.
+        error.fix = f"He is excluded. Start learner and inference, then ask again: iterpo labels exclude {annotator}"
+        raise
     if as_json:
         print_json({"annotator": annotator, "revised_preferences": revised, **touched.plain()})
-        return
-    click.echo(f"{annotator} is excluded; {revised} preferences were made anew without him.")
-    for line in touched.sentences(annotator):
+    for line in () if as_json else touched.sentences(annotator):
         click.echo(line)
 
 

@@ -60,7 +60,8 @@ def read_rows(lines: Iterable[str], format_name: str) -> list[Imported]:
     if bad:
         more = f", and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
         raise InvalidInput(
-            f"{len(bad)} lines are not in the format {format_name!r}: {'; '.join(bad[:MOST_NAMED])}{more}.",
+            f"{len(bad)} {'line is' if len(bad) == 1 else 'lines are'} not in the format {format_name!r}: "
+            f"{'; '.join(bad[:MOST_NAMED])}{more}.",
             "Mend or remove them, or name another --format; nothing was imported.",
             "IMPORT_ROWS",
         )

@@ -101,8 +101,8 @@ class LeadDesk:
         return [Standing(p.annotator, p.state, " ".join(p.reasons)) for p in map(self.crowd.profile, names)]
 
     def profiles(self, annotator: str = "") -> list[Profile]:
-        """Of one annotator, or of all."""
-        return [self.crowd.profile(annotator)] if annotator else self.crowd.profiles()
+        """Of one annotator, or of all; nothing of somebody who never labelled."""
+        return [profile for profile in self.crowd.profiles() if annotator in ("", profile.annotator)]
 
     def report(self, run_id: str = "") -> Report:
         """Blocks for a tenth of a second or so; "" is every run."""

@@ -98,7 +98,7 @@ def test_every_format_has_a_bad_line_in_these_tests() -> None:
 
 def test_all_bad_lines_are_named_empty_lines_count_and_nothing_is_returned() -> None:
     lines = ["", '{"prompt": "Q?", "chosen": "a", "rejected": "b"}', "{", "[]", ""]
-    with pytest.raises(InvalidInput, match=r"2 lines .*line 3 is not JSON.*line 4 is no JSON object"):
+    with pytest.raises(InvalidInput, match=r"2 lines are .*line 3 is not JSON.*line 4 is no JSON object"):
         read_rows(lines, "trl")
     with pytest.raises(InvalidInput, match="and 5 more"):
         read_rows(["{"] * 15, "trl")

@@ -22,7 +22,7 @@ from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
-from iterpo.types import Group, Label, Outcome
+from iterpo.types import AnnotatorState, Group, Label, Outcome
 from iterpo.v1 import labeling_pb2_grpc
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics
@@ -304,3 +304,17 @@ async def test_parquet_goes_to_a_folder(terminal: Terminal, tmp_path: Path) -> N
     result = await terminal(labels.command, "export", "--format", "parquet", "--out", str(out), "--json")
     assert json.loads(result.stdout)["rows"] == 1
     assert (out / "README.md").is_file()
+
+
+async def test_an_exclusion_stands_and_says_so_when_the_versions_cannot_be_named(terminal: Terminal) -> None:
+    from iterpo.errors import Unavailable
+
+    text = terminal.config.read_text()
+    terminal.config.write_text(text + '[learner]\naddress = "127.0.0.1:1"\n[inference]\naddress = "127.0.0.1:1"\n')
+    with pytest.raises(Unavailable, match="He is excluded"):
+        await terminal(labels.command, "exclude", "ann")
+    assert terminal.desk.people.crowd.state("ann") is AnnotatorState.EXCLUDED
+
+
+async def test_somebody_who_never_labelled_has_no_figures(terminal: Terminal) -> None:
+    assert "zoe has not labelled yet" in (await terminal(labels.command, "annotators", "zoe")).output
