@@ -16,6 +16,15 @@ from services.calls import Method
 
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
+ANNOTATOR_METHODS = (
+    "LabelingService/LeaseTasks",
+    "LabelingService/ExtendLease",
+    "LabelingService/ReleaseTask",
+    "LabelingService/SubmitLabels",
+    "LabelingService/UndoLabel",
+    "LabelingService/Annotate",
+    "LabelingService/ListLabelers",
+)
 ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
     "client": (
         "InferenceService/Generate",
@@ -25,23 +34,9 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LearnerService/ListAlgorithms",
         "LearnerService/Explain",
     ),
-    "annotator": (
-        "LabelingService/LeaseTasks",
-        "LabelingService/ExtendLease",
-        "LabelingService/ReleaseTask",
-        "LabelingService/SubmitLabels",
-        "LabelingService/UndoLabel",
-        "LabelingService/Annotate",
-        "LabelingService/ListLabelers",
-    ),
+    "annotator": ANNOTATOR_METHODS,
     "lead": (
-        "LabelingService/LeaseTasks",
-        "LabelingService/ExtendLease",
-        "LabelingService/ReleaseTask",
-        "LabelingService/SubmitLabels",
-        "LabelingService/UndoLabel",
-        "LabelingService/Annotate",
-        "LabelingService/ListLabelers",
+        *ANNOTATOR_METHODS,
         "LabelingService/RecordCompletions",
         "LabelingService/CreateTasks",
         "LabelingService/SubmitFeedback",

@@ -86,10 +86,10 @@ class Crowd:
         self.set_state(annotator, AnnotatorState.OK, at=at)
 
     def set_state(self, annotator: str, state: AnnotatorState, reason: str = "", at: float | None = None) -> None:
-        """A lead's decision, or one taken up after a restart; `at` is for OK, as in `readmit`."""
+        """A lead's decision, or a state taken up after a restart; `at`: when a lead readmitted the person, if ever."""
         with self._lock:
             self._states[annotator] = (state, (reason,) if reason else ())
-            if state is AnnotatorState.OK:
+            if state is AnnotatorState.OK or at is not None:
                 self._judged_after[annotator] = self._latest if at is None else at
                 self._verdicts.pop(annotator, None)
                 self._confusions = {name: c for name, c in self._confusions.items() if name != annotator}

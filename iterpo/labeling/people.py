@@ -94,10 +94,8 @@ class PeopleDesk:
 
     def start(self) -> None:
         """Remember the annotators and rank the open tasks; blocks until it is done."""
-        for standing, at in self.database.read(read_standings).result():
-            # What came before a lead's readmission is not judged again; what the figures took back is.
-            since = at if standing.by else None
-            self.crowd.set_state(standing.annotator, standing.state, standing.reason, since)
+        for standing, readmitted in self.database.read(read_standings).result():
+            self.crowd.set_state(standing.annotator, standing.state, standing.reason, readmitted)
         for vote in self.database.read(lambda connection: recent_votes(connection, REMEMBERED_VOTES)).result():
             self.crowd.see(seen_by_crowd(vote))
         self.crowd.refresh()

@@ -16,7 +16,7 @@ import apsw
 
 from iterpo.errors import InvalidConfig, WrongState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
 CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB. With SQLite's 1,000 the labeling service acknowledged 2,720 labels a second, with
@@ -143,7 +143,8 @@ CREATE TABLE standings (
     state TEXT NOT NULL,
     reason TEXT NOT NULL,
     decided_by TEXT NOT NULL,
-    changed_at REAL NOT NULL
+    changed_at REAL NOT NULL,
+    readmitted_at REAL
 ) STRICT;
 """
 

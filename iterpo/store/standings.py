@@ -10,19 +10,27 @@ from iterpo.types import AnnotatorState, Standing
 
 
 def set_standing(transaction: Transaction, standing: Standing) -> str:
-    """Returns the event's id. Standings belong to no run."""
+    """Returns the event's id. Standings belong to no run. A lead's OK (`by` is set) is a readmission; its moment stays
+    when the figures change the state later."""
+    readmitted = transaction.now if standing.state is AnnotatorState.OK and standing.by else None
     transaction.connection.execute(
-        "INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?)",
-        (standing.annotator, standing.state.value, standing.reason, standing.by, transaction.now),
+        "INSERT INTO standings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (annotator) DO UPDATE SET"
+        " state = excluded.state, reason = excluded.reason, decided_by = excluded.decided_by,"
+        " changed_at = excluded.changed_at, readmitted_at = coalesce(excluded.readmitted_at, readmitted_at)",
+        (standing.annotator, standing.state.value, standing.reason, standing.by, transaction.now, readmitted),
     )
     return transaction.append("", standing)
 
 
-def read_standings(connection: apsw.Connection) -> list[tuple[Standing, float]]:
-    """With the moment of each (seconds since the epoch), in that order."""
+def read_standings(connection: apsw.Connection) -> list[tuple[Standing, float | None]]:
+    """In the order in which they changed, with the moment of the last readmission (seconds since the epoch)."""
     rows = connection.execute(
-        "SELECT annotator, state, reason, decided_by, changed_at FROM standings ORDER BY changed_at, annotator"
+        "SELECT annotator, state, reason, decided_by, readmitted_at FROM standings ORDER BY changed_at, annotator"
     )
     return [
-        (Standing(str_of(r[0]), AnnotatorState(str_of(r[1])), str_of(r[2]), str_of(r[3])), float_of(r[4])) for r in rows
+        (
+            Standing(str_of(r[0]), AnnotatorState(str_of(r[1])), str_of(r[2]), str_of(r[3])),
+            None if r[4] is None else float_of(r[4]),
+        )
+        for r in rows
     ]

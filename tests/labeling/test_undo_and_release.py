@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from iterpo.errors import NotFound, WrongState
+from iterpo.labeling.annotator import Vote
 from iterpo.labeling.pairs import TaskPlan
+from iterpo.store.standings import set_standing
 from iterpo.store.tasks import count_tasks
-from iterpo.types import AnnotatorState, FeedbackEvent, Outcome
+from iterpo.types import AnnotatorState, FeedbackEvent, Outcome, Standing, TaskKind
 from tests.labeling.test_tasks import WAIT, People
 
 
@@ -168,6 +170,30 @@ def test_states_outlive_a_restart(tmp_path: Path) -> None:
     again = People(tmp_path / "feedback.db")
     again.people.start()
     assert again.people.crowd.state("ann") is AnnotatorState.EXCLUDED
+    again.desk.close()
+    again.database.close()
+
+
+def test_what_came_before_a_readmission_is_not_judged_after_the_figures_warned_and_a_restart(tmp_path: Path) -> None:
+    people = People(tmp_path / "feedback.db")
+    exclude(people)
+    readmitted = people.clock.now = people.clock.now + 100.0
+    exclude(people, state=AnnotatorState.OK)
+    people.clock.now += 100.0
+    warned = Standing("ann", AnnotatorState.WARNED, "right too rarely")
+    people.database.write(lambda tx: set_standing(tx, warned)).result(WAIT)
+    people.desk.close()
+    people.database.close()
+
+    again = People(tmp_path / "feedback.db")
+    again.people.start()
+    crowd = again.people.crowd
+    assert crowd.state("ann") is AnnotatorState.WARNED
+    for number, at in enumerate((readmitted - 1.0, readmitted + 1.0, readmitted + 2.0)):
+        right = Outcome.FIRST
+        crowd.see(Vote(f"gold{number}", "ann", right, False, 10.0, at, TaskKind.GOLD, right, f"v{number}"))
+    crowd.refresh()
+    assert crowd.profile("ann").judged == 2
     again.desk.close()
     again.database.close()
 
