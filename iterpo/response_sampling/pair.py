@@ -10,14 +10,15 @@ from typing import ClassVar
 
 from iterpo.errors import InvalidConfig
 from iterpo.response_sampling.group import rewarded
+from iterpo.response_sampling.order import MOST, pairwise_posterior
 from iterpo.response_sampling.selection import Draw, Selection, Sized
 from iterpo.types import Completion, Group
 
 PAIRS = frozenset({"completions", "pairs", "roles"})
 PAIRS_WITH_REWARDS = PAIRS | {"rewards"}
-SURE = 0.02
-"""A win share is never taken for more certain than this: it comes from a handful of votes."""
 RIVALS = ("worst", "random", "second")
+UNDECIDED = 1e-9
+"""What differs by less than this differs by rounding."""
 
 
 def add_labelled(selection: Selection, group: Group, index: int, rivals: Collection[str] = ()) -> bool:
@@ -41,12 +42,6 @@ def ranked(group: Group) -> bool:
     """Whether people compared every answer more than once, so that their comparisons order the answers."""
     times = Counter(name for p in group.preferences for name in (p.first_id, p.second_id))
     return bool(times) and all(times[c.completion_id] > 1 for c in group.completions)
-
-
-def beats(share: float, other: float) -> float:
-    """Probability that an answer beats another one, from the shares of their comparisons that they won."""
-    odds = [max(s, SURE) / max(1 - s, SURE) for s in (share, other)]
-    return odds[0] / (odds[0] + odds[1])
 
 
 def add_ordered(
@@ -79,9 +74,10 @@ class BestWorst(Sized):
     dropped and counted: DNO learns from large margins only (arXiv:2404.03715).
 
     What people compared is used pair by pair. Where every answer was compared more than once (`labeling.pairs` ring or
-    all), the shares of their comparisons that answers win are their rewards, the best meets the worst as above, and how
-    sure the preference is follows from both shares' odds: p = s(logit of the one - logit of the other), Bradley-Terry's
-    probability if each had met opponents of average strength.
+    all), all comparisons of a group together order its answers (iterpo/response_sampling/order.py): an answer's reward
+    is the share of the others that it is expected to be better than, the best meets the worst as above, and how sure
+    the preference is follows from the posterior over orders. Of more than twelve answers, the six that won the largest
+    share of their comparisons and the six that won the smallest are ordered.
     """
 
     name: ClassVar[str] = "best_worst"
@@ -102,27 +98,43 @@ class BestWorst(Sized):
     def select(self, groups: Sequence[Group], seed: int) -> Selection:
         selection = Selection()
         for index, group in enumerate(groups):
-            if not ranked(group) and add_labelled(selection, group, index):
+            draw = random.Random(f"{seed}/{group.group_id}")
+            if ranked(group):
+                self._add_from_people(selection, group, index, draw)
+                continue
+            if add_labelled(selection, group, index):
                 continue
             usable = rewarded(selection, group)
             if len(usable) < 2:
                 selection.dropped["no_pair"] += len(usable)
                 continue
-            scores = {c.completion_id: self._score(group, c) for c in usable}
-            best, rival = self._pick(usable, scores, random.Random(f"{seed}/{group.group_id}"))
-            margin = scores[best.completion_id] - scores[rival.completion_id]
-            if 0 < margin < self.min_margin:
+            scores = {c.completion_id: self._score(group.rewards[c.completion_id], c) for c in usable}
+            best, rival = self._pick(usable, scores, draw)
+            if 0 < scores[best.completion_id] - scores[rival.completion_id] < self.min_margin:
                 selection.dropped["small_margin"] += 2
-                continue
-            if ranked(group) and margin > 0:
-                p = beats(group.rewards[best.completion_id], group.rewards[rival.completion_id])
-                selection.add_pair(best, rival, index, p_chosen=p)
                 continue
             add_ordered(selection, replace(group, rewards=scores), index, best, rival)
         return selection
 
-    def _score(self, group: Group, completion: Completion) -> float:
-        return group.rewards[completion.completion_id] - self.length_penalty * len(completion.token_ids)
+    def _add_from_people(self, selection: Selection, group: Group, index: int, draw: random.Random) -> None:
+        usable = sorted(group.completions, key=lambda c: -group.rewards.get(c.completion_id, 0.5))
+        usable = usable[: MOST // 2] + usable[MOST // 2 :][-MOST // 2 :]
+        better = pairwise_posterior([c.completion_id for c in usable], group.preferences)
+        places = {name: sum(others.values()) / len(others) for name, others in better.items()}
+        scores = {c.completion_id: self._score(places[c.completion_id], c) for c in usable}
+        best, rival = self._pick(usable, scores, draw)
+        p = better[best.completion_id][rival.completion_id]
+        margin = scores[best.completion_id] - scores[rival.completion_id]
+        if min(margin, abs(p - 0.5)) < UNDECIDED:
+            selection.dropped["tied_pair"] += 2
+        elif margin < self.min_margin:
+            selection.dropped["small_margin"] += 2
+        else:
+            pair, p_chosen = ((best, rival), p) if p > 0.5 else ((rival, best), 1 - p)
+            selection.add_pair(*pair, index, p_chosen)
+
+    def _score(self, reward: float, completion: Completion) -> float:
+        return reward - self.length_penalty * len(completion.token_ids)
 
     def _pick(
         self, usable: list[Completion], scores: Mapping[str, float], draw: random.Random
