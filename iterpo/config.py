@@ -111,12 +111,15 @@ class BudgetSettings(Section):
     """Labels of people between trainings."""
     min_accuracy: float = Field(0.7, gt=0.5, le=1)
     """On held-out labels; a reward model below it answers nothing."""
-    max_pairs: int = Field(500, ge=10)
-    """Of a training, drawn at random when there are more."""
+    method: Literal["head", "lora"] = "head"
+    """`head`: a line on the frozen base model's first layers, seconds, learns from a few hundred labels. `lora`: the
+    whole model is adapted; slower, and better only with thousands of labels."""
+    max_pairs: int = Field(5000, ge=10)
+    """Of a training: the latest (`head`), or drawn at random (`lora`), when there are more."""
     epochs: int = Field(3, ge=1)
-    """Of a training; the learning rate falls to nothing over it."""
+    """Of a training by `lora`; the learning rate falls to nothing over it."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Of a training."""
+    """Of a training by `lora`."""
     audit_share: float = Field(0.1, ge=0, le=1)
     """Of the pairs that the reward model is sure of: people are asked all the same, and its agreement is tracked."""
 

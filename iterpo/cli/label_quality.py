@@ -168,7 +168,7 @@ class Touched:
 def touched_by(settings: Settings, annotator: str) -> Touched:
     """Reads the feedback store, asks the learner which iterations consumed the person's events, and inference which
     versions go on from theirs. Raises Unavailable when one of the services is not there."""
-    from iterpo.cli.labels import stored_events
+    from iterpo.cli.stored import stored_events
     from iterpo.clients.channel import connect_service
     from iterpo.clients.inference import PolicyClient
     from iterpo.clients.learner import LearnerClient

@@ -27,8 +27,8 @@ from iterpo.errors import IterpoError
 from iterpo.labeling.catalog import machine_name
 from iterpo.labeling.pairs import unsureness
 from iterpo.labeling.people import PeopleDesk
+from iterpo.labeling.reward_directory import METRICS_FILE
 from iterpo.labeling.reward_model import RewardModel
-from iterpo.labeling.reward_training import METRICS_FILE
 from iterpo.store.labels import Accepted, label_directly
 from iterpo.store.tasks import add_task, held_tasks, let_go
 from iterpo.store.transaction import Transaction
@@ -37,8 +37,8 @@ from iterpo.types import Outcome, Task, TaskKind
 
 logger = logging.getLogger(__name__)
 
-HANDFUL = 32
-"""Tasks that the model looks at together."""
+HANDFUL = 64
+"""Tasks that the model looks at together; an answer that stands in several is read once."""
 LOOK_SECONDS = 1.0
 CONTRADICTION = 0.1
 """The policy contradicts the model when its own p_first_wins lies this far on the other side of a half."""
@@ -147,13 +147,13 @@ class Budget:
         """Without a model, or when it fails, people are asked: an oracle's failure is no answer."""
         try:
             assert self._model is not None
-            items = [(task.prompt, answer) for task in tasks for answer in (task.first, task.second)]
-            rewards = self._model.score_batch(items)
+            answers = {c.completion_id: (task.prompt, c) for task in tasks for c in (task.first, task.second)}
+            rewards = dict(zip(answers, self._model.score_batch(list(answers.values())), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever the model raises, the pairs must not be stuck with it
             logger.warning("the reward model failed, people are asked instead: %s: %s", type(error).__name__, error)
             return [Opinion(task, 0.5) for task in tasks]
-        margins = [(a - b) / self._temperature for a, b in zip(rewards[::2], rewards[1::2], strict=True)]
-        return [Opinion(task, _logistic(margin)) for task, margin in zip(tasks, margins, strict=True)]
+        margins = [(rewards[t.first.completion_id] - rewards[t.second.completion_id]) for t in tasks]
+        return [Opinion(t, _logistic(margin / self._temperature)) for t, margin in zip(tasks, margins, strict=True)]
 
     def _decide(self, transaction: Transaction, opinion: Opinion) -> list[Accepted]:
         trusted = self._people.crowd.weight(self.name) > 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from iterpo.errors import InvalidInput
 from iterpo.types import Completion, FeedbackEvent, Group, Label, Preference, Prompt
 
 
@@ -40,6 +41,16 @@ class Ranking:
     group_id: str
     prompt: Prompt
     completions: tuple[Completion, ...]
+
+
+def check_preferences(pairs: Sequence[Pair]) -> None:
+    """Raises InvalidInput NO_PREFERENCES when there is nothing to learn from."""
+    if all(pair.tied for pair in pairs):
+        raise InvalidInput(
+            f"There is no preference to learn from ({len(pairs)} pairs, all of them ties).",
+            "Collect labels, or rewards that differ within a group, first.",
+            "NO_PREFERENCES",
+        )
 
 
 def rewards_from_preferences(preferences: Iterable[Preference]) -> dict[str, float]:

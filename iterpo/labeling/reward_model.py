@@ -1,7 +1,8 @@
 """A reward model as a labeler: any transformers sequence-classification checkpoint with one output.
 
-A directory holds either a whole model (config.json and safetensors) or a PEFT adapter whose adapter_config.json names
-its base model; `iterpo labels train-reward-model` writes the latter. Only safetensors are read, no remote code is run.
+A directory holds a whole model (config.json and safetensors), a PEFT adapter whose adapter_config.json names its base
+model (`iterpo labels train-reward-model` writes one), or a head for the first layers of a base model, which its
+reward_head.safetensors names (`iterpo labels train-reward-head`). Only safetensors are read, no remote code is run.
 torch and transformers are imported when the model is loaded, not before.
 """
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER_CONFIG = "adapter_config.json"
+HEAD_FILE = "reward_head.safetensors"
+"""`weight` [H]; its metadata name the `base` model's directory, how many `layers` of it, and in what `dtype`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class RewardModelSettings:
     """Of prompt and answer together; what is longer loses its beginning."""
     base: str = ""
     """Base model's directory of an adapter; empty: the one that its adapter_config.json names."""
-    dtype: str = "float32"
+    dtype: str = ""
+    """Empty: float32, or what a head was trained on."""
 
 
 class RewardModel:
@@ -102,10 +106,23 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def classifier(path: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
-    """A one-output sequence classifier from a directory, and the names of weights that the directory did not have."""
-    from transformers import AutoModelForSequenceClassification
+def layer_count(path: Path) -> int:
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(str(path)).num_hidden_layers)
+
+
+def classifier(path: Path, dtype: torch.dtype, layers: int = 0) -> tuple[Any, set[str]]:
+    """A one-output sequence classifier from a directory, and the names of weights that the directory did not have.
+    `layers`: only so many of its first blocks; 0: all."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
+
+    config = AutoConfig.from_pretrained(str(path), num_labels=1)
+    if layers:
+        config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
 
     verbosity = logging.get_verbosity()
     # Missing weights are returned, and refused or expected by the caller: a table of them on the terminal only alarms.
@@ -113,7 +130,7 @@ def classifier(path: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
     logging.disable_progress_bar()
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(path), num_labels=1, dtype=dtype, use_safetensors=True, output_loading_info=True
+            str(path), config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     finally:
         logging.set_verbosity(verbosity)
@@ -121,11 +138,52 @@ def classifier(path: Path, dtype: torch.dtype) -> tuple[Any, set[str]]:
     return model, set(report["missing_keys"])
 
 
+def score_in_float32(head: Any) -> None:
+    """bf16 keeps three digits: under autocast the rewards of a close pair would tie."""
+    import torch
+
+    linear = head.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores: torch.Tensor = linear(hidden.float())
+        return scores
+
+    head.forward = forward
+
+
 def _load(path: Path, base: Path | None, dtype_name: str) -> tuple[Any, Any]:
     import torch
 
-    tokenizer = load_tokenizer(path)
-    model, missing = classifier(base or path, getattr(torch, dtype_name))
+    if base is not None and (path / HEAD_FILE).is_file():
+        tokenizer, model = load_tokenizer(base), _with_head(path / HEAD_FILE, base, dtype_name)
+    else:
+        tokenizer, model = load_tokenizer(path), _whole(path, base, getattr(torch, dtype_name or "float32"))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+def _with_head(head: Path, base: Path, dtype_name: str) -> Any:
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(head, framework="pt") as file:
+        weight, metadata = file.get_tensor("weight"), file.metadata()
+    model, _ = classifier(base, getattr(torch, dtype_name or metadata["dtype"]), int(metadata["layers"]))
+    if (width := model.score.weight.shape[-1]) != len(weight):
+        raise CorruptModel(
+            f"The head in {head.parent} is for hidden states of {len(weight)}, those of {base} have {width}.",
+            "Set options.base of the labeler to the base model that it was trained on.",
+        )
+    model.score.weight.data = weight[None]
+    score_in_float32(model.score)
+    return model
+
+
+def _whole(path: Path, base: Path | None, dtype: torch.dtype) -> Any:
+    """A whole model, or an adapter merged into its base."""
+    model, missing = classifier(base or path, dtype)
     if base is None and missing:
         raise CorruptModel(
             f"The reward model in {path} lacks the weights {', '.join(sorted(missing)[:3])}.",
@@ -136,27 +194,39 @@ def _load(path: Path, base: Path | None, dtype_name: str) -> tuple[Any, Any]:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
-    model.config.pad_token_id = tokenizer.pad_token_id
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), tokenizer
+    return model
 
 
 def _check_directory(path: Path, base_option: str) -> Path | None:
-    """The base model's directory of an adapter, None for a whole model. Raises CorruptModel."""
+    """The base model's directory of an adapter or a head, None for a whole model. Raises CorruptModel."""
     if not any(path.glob("*.safetensors")):
         raise CorruptModel(
             f"There are no safetensors in {path}.", "Name the directory of a reward model saved as safetensors."
         )
-    if not (path / ADAPTER_CONFIG).is_file():
+    if (path / HEAD_FILE).is_file():
+        named = _head_base(path / HEAD_FILE)
+    elif (path / ADAPTER_CONFIG).is_file():
+        named = str(_json(path / ADAPTER_CONFIG).get("base_model_name_or_path", ""))
+    else:
         _check_outputs(path)
         return None
-    base = Path(base_option or str(_json(path / ADAPTER_CONFIG).get("base_model_name_or_path", "")))
+    base = Path(base_option or named)
     if not (base / "config.json").is_file():
         raise CorruptModel(
-            f"The adapter in {path} belongs to the base model {base}, which is not there.",
+            f"The reward model in {path} belongs to the base model {base}, which is not there.",
             "Set options.base of the labeler to the base model's directory.",
         )
     return base
+
+
+def _head_base(head: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(head, framework="np") as file:
+            return str(file.metadata()["base"])
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise CorruptModel(f"{head} cannot be read: {error}.", "Train the head again.") from error
 
 
 def _check_outputs(path: Path) -> None:
@@ -188,7 +258,11 @@ def _settings(name: str, options: dict[str, Any]) -> RewardModelSettings:
             f"[labelers.{name}] has an option that a reward model does not take: {error}.",
             "Its options are batch_size, max_tokens, base and dtype.",
         ) from error
-    if settings.dtype not in ("float32", "bfloat16", "float16") or settings.batch_size < 1 or settings.max_tokens < 1:
+    if (
+        settings.dtype not in ("", "float32", "bfloat16", "float16")
+        or settings.batch_size < 1
+        or settings.max_tokens < 1
+    ):
         raise InvalidConfig(
             f"[labelers.{name}] has options out of range.",
             "dtype is float32, bfloat16 or float16; batch_size and max_tokens are at least 1.",

@@ -13,26 +13,21 @@ Learning rate 1e-4 is TRL's default. Not implemented: ensembles, GPUs in paralle
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iterpo.errors import Conflict, InvalidInput
-from iterpo.labeling.feedback import Pair, Ranking
-from iterpo.labeling.reward_model import classifier, encode, load_tokenizer
+from iterpo.labeling.calibration import accuracy, calibrate
+from iterpo.labeling.feedback import Pair, Ranking, check_preferences
+from iterpo.labeling.reward_directory import check_absent, written_whole
+from iterpo.labeling.reward_model import classifier, encode, load_tokenizer, score_in_float32
 from iterpo.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
-
-METRICS_FILE = "reward_model.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +74,9 @@ def train_reward_model(
     """
     settings = settings or RewardTraining()
     started = time.monotonic()
-    if out_dir.exists():
-        raise Conflict(f"{out_dir} already exists.", "Name a new directory, or move that one away.", "OUT_DIR_EXISTS")
+    check_absent(out_dir)
     train, heldout = split_by_group(pairs, settings.heldout_share, settings.seed)
-    if all(pair.tied for pair in train):
-        raise InvalidInput(
-            f"There is no preference to learn from ({len(pairs)} pairs, all of them ties).",
-            "Collect labels, or rewards that differ within a group, first.",
-            "NO_PREFERENCES",
-        )
+    check_preferences(train)
     model, tokenizer = _trainable(base_path, settings)
     judged = [pair for pair in heldout if not pair.tied]
     first_wins = [pair.preference.p_first_wins > 0.5 for pair in judged]
@@ -99,11 +88,13 @@ def train_reward_model(
     metrics = {"loss": loss, **trained_on, "heldout_pairs": float(len(heldout))}
     if judged:
         after = _margins(model, tokenizer, judged, settings)
-        metrics["heldout_accuracy_before"] = _accuracy(before, first_wins)
-        metrics["heldout_accuracy"] = _accuracy(after, first_wins)
+        metrics["heldout_accuracy_before"] = accuracy(before, first_wins)
+        metrics["heldout_accuracy"] = accuracy(after, first_wins)
         metrics["temperature"] = calibrate(after, first_wins)
     metrics["seconds"] = time.monotonic() - started
-    _write(model, tokenizer, out_dir, {"base": str(base_path), "training": asdict(settings), "metrics": metrics})
+    with written_whole(out_dir, {"base": str(base_path), "training": asdict(settings), "metrics": metrics}) as partial:
+        model.save_pretrained(str(partial), safe_serialization=True)
+        tokenizer.save_pretrained(str(partial))
     return metrics
 
 
@@ -163,22 +154,8 @@ def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    _score_in_float32(model.base_model.model.score.modules_to_save["default"])
+    score_in_float32(model.base_model.model.score.modules_to_save["default"])
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
-
-
-def _score_in_float32(head: Any) -> None:
-    """bf16 keeps three digits: under autocast the rewards of a close pair would tie."""
-    import torch
-
-    linear = head.forward
-
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            scores: torch.Tensor = linear(hidden.float())
-        return scores
-
-    head.forward = forward
 
 
 def _train(
@@ -251,30 +228,6 @@ def _scores(model: Any, tokenizer: Any, items: list[tuple[Prompt, Completion]], 
         return model(**batch).logits[:, 0].float()
 
 
-def calibrate(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
-    """The temperature T at which s(margin / T) says how often people prefer the first: the least log loss on held-out
-    pairs (Guo et al., arXiv:1706.04599), of a grid from 0.05 to 20.
-
-    With few pairs, all of them right, the least loss lies at no temperature at all; so every pair counts as wrong with
-    probability 1 / (n + 2), as in the rule of succession.
-    """
-    smoothing = 1 / (len(margins) + 2)
-
-    def loss(temperature: float) -> float:
-        total = 0.0
-        for margin, first in zip(margins, first_wins, strict=True):
-            z = (margin if first else -margin) / temperature
-            total += (1 - smoothing) * _softplus(-z) + smoothing * _softplus(z)
-        return total
-
-    grid: list[float] = [0.05 * 400.0 ** (step / 80) for step in range(81)]
-    return min(grid, key=loss)
-
-
-def _softplus(z: float) -> float:
-    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
-
-
 def _margins(model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTraining) -> list[float]:
     """[pairs] reward of the first less that of the second."""
     import torch
@@ -286,32 +239,3 @@ def _margins(model: Any, tokenizer: Any, pairs: list[Pair], settings: RewardTrai
             first, second = _rewards(model, tokenizer, pairs[start : start + settings.batch_pairs], settings)
             margins += (first - second).tolist()
     return margins
-
-
-def _accuracy(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
-    """An equal reward is no right answer, whichever side won."""
-    right = [margin > 0 if first else margin < 0 for margin, first in zip(margins, first_wins, strict=True)]
-    return sum(right) / len(right)
-
-
-def _write(model: Any, tokenizer: Any, out_dir: Path, record: dict[str, Any]) -> None:
-    """Into a dot-directory beside the target, synced, then renamed: `out_dir` is whole or absent."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = out_dir.parent / f".{out_dir.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    model.save_pretrained(str(partial), safe_serialization=True)
-    tokenizer.save_pretrained(str(partial))
-    (partial / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for path in [*partial.rglob("*"), partial]:
-        _sync(path)
-    partial.rename(out_dir)
-    _sync(out_dir.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

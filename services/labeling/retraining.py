@@ -1,7 +1,7 @@
 """Trains the label budget's reward model from people's labels as they come.
 
-In a process of its own, the very command that a user would call (`iterpo labels train-reward-model`): training takes
-all cores for a minute, and labels must be acknowledged meanwhile. It reads the labels over StreamFeedback.
+In a process of its own, the very command that a user would call (`iterpo labels train-reward-head`): training takes all
+cores for seconds to minutes, and labels must be acknowledged meanwhile. It reads the labels over StreamFeedback.
 """
 
 from __future__ import annotations
@@ -49,15 +49,13 @@ async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSe
 
 
 async def _train(out: Path, settings: BudgetSettings, config: Path | None) -> bool:
-    command = [sys.executable, "-m", "iterpo.cli.main", "labels", "train-reward-model", "--out", str(out), "--json"]
-    command += ["--from", "people", "--epochs", str(settings.epochs), "--learning-rate", str(settings.learning_rate)]
-    command += [
-        "--max-pairs",
-        str(settings.max_pairs),
-        "--heldout-share",
-        "0.2",
-        *(["--config", str(config)] if config else []),
-    ]
+    way = "train-reward-head" if settings.method == "head" else "train-reward-model"
+    command = [sys.executable, "-m", "iterpo.cli.main", "labels", way, "--out", str(out), "--json", "--from", "people"]
+    command += ["--max-pairs", str(settings.max_pairs)]
+    if settings.method == "lora":
+        command += ["--epochs", str(settings.epochs), "--learning-rate", str(settings.learning_rate)]
+        command += ["--heldout-share", "0.2"]
+    command += ["--config", str(config)] if config else []
     logger.info("training the reward model %s", out.name)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)

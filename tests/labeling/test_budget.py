@@ -13,11 +13,13 @@ import pytest
 
 from iterpo.config import BudgetSettings
 from iterpo.labeling.budget import Budget, Opinion
+from iterpo.labeling.calibration import calibrate
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Pair
 from iterpo.labeling.labeler import Item
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
-from iterpo.labeling.reward_training import METRICS_FILE, calibrate, train_reward_model
+from iterpo.labeling.reward_directory import METRICS_FILE
+from iterpo.labeling.reward_training import train_reward_model
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import FeedbackEvent, Outcome, Preference, Task, TaskKind

@@ -12,9 +12,9 @@ import torch
 from iterpo.errors import Conflict, CorruptModel, InvalidConfig, InvalidInput
 from iterpo.labeling.feedback import Feedback, Pair, Ranking
 from iterpo.labeling.labeler import judge
+from iterpo.labeling.reward_directory import METRICS_FILE
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.labeling.reward_training import (
-    METRICS_FILE,
     RewardTraining,
     Step,
     bradley_terry_loss,

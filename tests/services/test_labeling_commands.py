@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from iterpo.cli import annotate, labels
 from iterpo.cli.annotate import choose
+from iterpo.cli.reward_models import draw_pairs
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Feedback
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
@@ -217,7 +218,7 @@ async def test_pairs_to_train_on_come_from_labels_and_rewards(terminal: Terminal
     events = terminal.desk.database.events("", 0).result(WAIT)
 
     def pairs(source: str, most: int = 100) -> list[tuple[str, str]]:
-        return [(p.chosen.text, p.rejected.text) for p in labels.draw_pairs(Feedback.of(events), source, most, seed=0)]
+        return [(p.chosen.text, p.rejected.text) for p in draw_pairs(Feedback.of(events), source, most, seed=0)]
 
     assert pairs("labels") == [("left", "right")]
     assert sorted(pairs("rewards")) == [("xxx", "x"), ("xxxxx", "x"), ("xxxxx", "xxx")]
@@ -236,6 +237,23 @@ async def test_a_reward_model_is_trained_from_what_people_said(terminal: Termina
 
     metrics = json.loads(result.stdout)
     assert (metrics["train_pairs"], metrics["heldout_pairs"], metrics["heldout_accuracy"]) == (3.0, 1.0, 1.0)
+    kind, rude = RewardModel("taste", out).score_batch(
+        [(prompt(), completion(text)) for text in ("you are kind day", "you are rude day")]
+    )
+    assert kind > rude
+
+
+async def test_a_reward_head_is_trained_from_what_people_said(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.ask(*(group("you are kind day", "you are rude day", group_id=f"g{i}") for i in range(4)))
+    base = await asyncio.to_thread(write_tiny_model, tmp_path / "tiny")
+    await terminal(annotate.command, keys="abab")
+    out = tmp_path / "reward"
+
+    arguments = ("--base", str(base), "--out", str(out), "--from", "people", "--json")
+    result = await terminal(labels.command, "train-reward-head", *arguments, seconds=TRAINING_SECONDS)
+
+    metrics = json.loads(result.stdout)
+    assert (metrics["train_pairs"], metrics["heldout_pairs"], metrics["heldout_accuracy"]) == (4.0, 4.0, 1.0)
     kind, rude = RewardModel("taste", out).score_batch(
         [(prompt(), completion(text)) for text in ("you are kind day", "you are rude day")]
     )
