@@ -1,7 +1,8 @@
 """`python -m benchmarks.label_quality`: how soon bad annotators are found, and what an attack by a few of them costs.
 
 The crowd: tests/labeling/simulated_crowd.py (20 good ones of accuracy 0.85, 5 noisy at 0.5-0.55, 3 who give the same
-wrong answers in nine of ten items, 1 always-left; overlap 3, 10 % gold, 60-120 labels each), refreshed every 50 votes.
+wrong answers in nine of ten items, 1 always-left; overlap 3, 60-120 labels each), refreshed every 50 votes. 10 % of
+what people are shown is gold, and more for those who are doubted, as PeopleDesk does.
 
 The attack: 50 prompts of 8 answers each, with a true utility and a trait that has nothing to do with it. 1,000 pairs
 are drawn from a start policy and labelled by 3 people each; 10 % of what people are shown is gold. 38 honest
@@ -20,15 +21,14 @@ attackers who recognise gold and answer it right.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from iterpo.labeling.crowd import AnnotatorState, Crowd, Vote, aggregate
 from iterpo.types import Outcome, TaskKind
-from tests.labeling.simulated_crowd import simulate
+from tests.labeling.simulated_crowd import watch
 
 Floats = npt.NDArray[np.float64]
 PROMPTS, ANSWERS, PAIRS, OVERLAP = 50, 8, 1_000, 3
@@ -44,48 +44,17 @@ def measure_label_quality(crowd_seeds: int = 50, attack_seeds: int = 10) -> dict
 # The crowd.
 
 
-@dataclass(slots=True)
-class Watched:
-    """A crowd that saw a simulation, and how many labels an annotator had given when he first had a state."""
-
-    crowd: Crowd = field(default_factory=Crowd)
-    labels: Counter[str] = field(default_factory=Counter)
-    quarantined: dict[str, int] = field(default_factory=dict)
-    doubted: dict[str, int] = field(default_factory=dict)
-    """Warned or quarantined."""
-
-    def see(self, vote: Vote) -> None:
-        self.crowd.see(vote)
-        self.labels[vote.annotator] += 1
-        if self.crowd.due:
-            self.refresh()
-
-    def refresh(self) -> None:
-        for name in self.crowd.refresh():
-            state = self.crowd.state(name)
-            if state is not AnnotatorState.OK:
-                self.doubted.setdefault(name, self.labels[name])
-            if state is AnnotatorState.QUARANTINED:
-                self.quarantined[name] = self.labels[name]
-
-
-def watch(votes: tuple[Vote, ...]) -> Watched:
-    watched = Watched()
-    for vote in votes:
-        watched.see(vote)
-    watched.refresh()
-    return watched
-
-
 def measure_crowd(seeds: int) -> dict[str, float]:
     """Over all seeds: shares of the annotators, and the worst seed."""
-    runs = [(s, watch(s.votes)) for s in map(simulate, range(seeds))]
+    runs = [watch(seed) for seed in range(seeds)]
 
     def share(group: str, found: str, within: float = 1_000) -> float:
         labels: list[float] = [getattr(w, found).get(name, NEVER) for s, w in runs for name in getattr(s, group)]
         return round(sum(n <= within for n in labels) / len(labels), 4)
 
     plotters = [w.quarantined.get(name, 999) for s, w in runs for name in s.adversarial + s.left]
+    gold = [sum(v.kind is TaskKind.GOLD for v in s.votes if v.annotator in s.good) for s, w in runs]
+    labels_of_good = [sum(v.annotator in s.good for v in s.votes) for s, w in runs]
     warned = [sum(w.crowd.state(n) is AnnotatorState.WARNED for n in s.good) for s, w in runs]
     return {
         "seeds": seeds,
@@ -98,6 +67,7 @@ def measure_crowd(seeds: int) -> dict[str, float]:
         "all_9_quarantined_within_60_share_of_seeds": round(
             float(np.mean([all(w.quarantined.get(n, 999) <= 60 for n in s.bad) for s, w in runs])), 3
         ),
+        "good_gold_share": round(sum(gold) / sum(labels_of_good), 3),
         "good_quarantined": share("good", "quarantined"),
         "good_ever_warned": share("good", "doubted"),
         "good_warned_at_end_worst_seed": max(warned),

@@ -168,7 +168,8 @@ class LabelingSettings(Section):
     random_share: float = Field(0.0, ge=0, le=1)
     """Of the comparisons: given at random instead; every label records the propensity."""
     gold_share: float = Field(0.1, ge=0, le=1)
-    """Of what an annotator gets: tasks with a known answer, as long as there are some that are new to him."""
+    """Of what an annotator gets: tasks with a known answer, as long as there are some that are new to him. More for one
+    who is doubted: the probability that he is right in less than 70 %, if that is larger. 0: none for anybody."""
     repeat_share: float = Field(0.02, ge=0, le=1)
     """Of what an annotator gets: pairs that he labelled before, to see whether he agrees with himself."""
     min_seconds: float = Field(0.0, ge=0)
@@ -263,10 +264,17 @@ class Settings(Section):
         """token -> role or role:person, read from auth.tokens_file now; empty without one. Raises InvalidConfig."""
         return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else {}
 
-    def token(self, role: str) -> str | None:
-        """The token to call with: of that role, or of the strongest role in the file; None without a file."""
-        by_role = {text.partition(":")[0]: token for token, text in self.tokens().items()}
-        return next((by_role[r] for r in (role, *reversed(ROLES)) if r in by_role), None)
+    def token(self, role: str, person: str = "") -> str | None:
+        """The token to call with: of that role, and bound to the person if there is one, or to nobody; without one of
+        that role, of the strongest in the file. One bound to another person only if there is no other. None without a
+        file."""
+
+        def rank(text: str) -> tuple[bool, bool, int, bool]:
+            its_role, _, bound = text.partition(":")
+            return bound in ("", person), its_role == role, ROLES.index(its_role), bound != ""
+
+        tokens = self.tokens()
+        return max(tokens, key=lambda token: rank(tokens[token]), default=None)
 
 
 def load(path: Path | None = None) -> Settings:

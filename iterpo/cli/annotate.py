@@ -63,9 +63,9 @@ def command(
     from iterpo.clients.labeling import LabelingClient
     from iterpo.config import load
 
-    with connect_service(load(config_path), "labeling", "annotator") as channel:
-        pool = Pool(run_id, guideline, languages)
-        Session(LabelingClient(channel), annotator or getpass.getuser(), pool, wait, as_json).run(limit)
+    name = annotator or getpass.getuser()
+    with connect_service(load(config_path), "labeling", "annotator", person=name) as channel:
+        Session(LabelingClient(channel), name, Pool(run_id, guideline, languages), wait, as_json).run(limit)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ class Session:
         deadline = time.monotonic() + self._wait_seconds
         while True:
             pool = self._pool
-            leases, open_tasks = self._client.lease(self._annotator, 1, pool.run_id, pool.guideline, pool.languages)
+            leases, open_tasks = self._client.lease(
+                self._annotator, 1, pool.run_id, pool.guideline, pool.languages, resume=True
+            )
             if leases or time.monotonic() >= deadline:
                 return (leases[0] if leases else None), open_tasks
             time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))

@@ -180,9 +180,11 @@ def touched_by(settings: Settings, annotator: str) -> Touched:
     ]
     with connect_service(settings, "learner", "lead") as channel:
         learner = LearnerClient(channel)
-        found = [
-            each for start in range(0, len(ids), MOST_IDS) for each in learner.touched(ids[start : start + MOST_IDS])
-        ]
+        parts = [ids[start : start + MOST_IDS] for start in range(0, len(ids), MOST_IDS)]
+        by_iteration = {
+            (each.run_id, each.iteration): each for part in parts for each in learner.touched(part, annotator)
+        }
+        found = [by_iteration[each] for each in sorted(by_iteration)]
     with connect_service(settings, "inference", "lead") as channel:
         parents = {policy.version: policy.parent for policy in PolicyClient(channel).versions()}
     return Touched(len(ids), found, descendants({each.policy_version for each in found} - {0}, parents))

@@ -156,7 +156,8 @@ def store_rows(settings: Settings, rows: Sequence[Imported], run_id: str, annota
     from iterpo.clients.channel import connect_service
     from iterpo.clients.labeling import LabelingClient
 
-    with connect_service(settings, "labeling", "lead") as channel, ThreadPoolExecutor(IMPORTERS) as pool:
+    channel = connect_service(settings, "labeling", "lead", person=annotator)
+    with channel, ThreadPoolExecutor(IMPORTERS) as pool:
         client = LabelingClient(channel)
         sent = pool.map(lambda row: client.import_row(row, run_id, annotator, f"import/{digest}/{row.line}"), rows)
         return sum(track(sent, "importing", len(rows), console=_terminal(), transient=True))

@@ -136,7 +136,8 @@ def replay(
     """Train run NAME again without an annotator's feedback, from the version before the first one that it touched.
 
     The annotator is taken out first, as by `iterpo labels exclude`. The groups of every iteration since are learned
-    again, with their preferences made anew; the result is one candidate, which must pass proof and gate.
+    again, with their preferences made anew; the result is one candidate, which must pass proof and gate. A replay of a
+    replay trains the original run again, without those whom the replay left out, too.
     """
     from iterpo.cli.label_quality import set_state, touched_by
     from iterpo.config import load
@@ -144,13 +145,16 @@ def replay(
     from iterpo.types import AnnotatorState
 
     settings = load(config_path)
+    client = _client(config_path)
+    of = client.get(name).run.replay_of
+    origin, without = of.run_id or name, tuple(dict.fromkeys([*of.without, *without]))
     for annotator in without:
         set_state(settings, annotator, AnnotatorState.EXCLUDED, f"replay of {name}")
     touched = [touched_by(settings, annotator) for annotator in without]
-    firsts = [first for each in touched if (first := each.first_iteration(name))]
+    firsts = [first for each in touched if (first := each.first_iteration(origin))]
     if not firsts:
         raise InvalidInput(
-            f"Nothing of run {name!r} was trained on the feedback of {', '.join(without)}.",
+            f"Nothing of run {origin!r} was trained on the feedback of {', '.join(without)}.",
             "See what was: iterpo labels exclude ANNOTATOR",
             "NOTHING_TOUCHED",
         )
@@ -158,8 +162,7 @@ def replay(
         for line in each.sentences(annotator)[:2]:
             click.echo(line, err=as_json)
     run_id = replay_name or f"{name}-without-{time.strftime('%Y%m%d-%H%M%S')}"
-    client = _client(config_path)
-    started = client.replay(name, run_id, min(firsts), without)
+    started = client.replay(origin, run_id, min(firsts), without)
     if follow:
         _follow(client, run_id, as_json)
     else:

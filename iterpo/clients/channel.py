@@ -92,10 +92,13 @@ def connect(
     return grpc.intercept_channel(channel, _BearerToken(token)) if token else channel
 
 
-def connect_service(settings: Any, service: str, role: str = "admin", *, retries: bool = True) -> grpc.Channel:
-    """A channel to `inference`, `labeling` or `learner` of iterpo.config.Settings, with the best token for `role`."""
+def connect_service(
+    settings: Any, service: str, role: str = "admin", *, person: str = "", retries: bool = True
+) -> grpc.Channel:
+    """A channel to `inference`, `labeling` or `learner` of iterpo.config.Settings, with the best token for `role`, to
+    speak for `person`."""
     address = getattr(settings, service).address
-    return connect(address, settings.token(role), settings.auth.tls_ca, retries=retries)
+    return connect(address, settings.token(role, person), settings.auth.tls_ca, retries=retries)
 
 
 @contextmanager

@@ -141,10 +141,17 @@ class LabelingClient:
         run_id: str = "",
         guideline: str = "",
         languages: Sequence[str] = (),
+        resume: bool = False,
     ) -> tuple[list[Lease], int]:
-        """Tasks for this person, and how many tasks still need labels, leased or not."""
+        """Tasks for this person, and how many tasks still need labels, leased or not. `resume`: those that he holds
+        already come first."""
         request = labeling_pb2.LeaseTasksRequest(
-            annotator=annotator, max_tasks=max_tasks, run_id=run_id, guideline=guideline, languages=languages
+            annotator=annotator,
+            max_tasks=max_tasks,
+            run_id=run_id,
+            guideline=guideline,
+            languages=languages,
+            resume=resume,
         )
         with translated_errors():
             response = self._stub.LeaseTasks(request, timeout=UNARY_SECONDS)

@@ -62,9 +62,10 @@ class LearnerClient:
             found = self._stub.Explain(request, timeout=CALL_TIMEOUT_SECONDS).explanation
         return json_format.MessageToDict(found)
 
-    def touched(self, event_ids: Sequence[str]) -> list[pb.TouchedIteration]:
-        """The iterations that were trained on one of the feedback events, with the versions that they promoted."""
-        request = pb.ListTouchedRequest(event_ids=event_ids)
+    def touched(self, event_ids: Sequence[str], annotator: str = "") -> list[pb.TouchedIteration]:
+        """The iterations that were trained on one of the annotator's feedback events, with the versions that they
+        promoted; those of replays without the annotator are left out."""
+        request = pb.ListTouchedRequest(event_ids=event_ids, annotator=annotator)
         with translated_errors():
             return list(self._stub.ListTouched(request, timeout=CALL_TIMEOUT_SECONDS).iterations)
 

@@ -3,7 +3,7 @@
 A user is an annotator like any other: measured, capped, and taken out again when need be. What was served is recorded
 with the feedback, as a group of its own with fresh ids, so that it never completes or disturbs a group that a run
 waits for. Kept and edited answers become a label and its preference; a thumb is a reward of 1 or 0 whose labeler is
-`user:NAME`.
+`user:NAME`; of a quarantined user, an abstention.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from iterpo.store.transaction import Answer, Transaction, payload
 from iterpo.types import (
     BASE_VERSION,
     USER,
+    Abstention,
     AnnotatorState,
     Completion,
     FinishReason,
@@ -83,16 +84,19 @@ class ApplicationDesk:
             group = _own_group(transaction.connection, verdict, user, served)
             event_id = record_group(transaction, run_id, group)
             if isinstance(verdict, Thumb):
-                (completion,) = group.completions
-                return [
-                    event_id,
-                    transaction.append(run_id, Reward(completion.completion_id, float(verdict.up), USER + user)),
-                ]
+                return [event_id, transaction.append(run_id, self._rate(user, verdict, group.completions[0]))]
             seen.append(self._prefer(transaction, run_id, user, verdict, group))
             return [event_id, seen[0].label.label_id]
 
         done = self._people.database.write(lambda tx: tx.once(request_id, content, lambda: store(tx)))
         return self._people.noted(done, lambda _answer: seen)
+
+    def _rate(self, user: str, thumb: Thumb, completion: Completion) -> Reward | Abstention:
+        """Rewards have no weight: the thumb of somebody whose votes count nothing is kept as an abstention."""
+        if self._people.crowd.weight(user) > 0:
+            return Reward(completion.completion_id, float(thumb.up), USER + user)
+        reason = f"ANNOTATOR_QUARANTINED: thumb {'up' if thumb.up else 'down'}"
+        return Abstention(completion.completion_id, USER + user, reason)
 
     def _prefer(
         self, transaction: Transaction, run_id: str, user: str, verdict: Kept | Edited, group: Group

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import random
 import threading
 import uuid
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from iterpo.config import BudgetSettings
 from iterpo.errors import IterpoError
+from iterpo.labeling.calibration import log_odds, logistic
 from iterpo.labeling.catalog import machine_name
 from iterpo.labeling.pairs import unsureness
 from iterpo.labeling.people import PeopleDesk
@@ -41,7 +41,8 @@ HANDFUL = 64
 """Tasks that the model looks at together; an answer that stands in several is read once."""
 LOOK_SECONDS = 1.0
 CONTRADICTION = 0.1
-"""The policy contradicts the model when its own p_first_wins lies this far on the other side of a half."""
+"""The policy contradicts the model when its own p_first_wins, calibrated on what people said of late, lies this far on
+the other side of a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Opinion:
     task: Task
     p_first_wins: float
     """The reward model's, calibrated."""
+    p_policy: float | None = None
+    """The policy's, calibrated; None when it has no opinion."""
 
     def decides(self, confidence: float) -> bool:
         """Sure, and not contradicted by the policy."""
@@ -57,10 +60,10 @@ class Opinion:
 
     @property
     def contradicted(self) -> bool:
-        if self.task.p_policy is None:
+        if self.p_policy is None:
             return False
         side = 1 if self.p_first_wins >= 0.5 else -1
-        return side * (self.task.p_policy - 0.5) <= -CONTRADICTION
+        return side * (self.p_policy - 0.5) <= -CONTRADICTION
 
 
 class Budget:
@@ -74,7 +77,7 @@ class Budget:
         self._people, self._settings = people, settings
         self._draw = draw or random.Random()
         self._model: RewardModel | None = None
-        self._temperature = 1.0
+        self._temperature = self._policy_temperature = 1.0
         self._news = threading.Event()
         self._closing = False
         people.holds = self._holds
@@ -111,7 +114,9 @@ class Budget:
             except (OSError, ValueError, KeyError, IterpoError) as error:
                 logger.warning("reward model %s cannot be used: %s", path, error)
                 continue
-            self._model, self._temperature = model, float(metrics.get("temperature", 1.0))
+            self._temperature = float(metrics.get("temperature", 1.0))
+            self._policy_temperature = float(metrics.get("policy_temperature", 1.0))
+            self._model = model
             return True
         return False
 
@@ -153,7 +158,13 @@ class Budget:
             logger.warning("the reward model failed, people are asked instead: %s: %s", type(error).__name__, error)
             return [Opinion(task, 0.5) for task in tasks]
         margins = [(rewards[t.first.completion_id] - rewards[t.second.completion_id]) for t in tasks]
-        return [Opinion(t, _logistic(margin / self._temperature)) for t, margin in zip(tasks, margins, strict=True)]
+        return [
+            Opinion(task, logistic(margin / self._temperature), self._policy_opinion(task))
+            for task, margin in zip(tasks, margins, strict=True)
+        ]
+
+    def _policy_opinion(self, task: Task) -> float | None:
+        return None if task.p_policy is None else logistic(log_odds(task.p_policy) / self._policy_temperature)
 
     def _decide(self, transaction: Transaction, opinion: Opinion) -> list[Accepted]:
         trusted = self._people.crowd.weight(self.name) > 0
@@ -174,7 +185,3 @@ class Budget:
         accepted = label_directly(transaction, task_id, self.name, outcome, rationale, weight)
         self._people.conclude(transaction, accepted)
         return accepted
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-max(-50.0, min(50.0, x))))

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from iterpo.labeling.feedback import Pair
+
+FEWEST = 20
+"""Pairs from which a temperature is worked out."""
+
 
 def accuracy(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
     """Share of the pairs in the right order; an equal reward is no right answer, whichever side won."""
@@ -34,3 +39,24 @@ def calibrate(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
 
 def _softplus(z: float) -> float:
     return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+def policy_calibration(pairs: Sequence[Pair]) -> dict[str, float]:
+    """`policy_accuracy` and `policy_temperature` of the policy's implicit reward, from untied pairs that it had an
+    opinion of; empty with fewer than FEWEST. Log-ratios grow with training whether or not they agree with people: a
+    temperature of 20 says that they mean nothing."""
+    known = [(pair, pair.p_policy) for pair in pairs if pair.p_policy is not None and not pair.tied]
+    if len(known) < FEWEST:
+        return {}
+    margins = [log_odds(p) for _, p in known]
+    first_wins = [pair.preference.p_first_wins > 0.5 for pair, _ in known]
+    return {"policy_accuracy": accuracy(margins, first_wins), "policy_temperature": calibrate(margins, first_wins)}
+
+
+def log_odds(p: float) -> float:
+    p = min(max(p, 1e-9), 1 - 1e-9)
+    return math.log(p / (1 - p))
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, x))))

@@ -3,8 +3,8 @@
     label stored --see--> window --refresh: gather--> evidence --judge--> verdicts --> states, confusions
     next label   <--vote_weight-- state, influence window          preference <--aggregate-- confusions
 
-`see`, `state`, `weight`, `vote_weight` and `confusion` take microseconds and may be called inside a transaction;
-`refresh` takes a fraction of a second and works on a copy of the votes, outside the lock.
+`see`, `state`, `weight`, `vote_weight`, `doubt` and `confusion` take microseconds and may be called inside a
+transaction; `refresh` takes a fraction of a second and works on a copy of the votes, outside the lock.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Crowd:
         self._judged_after: dict[str, float] = {}
         """Annotator -> votes up to this time (seconds since the epoch) are not held against a readmitted one."""
         self._verdicts: dict[str, Verdict] = {}
+        self._stranger = judge(np.empty(0), (), self.settings)
         self._confusions: Mapping[str, Confusion] = {}
         self._history: dict[str, deque[tuple[float, float]]] = defaultdict(self._new_history)
         self._latest = 0.0
@@ -119,6 +120,15 @@ class Crowd:
         with self._lock:
             return self.influence.allow(annotator, self.weight(annotator))
 
+    def doubt(self, annotator: str) -> float:
+        """How probably the annotator is too unreliable to be counted: P(accuracy < quarantine_below), the prior's of
+        somebody nobody knows, 1 of the quarantined. Whom the crowd doubts it should test: the good are cleared within a
+        few labels, and the bad found as soon as can be."""
+        if self.state(annotator) in FIXED:
+            return 1.0
+        verdict = self._verdicts.get(annotator)
+        return self._stranger.doubt if verdict is None else verdict.doubt
+
     def confusion(self, annotator: str) -> Confusion:
         """[true class][answer] over first, second, tie; the prior's of somebody nobody knows."""
         return self._confusions.get(annotator, PRIOR_CONFUSION)
@@ -168,7 +178,7 @@ class Crowd:
         with self._lock:
             votes, labels = self._window.of(annotator), self._window.labels[annotator]
         habits = habits_of(votes, self.settings.min_seconds)
-        verdict = self._verdicts.get(annotator) or judge(np.empty(0), (), self.settings)
+        verdict = self._verdicts.get(annotator, self._stranger)
         state, reasons = self._states.get(annotator, (AnnotatorState.OK, ()))
         return Profile(
             annotator=annotator,

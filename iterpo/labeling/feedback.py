@@ -20,6 +20,8 @@ class Pair:
     preference: Preference
     source: str
     """`labels` (people) or `rewards` (the labeler's name follows after a colon)."""
+    p_policy: float | None = None
+    """The policy's own p_first_wins when people were asked, by its implicit reward."""
 
     @property
     def chosen(self) -> Completion:
@@ -85,6 +87,8 @@ class Feedback:
     """label_id -> label, those that were not taken back."""
     preferences: dict[str, Preference] = field(default_factory=dict)
     """task_id -> what its labels say together, the latest."""
+    p_policy: dict[str, float] = field(default_factory=dict)
+    """task_id -> the policy's own p_first_wins."""
 
     @classmethod
     def of(cls, events: Iterable[FeedbackEvent]) -> Feedback:
@@ -100,6 +104,8 @@ class Feedback:
             self.completions |= {c.completion_id: (event.group.prompt, c) for c in event.group.completions}
         elif event.reward is not None:
             self.rewards[event.reward.labeler, event.reward.completion_id] = event.reward.value
+        elif event.task is not None and event.task.p_policy is not None:
+            self.p_policy[event.task.task_id] = event.task.p_policy
         elif event.label is not None:
             self.labels[event.label.label_id] = event.label
         elif event.retraction is not None:
@@ -117,7 +123,7 @@ class Feedback:
             if group is not None and preference.weight > 0 and (not by_people or preference.task_id in asked):
                 _, first = self.completions[preference.first_id]
                 _, second = self.completions[preference.second_id]
-                yield Pair(group.prompt, first, second, preference, "labels")
+                yield Pair(group.prompt, first, second, preference, "labels", self.p_policy.get(preference.task_id))
 
     def both_bad(self) -> Iterator[tuple[Prompt, Completion]]:
         """Answers of pairs that most votes found bad on both sides."""

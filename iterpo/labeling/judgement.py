@@ -51,6 +51,8 @@ class Verdict:
     reasons: tuple[str, ...]
     accuracy: Interval
     judged: int
+    doubt: float
+    """P(accuracy < quarantine_below)."""
 
 
 def judge(right: Floats, votes: Sequence[Vote], settings: CrowdSettings) -> Verdict:
@@ -62,7 +64,8 @@ def judge(right: Floats, votes: Sequence[Vote], settings: CrowdSettings) -> Verd
     state = AnnotatorState.OK
     if quarantined or warned:
         state = AnnotatorState.QUARANTINED if quarantined else AnnotatorState.WARNED
-    return Verdict(state, tuple(quarantined or warned), interval(accuracy), len(right))
+    doubt = below(accuracy, settings.quarantine_below)
+    return Verdict(state, tuple(quarantined or warned), interval(accuracy), len(right), doubt)
 
 
 def accuracy_posterior(right: Floats, settings: CrowdSettings) -> Floats:

@@ -110,14 +110,17 @@ class PeopleDesk:
             audit = replace(task, task_id=uuid.uuid4().hex, kind=TaskKind.AUDIT, only_for=opinion, required_labels=1)
             add_task(transaction, audit)
 
-    def lease(self, ask: Ask) -> Future[tuple[list[Held], int]]:
-        """Leases for this person, and how many tasks still need labels, leased or not.
+    def lease(self, ask: Ask, resume: bool = False) -> Future[tuple[list[Held], int]]:
+        """Leases for this person, and how many tasks still need labels, leased or not. `resume`: those that he holds
+        already come first.
 
         WrongState ANNOTATOR_EXCLUDED arrives through the future.
         """
 
         def act(transaction: Transaction) -> tuple[list[Held], int]:
-            return self._leases(transaction, ask), open_tasks(transaction.connection, ask.run_id)
+            held = live_leases(transaction, ask.annotator)[: ask.limit] if resume else []
+            new = self._leases(transaction, replace(ask, limit=ask.limit - len(held)))
+            return held + new, open_tasks(transaction.connection, ask.run_id)
 
         return self.database.write(act)
 
@@ -188,7 +191,10 @@ class PeopleDesk:
             raise WrongState(f"{ask.annotator} was taken out and may not label.", "Ask the lead.", "ANNOTATOR_EXCLUDED")
         if state is AnnotatorState.QUARANTINED:
             ask = replace(ask, only_measured=True)
-        return lease_tasks(transaction, ask, self.settings.mixture, self._draw, self.guidelines.version)
+        mixture = self.settings.mixture
+        if mixture.gold_share:
+            mixture = replace(mixture, gold_share=max(mixture.gold_share, self.crowd.doubt(ask.annotator)))
+        return lease_tasks(transaction, ask, mixture, self._draw, self.guidelines.version)
 
     def _receive(self, transaction: Transaction, annotator: str, request_id: str, label: Submission) -> Received:
         """Refusals leave no trace under the request id: the same label may be sent again and be decided anew."""

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iterpo.labeling.calibration import accuracy, calibrate
+from iterpo.labeling.calibration import accuracy, calibrate, policy_calibration
 from iterpo.labeling.feedback import Pair, check_preferences
 from iterpo.labeling.reward_directory import check_absent, written_whole
 from iterpo.labeling.reward_model import HEAD_FILE, classifier, encode, layer_count, load_tokenizer
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Answers read at once."""
+RECENT = 500
+"""Pairs, the latest, from which the policy's own opinion is calibrated: it is another one after every swap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def train_reward_head(
 ) -> dict[str, float]:
     """Write the head to `out_dir`, whole or not at all; `RewardModel` loads it. Returns the metrics: `loss` and
     `train_pairs` of the head; `heldout_pairs`, `heldout_accuracy` (share of untied pairs in the right order) and
-    `temperature` by cross-validation over groups, absent with one group; `layers`, `seconds`.
+    `temperature` by cross-validation over groups, absent with one group; `policy_accuracy` and `policy_temperature`
+    (see `policy_calibration`); `layers`, `seconds`.
 
     Raises Conflict when `out_dir` exists, InvalidInput without an untied pair.
     """
@@ -75,7 +78,7 @@ def train_reward_head(
     problem = _Problem(difference / spread, pairs, settings.prior_margin)
     weight = problem.solve(range(len(pairs)))
     metrics = {"loss": problem.loss(weight), "train_pairs": float(len(pairs)), **_held_out(problem, pairs, settings)}
-    metrics |= {"layers": float(layers), "seconds": time.monotonic() - started}
+    metrics |= policy_calibration(pairs[-RECENT:]) | {"layers": float(layers), "seconds": time.monotonic() - started}
     record = {"base": str(base_path), "training": asdict(settings), "metrics": metrics}
     with written_whole(out_dir, record) as partial:
         made_of = {"base": str(base_path), "layers": str(layers), "dtype": settings.dtype}

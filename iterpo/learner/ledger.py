@@ -18,6 +18,7 @@ from typing import Any
 import apsw
 
 from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted, Unavailable, WrongState
+from iterpo.run_config import ReplayOf
 from iterpo.types import Example, GateDecision, IterationRow, Message, Progress, Prompt, Seen
 
 SCHEMA = """
@@ -44,6 +45,11 @@ class RunSummary:
     status: str
     progress: Progress
     checkpoint: str | None
+
+    @property
+    def replay_of(self) -> ReplayOf | None:
+        of = self.config.get("replay_of")
+        return ReplayOf.model_validate(of) if of else None
 
 
 @dataclass(frozen=True)

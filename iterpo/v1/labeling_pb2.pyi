@@ -105,20 +105,22 @@ class CreateTasksResponse(_message.Message):
     def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., duplicate: bool = ...) -> None: ...
 
 class LeaseTasksRequest(_message.Message):
-    __slots__ = ("annotator", "max_tasks", "lease_seconds", "run_id", "guideline", "languages")
+    __slots__ = ("annotator", "max_tasks", "lease_seconds", "run_id", "guideline", "languages", "resume")
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
     MAX_TASKS_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     GUIDELINE_FIELD_NUMBER: _ClassVar[int]
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     annotator: str
     max_tasks: int
     lease_seconds: float
     run_id: str
     guideline: str
     languages: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, annotator: _Optional[str] = ..., max_tasks: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., run_id: _Optional[str] = ..., guideline: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ...) -> None: ...
+    resume: bool
+    def __init__(self, annotator: _Optional[str] = ..., max_tasks: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., run_id: _Optional[str] = ..., guideline: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ..., resume: bool = ...) -> None: ...
 
 class Guideline(_message.Message):
     __slots__ = ("name", "version", "text", "aspects")

@@ -29,7 +29,7 @@ RUN_STATE_FAILED: RunState
 RUN_STATE_INTERRUPTED: RunState
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "algorithm", "state", "status", "iteration", "iterations", "policy_version", "heldout_reward_before", "heldout_reward")
+    __slots__ = ("run_id", "algorithm", "state", "status", "iteration", "iterations", "policy_version", "heldout_reward_before", "heldout_reward", "replay_of")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Run(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_REWARD_BEFORE_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_REWARD_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_OF_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     algorithm: str
     state: RunState
@@ -48,7 +49,18 @@ class Run(_message.Message):
     policy_version: int
     heldout_reward_before: float
     heldout_reward: float
-    def __init__(self, run_id: _Optional[str] = ..., algorithm: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., status: _Optional[str] = ..., iteration: _Optional[int] = ..., iterations: _Optional[int] = ..., policy_version: _Optional[int] = ..., heldout_reward_before: _Optional[float] = ..., heldout_reward: _Optional[float] = ...) -> None: ...
+    replay_of: ReplayOf
+    def __init__(self, run_id: _Optional[str] = ..., algorithm: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., status: _Optional[str] = ..., iteration: _Optional[int] = ..., iterations: _Optional[int] = ..., policy_version: _Optional[int] = ..., heldout_reward_before: _Optional[float] = ..., heldout_reward: _Optional[float] = ..., replay_of: _Optional[_Union[ReplayOf, _Mapping]] = ...) -> None: ...
+
+class ReplayOf(_message.Message):
+    __slots__ = ("run_id", "first_iteration", "without")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ITERATION_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    first_iteration: int
+    without: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run_id: _Optional[str] = ..., first_iteration: _Optional[int] = ..., without: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IterationRow(_message.Message):
     __slots__ = ("iteration", "policy_version", "promoted", "proved", "train_reward", "heldout_reward", "kl_nats", "swap_seconds", "load_seconds", "tokens_per_second", "seconds", "metrics", "decision")
@@ -200,10 +212,12 @@ class WatchRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., row: _Optional[_Union[IterationRow, _Mapping]] = ...) -> None: ...
 
 class ListTouchedRequest(_message.Message):
-    __slots__ = ("event_ids",)
+    __slots__ = ("event_ids", "annotator")
     EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
     event_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    annotator: str
+    def __init__(self, event_ids: _Optional[_Iterable[str]] = ..., annotator: _Optional[str] = ...) -> None: ...
 
 class TouchedIteration(_message.Message):
     __slots__ = ("run_id", "iteration", "policy_version")

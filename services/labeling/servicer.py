@@ -80,7 +80,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
         self._check_annotator(request)
         limits.in_range("max_tasks", request.max_tasks, 0, limits.MAX_LEASES)
         ask = messages.ask(request, request.max_tasks or 1, self._people.settings.lease_seconds)
-        leases, open_tasks = await asyncio.wrap_future(self._people.lease(ask))
+        leases, open_tasks = await asyncio.wrap_future(self._people.lease(ask, resume=request.resume))
         return pb.LeaseTasksResponse(leases=[self._lease(held) for held in leases], open_tasks=open_tasks)
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Context) -> pb.ExtendLeaseResponse:

@@ -109,12 +109,24 @@ class RunManager:
             self._launch(replay_id)
         return self.view(replay_id)
 
-    def touched(self, event_ids: Sequence[str]) -> list[tuple[str, int, int]]:
-        """(run, iteration, promoted policy version or 0) of the iterations that were trained on one of the events."""
+    def touched(self, event_ids: Sequence[str], annotator: str = "") -> list[tuple[str, int, int]]:
+        """(run, iteration, promoted policy version or 0) of the iterations that were trained on one of the annotator's
+        events. Replays that went through such an iteration, and were not made without him, are among them, each with
+        the iteration that delivered its candidate."""
         found = self._ledger.touched(event_ids)
-        runs = {run_id for run_id, _ in found}
+        repeated = [last for run_id in self._ledger.run_ids() if (last := self._repeated(run_id, found, annotator))]
+        runs = {run_id for run_id, _ in found + repeated}
         promoted = {(r.run_id, r.iteration): r for run_id in runs for r in self._ledger.rows(run_id) if r.promoted}
-        return [(*each, promoted[each].policy_version if each in promoted else 0) for each in found]
+        return [(*each, promoted[each].policy_version if each in promoted else 0) for each in sorted(found + repeated)]
+
+    def _repeated(self, run_id: str, found: Sequence[tuple[str, int]], annotator: str) -> tuple[str, int] | None:
+        """The run and its last iteration, if it is a finished replay of one of these iterations, with the annotator."""
+        record = self._ledger.summary(run_id)
+        of, iterations = record.replay_of, record.config["iterations"]
+        if of is None or annotator in of.without or record.progress.iteration < iterations:
+            return None
+        again = range(of.first_iteration, of.first_iteration + iterations)
+        return (run_id, iterations) if any(run == of.run_id and n in again for run, n in found) else None
 
     def pause(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"pause {run_id}"):

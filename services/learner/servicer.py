@@ -11,6 +11,7 @@ from google.protobuf import json_format, struct_pb2
 from iterpo import wire
 from iterpo.algorithms import ALGORITHMS
 from iterpo.errors import Unavailable
+from iterpo.run_config import ReplayOf
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import learner_pb2_grpc
 from services.ids import need_ids
@@ -69,7 +70,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             self._runs.forget(changed)
 
     async def ListTouched(self, request: pb.ListTouchedRequest, context: Any) -> pb.ListTouchedResponse:
-        found = await asyncio.to_thread(self._runs.touched, list(request.event_ids))
+        found = await asyncio.to_thread(self._runs.touched, list(request.event_ids), request.annotator)
         return pb.ListTouchedResponse(
             iterations=[
                 pb.TouchedIteration(run_id=run_id, iteration=iteration, policy_version=version)
@@ -109,7 +110,12 @@ def run_to_proto(view: RunView) -> pb.Run:
         policy_version=progress.version,
         heldout_reward_before=progress.heldout_before,
         heldout_reward=progress.heldout_serving,
+        replay_of=_replay_of(view.record.replay_of) if view.record.replay_of else None,
     )
+
+
+def _replay_of(of: ReplayOf) -> pb.ReplayOf:
+    return pb.ReplayOf(run_id=of.run_id, first_iteration=of.first_iteration, without=of.without)
 
 
 def _algorithm(algorithm: Any) -> pb.AlgorithmInfo:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
-from iterpo.labeling.crowd import Vote
+from iterpo.labeling.crowd import AnnotatorState, Crowd, Vote
 from iterpo.types import Outcome, TaskKind
 
 SIDES = (Outcome.FIRST, Outcome.SECOND)
@@ -29,6 +30,39 @@ class Simulation:
         return self.noisy + self.adversarial + self.left
 
 
+@dataclass(slots=True)
+class Watched:
+    """A crowd that saw a simulation, and how many labels an annotator had given when he first had a state."""
+
+    crowd: Crowd = field(default_factory=Crowd)
+    labels: Counter[str] = field(default_factory=Counter)
+    quarantined: dict[str, int] = field(default_factory=dict)
+    doubted: dict[str, int] = field(default_factory=dict)
+    """Warned or quarantined."""
+
+    def see(self, vote: Vote) -> None:
+        self.crowd.see(vote)
+        self.labels[vote.annotator] += 1
+        if self.crowd.due:
+            self.refresh()
+
+    def refresh(self) -> None:
+        for name in self.crowd.refresh():
+            state = self.crowd.state(name)
+            if state is not AnnotatorState.OK:
+                self.doubted.setdefault(name, self.labels[name])
+            if state is AnnotatorState.QUARANTINED:
+                self.quarantined[name] = self.labels[name]
+
+
+def watch(seed: int) -> tuple[Simulation, Watched]:
+    """A simulation whose annotators are watched from their first label."""
+    watched = Watched()
+    simulation = simulate(seed, crowd=watched)
+    watched.refresh()
+    return simulation, watched
+
+
 def simulate(
     seed: int,
     *,
@@ -40,6 +74,7 @@ def simulate(
     overlap: int = 3,
     gold_share: float = 0.1,
     labels: tuple[int, int] = (60, 120),
+    crowd: Watched | None = None,
 ) -> Simulation:
     """Annotators come in random turns until each gave his number of labels, uniform in `labels`.
 
@@ -57,11 +92,13 @@ def simulate(
     everybody = [name for group in names.values() for name in group]
     turns = [name for name in everybody for _ in range(rng.randint(*labels))]
     rng.shuffle(turns)
-    pool = _Pool(rng, overlap, len(everybody), gold_share)
+    pool = _Pool(rng, overlap, len(everybody))
     votes = []
     for number, name in enumerate(turns):
-        item = pool.draw(name)
+        item = pool.draw(name, max(gold_share, crowd.crowd.doubt(name)) if crowd else gold_share)
         votes.append(_vote(rng, number, name, item, pool, accuracy))
+        if crowd:
+            crowd.see(votes[-1])
     return Simulation(
         tuple(votes), pool.truth, names["good"], names["noisy"], names["adversarial"], names["left"], accuracy
     )
@@ -70,15 +107,15 @@ def simulate(
 class _Pool:
     """Items that still need labels; gold ones are shown to everybody."""
 
-    def __init__(self, rng: random.Random, overlap: int, annotators: int, gold_share: float) -> None:
-        self._rng, self._overlap, self._annotators, self._gold_share = rng, overlap, annotators, gold_share
+    def __init__(self, rng: random.Random, overlap: int, annotators: int) -> None:
+        self._rng, self._overlap, self._annotators = rng, overlap, annotators
         self.truth: dict[str, Outcome] = {}
         self.coordinated: dict[str, bool] = {}
         """Item -> whether the adversaries are all right about it."""
         self._open: dict[bool, dict[str, set[str]]] = {True: {}, False: {}}
 
-    def draw(self, annotator: str) -> str:
-        gold = self._rng.random() < self._gold_share
+    def draw(self, annotator: str, gold_share: float) -> str:
+        gold = self._rng.random() < gold_share
         items = self._open[gold]
         fresh = [item for item, seen in items.items() if annotator not in seen]
         # Few items are open at a time, so that overlap comes about soon: as in a queue, oldest first.

@@ -64,6 +64,14 @@ def test_a_thumb_is_a_reward_in_the_user_s_name(application: Application) -> Non
     assert (rewarded.reward.value, rewarded.reward.user) == (0.0, "u1")
 
 
+def test_the_thumb_of_somebody_whose_votes_count_nothing_is_kept_and_is_no_reward(application: Application) -> None:
+    application.people.people.crowd.set_state("u1", AnnotatorState.QUARANTINED, "guesses")
+    application.say(Thumb("served-0", up=False))
+    _, said = application.events()
+    assert (said.reward, said.abstention.labeler) == (None, "user:u1")
+    assert said.abstention.reason == "ANNOTATOR_QUARANTINED: thumb down"
+
+
 def test_an_edited_answer_beats_the_original_and_has_no_tokens_of_a_policy(application: Application) -> None:
     application.say(Edited("served-0", "short and kind"))
     events = application.events()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import pytest
 
 from iterpo.config import BudgetSettings
 from iterpo.labeling.budget import Budget, Opinion
-from iterpo.labeling.calibration import calibrate
+from iterpo.labeling.calibration import calibrate, policy_calibration
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Pair
 from iterpo.labeling.labeler import Item
@@ -120,10 +121,38 @@ def test_where_the_policy_contradicts_the_model_people_decide(asking: Asking) ->
 def test_a_slight_preference_of_the_policy_is_no_contradiction() -> None:
     first, second = group("a", "b").completions
     task = Task("t", "run", "g", prompt(), first, second)
-    sure = Opinion(replace(task, p_policy=0.45), 0.97)
+    sure = Opinion(task, 0.97, p_policy=0.45)
     assert sure.decides(0.9)
-    assert not replace(sure, task=replace(task, p_policy=0.39)).decides(0.9)
+    assert not replace(sure, p_policy=0.39).decides(0.9)
     assert not replace(sure, p_first_wins=0.89).decides(0.9)
+
+
+def test_an_opinion_of_the_policy_that_people_do_not_share_contradicts_nobody(asking: Asking) -> None:
+    """The policy's log-odds of 3 against the model, divided by 20, are a probability of 0.46."""
+    asking.use(LengthModel())
+    asking.budget._policy_temperature = 20.0
+    asking.ask("a", "much longer", implicit={"g1-0": 30.0, "g1-1": 0.0})
+    assert [e.label.group_id for e in asking.settled() if e.label] == ["g1"]
+
+
+def test_how_much_the_policy_s_opinion_is_worth_is_measured_on_what_people_said() -> None:
+    """Log-odds of 2, right in 30 of 40: s(2 / T) = 0.75 at T = 2 / log 3 = 1.82; in 20 of 40 it is worth nothing."""
+    first, second = group("a", "b").completions
+    odds = math.exp(2) / (1 + math.exp(2))
+
+    def said(right: int, count: int = 40) -> list[Pair]:
+        return [
+            Pair(prompt(), first, second, Preference("g", "g1-0", "g1-1", 0.9 if n < right else 0.1), "labels", odds)
+            for n in range(count)
+        ]
+
+    assert policy_calibration(said(30)) == {
+        "policy_accuracy": 0.75,
+        "policy_temperature": pytest.approx(2 / math.log(3), rel=0.1),
+    }
+    assert policy_calibration(said(20))["policy_temperature"] == pytest.approx(20.0)
+    assert policy_calibration(said(10, 10)) == {}, "too few"
+    assert policy_calibration([replace(pair, p_policy=None) for pair in said(30)]) == {}
 
 
 def test_audited_pairs_go_to_people_beside_the_model_s_own_opinion(tmp_path: Path) -> None:
@@ -174,7 +203,5 @@ def test_the_temperature_makes_margins_say_how_often_the_model_is_right() -> Non
 
 def test_a_few_pairs_that_are_all_right_do_not_make_the_model_certain() -> None:
     """20 of 20 right: 1 - 1/22 = 0.955, not 1."""
-    import math
-
     temperature = calibrate([3.0] * 20, [True] * 20)
     assert 1 / (1 + math.exp(-3.0 / temperature)) == pytest.approx(21 / 22, abs=0.01)

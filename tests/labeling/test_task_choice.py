@@ -18,6 +18,7 @@ from iterpo.store.leases import Ask, Mixture
 from iterpo.store.tasks import Figures
 from iterpo.types import AnnotatorState, Lease, Outcome, TaskKind
 from tests.labeling.builders import completion, group
+from tests.labeling.test_crowd import vote
 from tests.labeling.test_tasks import WAIT, People
 
 Make = Callable[..., People]
@@ -214,6 +215,28 @@ def test_each_place_of_a_lease_is_drawn_for_itself_and_gold_stands_anywhere(make
     assert 8 <= sum(is_gold) <= 32
     assert any(is_gold[20:])
     assert not all(is_gold[: sum(is_gold)])
+
+
+@pytest.mark.parametrize(("answer", "least", "most"), [(Outcome.FIRST, 0, 12), (Outcome.SECOND, 38, 40)])
+def test_whom_the_crowd_doubts_is_tested_more_often(make: Make, answer: Outcome, least: int, most: int) -> None:
+    """After ten gold tasks: all right, 10 % of 40 places; all wrong, as many as the doubt says, more than 99 %."""
+    people = make(mixture=Mixture(gold_share=0.1))
+    for number in range(60):
+        gold(people, f"known{number}")
+        record(people, f"g{number}")
+        create(people, f"g{number}")
+    seen = [vote(f"earlier{n}", "ann", answer, gold=Outcome.FIRST) for n in range(10)]
+    for each in seen:
+        people.people.crowd.see(each)
+    people.people.crowd.refresh()
+    names = groups_of(people.lease("ann", limit=40))
+    assert least <= sum(name.startswith("known") for name in names) <= most
+    off = make(mixture=Mixture(gold_share=0.0))
+    gold(off, "known")
+    for each in seen:
+        off.people.crowd.see(each)
+    off.people.crowd.refresh()
+    assert groups_of(off.lease("ann")) == [], "who wants no gold gets none"
 
 
 def test_a_gold_label_measures_and_makes_no_preference(make: Make) -> None:

@@ -133,6 +133,19 @@ def test_a_caller_takes_the_token_of_its_role_or_else_the_strongest(tmp_path: Pa
     assert Settings().token("admin") is None
 
 
+def test_who_speaks_for_a_person_takes_that_person_s_token_or_one_that_is_bound_to_nobody(tmp_path: Path) -> None:
+    bound = f"{TOKEN}a = annotator:ann\n{TOKEN}b = annotator:bob\n"
+    (tmp_path / "tokens").write_text(bound + f"{TOKEN}l = lead\n")
+    settings = load(write(tmp_path, '[auth]\ntokens_file = "tokens"'))
+    assert [settings.token("annotator", name)[-1] for name in ("ann", "bob", "cleo")] == ["a", "b", "l"]
+    assert settings.token("lead", "ann")[-1] == "l"
+    assert settings.token("annotator")[-1] == "l", "who speaks for nobody in particular is not bob"
+    (tmp_path / "tokens").write_text(bound + f"{TOKEN}c = annotator\n")
+    assert [settings.token("annotator", name)[-1] for name in ("ann", "cleo")] == ["a", "c"]
+    (tmp_path / "tokens").write_text(bound)
+    assert settings.token("annotator", "cleo") is not None, "the server's refusal says what is wrong"
+
+
 @pytest.mark.parametrize("line", ["short = admin", f"{TOKEN} = emperor", TOKEN, ""])
 def test_a_tokens_file_that_cannot_work_is_refused_without_showing_a_token(tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(line)

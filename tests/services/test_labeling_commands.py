@@ -181,6 +181,15 @@ async def test_a_limit_ends_the_sitting(terminal: Terminal) -> None:
     assert len(terminal.stored()) == 1
 
 
+async def test_the_next_sitting_begins_with_the_task_that_was_left_on_the_screen(terminal: Terminal) -> None:
+    terminal.ask(*(group("left", "right", group_id=f"g{i}") for i in range(2)))
+    await terminal(annotate.command, "--annotator", "ann", keys="q")
+    await terminal(annotate.command, "--annotator", "ann", "--limit", "1", keys="a")
+    assert [label.group_id for label in terminal.stored()] == ["g0"]
+    left = terminal.desk.people.lease(Ask("ann", 5, 60.0)).result(WAIT)[0]
+    assert [held.lease.task.group_id for held in left] == ["g1"], "nothing else was left held"
+
+
 async def test_labels_are_exported_to_a_file_that_is_whole(terminal: Terminal, tmp_path: Path) -> None:
     terminal.ask(group("left", "right"))
     await terminal(annotate.command, keys="a")
