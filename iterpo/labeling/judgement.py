@@ -1,15 +1,15 @@
 """Is an annotator reliable? Exact Bayesian posteriors over a grid, and the verdict drawn from them.
 
 Measured over 50 simulated crowds (benchmarks/label_quality.py: 20 good annotators of accuracy 0.85, 5 noisy at 0.5 to
-0.55, 3 coordinated adversaries, 1 always-left; overlap 3, 10 % gold, 60-120 labels each) with the default settings:
-    adversaries, always-left   all quarantined, after 31 labels at the latest
-    noisy                      96 % warned or quarantined within 60 labels, 72 % quarantined; 85 % by the end
-    good                       none quarantined, 7 % warned at some time, none at the end
-To find every noisy one within 60 labels is beyond any method that spares the good ones: 60 such labels are worth about
-30 gold ones, with which the best test gets all 25 right in two crowds of three (tests/labeling/test_crowd.py). Stricter
-thresholds trade one error for the other: P(accuracy < 0.75) > 0.9 after 40 votes quarantines 86 % of the noisy within
-60, but also 1 good one in 300 of accuracy 0.85, 1 in 22 of 0.8 and 1 in 6 of 0.75; the defaults none, 1 in 60 and 1
-in 12.
+0.55, 3 coordinated adversaries, 1 always-left; overlap 3, 10 % gold and more for the doubted, 60-120 labels each) with
+the default settings:
+    adversaries, always-left   all quarantined, after 26 labels at the latest
+    noisy                      99 % warned or quarantined within 60 labels, 86 % quarantined; 95 % by the end
+    good                       3 of 1,000 quarantined, 4.5 % warned at some time, at most one of a crowd at the end;
+                               13 % of what they label is gold
+To find every noisy one within 60 labels is beyond any method that spares the good ones: were all 60 gold, the best test
+would get all 25 right in fewer than 95 of 100 crowds (tests/labeling/test_crowd.py). Stricter thresholds trade one error
+for the other.
 
 Not implemented: somebody who only says tie or skip is not doubted (his votes move nothing).
 """

@@ -224,6 +224,11 @@ def test_somebody_is_taken_out_and_the_policy_is_trained_again_without_him(servi
     touched = [e for e in stored(services, "judged") if e.label and e.label.annotator == "mallory"]
     assert len(touched) == excluded["events"]
 
+    (found,) = invoke(labels.command, "exclude", "eve", "--reason", "likes e", services=services)
+    assert serving.version in found["policy_versions"], "what the replay learned from eve is hers, too"
+    (again,) = invoke(labels.command, "exclude", "mallory", services=services)
+    assert serving.version not in again["policy_versions"], "it was made without him"
+
 
 def stored(services, run_id: str) -> list[FeedbackEvent]:
     return list(LabelingClient(connect_service(services.settings, "labeling")).stream(run_id, 0, 1.0))

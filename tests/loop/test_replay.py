@@ -6,15 +6,19 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from iterpo.algorithms import resolve
+from iterpo.config import Settings
 from iterpo.iterate import Loop
 from iterpo.patience import Control
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import ReplayOf
 from iterpo.types import Example, Outcome, Preference, Progress, Reward
-from services.learner.assembly import commit
+from services.learner.assembly import Assembly, commit
+from services.learner.metrics import LearnerMetrics
+from services.learner.runs import RunManager
 from tests.loop.fakes import RUN, FakeLearner, prompt
 from tests.loop.run import Run
 
@@ -88,6 +92,23 @@ def test_a_replay_learns_the_newest_preferences_and_delivers_one_candidate(run: 
     assert [row.promoted for row in rows] == [False, True]
     assert run.publisher.history[before:] == ["load 4", "promote 4"], "nothing in between was anybody's policy"
     assert run.ledger.consumed(AGAIN) == [], "the events were consumed by the run that is repeated"
+
+
+async def test_a_replay_is_found_among_what_was_trained_on_a_persons_labels_unless_it_was_made_without_him(
+    run: Run,
+) -> None:
+    """The replay from iteration 2 on, without ann, delivered version 4 at its second iteration; bob's labels are in it
+    where the run learned them from iteration 2 on."""
+    labels = [e.event_id for e in run.feedback.events if e.label]
+    loop = replayed(run, first=2)
+    runs = RunManager(run.ledger, Assembly(Settings()), LearnerMetrics(CollectorRegistry()))
+    next(iterations := loop.iterations())
+    assert runs.touched(labels, "bob") == [(RUN, 1, 1), (RUN, 2, 2), (RUN, 3, 3)], "an unfinished replay is no policy"
+    list(iterations)
+    assert runs.touched(labels, "bob") == [(AGAIN, 2, 4), (RUN, 1, 1), (RUN, 2, 2), (RUN, 3, 3)]
+    assert runs.touched(labels[:1], "bob") == [(RUN, 1, 1)], "what the replay did not go through"
+    assert runs.touched(labels, "ann") == [(RUN, 1, 1), (RUN, 2, 2), (RUN, 3, 3)], "it was made without her"
+    assert runs.view(AGAIN).record.replay_of == ReplayOf(run_id=RUN, first_iteration=2, version=1, without=("ann",))
 
 
 def test_without_new_preferences_a_replay_repeats_what_was_learned(run: Run) -> None:
