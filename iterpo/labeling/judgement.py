@@ -7,9 +7,9 @@ the default settings:
     noisy                      99 % warned or quarantined within 60 labels, 86 % quarantined; 95 % by the end
     good                       3 of 1,000 quarantined, 4.5 % warned at some time, at most one of a crowd at the end;
                                13 % of what they label is gold
-To find every noisy one within 60 labels is beyond any method that spares the good ones: were all 60 gold, the best test
-would get all 25 right in fewer than 95 of 100 crowds (tests/labeling/test_crowd.py). Stricter thresholds trade one error
-for the other.
+To find every noisy one within 60 labels is beyond any method that spares the good ones: were all 60 gold, the best
+test would get all 25 right in fewer than 95 of 100 crowds (tests/labeling/test_crowd.py). Stricter thresholds trade one
+error for the other.
 
 Not implemented: somebody who only says tie or skip is not doubted (his votes move nothing).
 """
