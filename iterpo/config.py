@@ -81,12 +81,21 @@ class InferenceSettings(Section):
     """Where it listens and where clients find it. Port 0 takes a free one."""
     metrics_address: OptionalAddress = "127.0.0.1:9101"
     """Prometheus metrics over HTTP. Empty: none."""
+    http_address: OptionalAddress = "127.0.0.1:8000"
+    """Where OpenAI clients find it (`/v1/chat/completions` and so on). Empty: nowhere."""
     delivery: Literal["auto", "adapter", "merged"] = "auto"
     """How policies reach the engine. `auto`: merged on CPU (4 to 8 times faster there), adapter on GPU."""
     max_model_len: int = Field(1024, ge=128)
     """Tokens of prompt and answer together; the proof of delivery alone needs 97."""
     max_num_seqs: int = Field(64, ge=1)
     """Answers generated at the same time; more wait."""
+    max_queue: int = Field(256, ge=0)
+    """Answers of applications that may wait; more are refused with the time to wait (RESOURCE_EXHAUSTED, HTTP 429). A
+    learner's sampling is not counted."""
+    tokens_per_minute: int = Field(0, ge=0)
+    """What one token of auth.tokens_file may have, prompts and answers together. 0: as much as it likes."""
+    deadline_seconds: float = Field(600.0, gt=0)
+    """An answer over HTTP that takes longer is ended with status 504; over gRPC the caller's deadline counts."""
     kv_cache_gib: int = Field(1, ge=1)
     """Whole GiB of memory for the key-value cache, on CPU."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

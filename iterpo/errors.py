@@ -78,6 +78,11 @@ class ResourceExhausted(IterpoError):
     code = "RESOURCE_EXHAUSTED"
     reason = "RESOURCE_EXHAUSTED"
 
+    def __init__(self, message: str, fix: str = "", reason: str | None = None, retry_seconds: int = 0) -> None:
+        """`retry_seconds`: after which it may go through; 0: nobody knows."""
+        super().__init__(message, fix, reason)
+        self.retry_seconds = retry_seconds
+
 
 class Unavailable(IterpoError, ConnectionError):
     """The other process is not there at the moment. The only error worth retrying."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -77,12 +78,14 @@ class Identity:
     role: str
     name: str = ""
     """Of a token that is bound to a person: the only annotator or user it may speak for. Empty: anybody."""
+    key: str = ""
+    """Tells tokens apart without telling the token; empty without one."""
 
     @classmethod
-    def of(cls, text: str) -> Identity:
+    def of(cls, text: str, token: str = "") -> Identity:
         """From a tokens file: `role` or `role:name`."""
         role, _, name = text.partition(":")
-        return cls(role, name)
+        return cls(role, name, hashlib.sha256(token.encode()).hexdigest()[:16] if token else "")
 
 
 _caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
@@ -102,6 +105,12 @@ def check_speaks_for(name: str) -> None:
         )
 
 
+def caller_key() -> str:
+    """Tells callers apart by their tokens; empty without tokens: then all are one caller."""
+    caller = _caller.get()
+    return "" if caller is None else caller.key
+
+
 def caller_name() -> str:
     """The person whose token the call carries; empty for a token that is bound to nobody, and without tokens."""
     caller = _caller.get()
@@ -112,18 +121,23 @@ class TokenGuard:
     """Refuses calls whose token has no role, or whose role may not call the method. No tokens: everybody may."""
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
-        self._tokens = {token: Identity.of(text) for token, text in tokens.items()}
+        self._tokens = {token: Identity.of(text, token) for token, text in tokens.items()}
 
     @asynccontextmanager
     async def __call__(self, method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        if self._tokens and method.service not in OPEN_SERVICES:
-            identity = self._identity(context)
-            check_role(identity.role, method)
-            _caller.set(identity)
+        if method.service not in OPEN_SERVICES:
+            self.admit(_authorization(context), method)
         yield
 
-    def _identity(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity:
-        scheme, _, token = _authorization(context).partition(" ")
+    def admit(self, authorization: str, method: Method) -> None:
+        """Note who calls, from `Bearer TOKEN`. Raises Unauthenticated, or PermissionDenied for another's role."""
+        if self._tokens:
+            identity = self._identity(authorization)
+            check_role(identity.role, method)
+            _caller.set(identity)
+
+    def _identity(self, authorization: str) -> Identity:
+        scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("This server needs a token.", "Send the metadata `authorization: Bearer TOKEN`.")
         # Every token is compared, in constant time each: the answer's timing tells nothing about any of them.

@@ -95,9 +95,11 @@ class Host:
         self.stopping = asyncio.Event()
         """Set when the process was asked to end: streams that wait for news should watch it."""
         self.metrics_port: int | None = None
-        self._ready = False
+        self.ready = False
+        """Whether calls are answered."""
         self._metrics = MetricsEndpoint(registry)
-        guards = (CallMetrics(registry).guard, error_guard, self._only_when_ready, TokenGuard(settings.tokens))
+        self.guard = TokenGuard(settings.tokens)
+        guards = (CallMetrics(registry).guard, error_guard, self._only_when_ready, self.guard)
         self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
@@ -157,10 +159,10 @@ class Host:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *service_names):
             await self._health.set(name, status)
-        self._ready = serving
+        self.ready = serving
 
     async def _shut_down(self, drain: Callable[[], Awaitable[None]] | None) -> None:
-        self._ready = False
+        self.ready = False
         await self._health.enter_graceful_shutdown()
         try:
             if drain is not None:
@@ -195,7 +197,7 @@ class Host:
 
     @asynccontextmanager
     async def _only_when_ready(self, method: Method, context: Any) -> AsyncIterator[None]:
-        if not self._ready and method.service not in OPEN_SERVICES:
+        if not self.ready and method.service not in OPEN_SERVICES:
             reason = "STOPPING" if self.stopping.is_set() else "STARTING"
             raise Unavailable(f"The {self.name} service is {reason.lower()}.", "Try again in a moment.", reason)
         yield

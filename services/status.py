@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from iterpo.errors import IterpoError
+from iterpo.errors import IterpoError, ResourceExhausted
 from services.calls import Method
 
 logger = logging.getLogger(__name__)
@@ -37,16 +38,25 @@ async def error_guard(method: Method, context: grpc.aio.ServicerContext[Any, Any
 
 
 def rich_status(error: IterpoError) -> grpc.Status:
-    """`ErrorInfo.metadata` holds the class (`error`) and the remedy (`fix`); the message holds both sentences."""
+    """`ErrorInfo.metadata` holds the class (`error`) and the remedy (`fix`); the message holds both sentences.
+    RetryInfo says when a full queue or an empty quota is worth another try."""
     message, fix = error.message[:MAX_SENTENCE], error.fix[:MAX_SENTENCE]
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     info.metadata.update({"error": type(error).__name__, "fix": fix})
-    detail = any_pb2.Any()
-    detail.Pack(info)
+    details = [_packed(info)]
+    if isinstance(error, ResourceExhausted) and error.retry_seconds:
+        wait = duration_pb2.Duration(seconds=error.retry_seconds)
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=wait)))
     code = getattr(grpc.StatusCode, error.code)
-    status = status_pb2.Status(code=code.value[0], message=f"{message} {fix}".strip(), details=[detail])
+    status = status_pb2.Status(code=code.value[0], message=f"{message} {fix}".strip(), details=details)
     converted: grpc.Status = rpc_status.to_status(status)
     return converted
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    detail = any_pb2.Any()
+    detail.Pack(message)
+    return detail
 
 
 def _incident(method: Method, error: Exception) -> IterpoError:

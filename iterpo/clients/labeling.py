@@ -210,20 +210,30 @@ class LabelingClient:
         self._guidelines[answer.lease.lease_id] = answer.lease.guideline.text
         return feedback_wire.lease_from_proto(answer.lease, annotator)
 
-    def kept(self, run_id: str, user: str, group: Group, kept_id: str, over_id: str, request_id: str = "") -> list[str]:
-        """An application's user kept one of two served answers. Returns the event ids."""
-        kept = labeling_pb2.Kept(completion_id=kept_id, over_completion_id=over_id)
+    def kept(
+        self,
+        run_id: str,
+        user: str,
+        group: Group | None,
+        kept_id: str,
+        over_id: str,
+        request_id: str = "",
+        strength: int = 0,
+    ) -> list[str]:
+        """An application's user kept one of two served answers (`group`; None: recorded before). Returns the event
+        ids."""
+        kept = labeling_pb2.Kept(completion_id=kept_id, over_completion_id=over_id, strength=strength)
         return self._feedback(run_id, user, group, request_id, kept=kept)
 
     def thumb(
-        self, run_id: str, user: str, group: Group, completion_id: str, up: bool, request_id: str = ""
+        self, run_id: str, user: str, group: Group | None, completion_id: str, up: bool, request_id: str = ""
     ) -> list[str]:
         """An application's user liked a served answer, or did not. Returns the event ids."""
         thumb = labeling_pb2.Thumb(completion_id=completion_id, up=up)
         return self._feedback(run_id, user, group, request_id, thumb=thumb)
 
     def edited(
-        self, run_id: str, user: str, group: Group, completion_id: str, text: str, request_id: str = ""
+        self, run_id: str, user: str, group: Group | None, completion_id: str, text: str, request_id: str = ""
     ) -> list[str]:
         """An application's user wrote a better answer than a served one. Returns the event ids."""
         edited = labeling_pb2.Edited(completion_id=completion_id, text=text)
@@ -279,12 +289,12 @@ class LabelingClient:
             found: labeling_pb2.GetLabelReportResponse = self._stub.GetLabelReport(request, timeout=UNARY_SECONDS)
         return found
 
-    def _feedback(self, run_id: str, user: str, group: Group, request_id: str, **verdict: Any) -> list[str]:
+    def _feedback(self, run_id: str, user: str, group: Group | None, request_id: str, **verdict: Any) -> list[str]:
         request = labeling_pb2.SubmitFeedbackRequest(
             request_id=request_id or uuid.uuid4().hex,
             run_id=run_id,
             user=user,
-            served=wire.group_to_proto(group),
+            served=wire.group_to_proto(group) if group else None,
             **verdict,
         )
         with translated_errors():

@@ -109,6 +109,10 @@ def greedy(client: InferenceClient, prompt: Prompt) -> str:
     return "".join(part.text_delta for part in client.generate(prompt.messages, settings)).strip()
 
 
+NO_HTTP = {"inference": "http_address", "labeling": "page_address"}
+"""What a demo does not open."""
+
+
 def write_settings(folder: Path, base: Path) -> Path:
     """An iterpo.toml with free ports, so that a demo disturbs no other server."""
     folder.mkdir(parents=True)
@@ -116,7 +120,7 @@ def write_settings(folder: Path, base: Path) -> Path:
     lines = ['data_dir = "."', "[model]", f'path = "{base.resolve()}"']
     for name, grpc_port, metrics_port in zip(("inference", "labeling", "learner"), ports[:3], ports[3:], strict=True):
         lines += [f"[{name}]", f'address = "127.0.0.1:{grpc_port}"', f'metrics_address = "127.0.0.1:{metrics_port}"']
-        lines += ['page_address = ""'] if name == "labeling" else []
+        lines += [f'{NO_HTTP[name]} = ""'] if name in NO_HTTP else []
     path = folder / "iterpo.toml"
     path.write_text("\n".join(lines) + "\n")
     return path

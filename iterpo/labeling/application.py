@@ -135,8 +135,8 @@ def _answers(connection: apsw.Connection, names: list[str], served: Group | None
         raise InvalidInput("An answer cannot be kept over itself.", "Name two answers.", "NOT_SERVED")
     if served is None:
         recorded = find_completions(connection, names)
-        if len({each.completion.group_id for each in recorded}) > 1:
-            raise InvalidInput("The two answers are to different prompts.", "Name answers of one group.", "NOT_SERVED")
+        if len({each.prompt.messages for each in recorded}) > 1:
+            raise InvalidInput("The two answers are to different prompts.", "Name answers to one prompt.", "NOT_SERVED")
         return recorded[0].prompt, [each.completion for each in recorded]
     by_id = {c.completion_id: c for c in served.completions}
     unknown = [name for name in names if name not in by_id]

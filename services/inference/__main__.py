@@ -12,16 +12,22 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from iterpo.clients.channel import connect_service
+from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings, load
 from iterpo.embedded_model import model_directory
 from iterpo.errors import Unavailable
 from iterpo.policies import manifest, probe
 from iterpo.v1 import inference_pb2, inference_pb2_grpc, policy_pb2_grpc
 from services.host import Host, ServerSettings, run_service
+from services.http_server import HttpServer, check_address
+from services.inference.admission import Admission, Quota
 from services.inference.answering import Answering
 from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
 from services.inference.metrics import InferenceMetrics
+from services.inference.openai.app import OpenAiDoor
+from services.inference.openai.feedback import Feedback
 from services.inference.registry import PolicyRegistry
 from services.inference.servicer import InferenceServicer, PolicyServicer
 
@@ -32,6 +38,7 @@ HEALTH_PERIOD_SECONDS = 1.0
 async def serve(settings: Settings) -> None:
     metrics_registry = CollectorRegistry()
     host = Host("inference", ServerSettings.of(settings, "inference"), metrics_registry)
+    check_address("inference.http_address", settings.inference.http_address, settings)
     host.bind()
     base = await asyncio.to_thread(model_directory, settings.model.path, settings.data_dir)
     from transformers import AutoTokenizer
@@ -50,7 +57,11 @@ async def serve(settings: Settings) -> None:
     )
     metrics = InferenceMetrics(metrics_registry)
     metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
-    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics)
+    places, queue = settings.inference.max_num_seqs, settings.inference.max_queue
+    admission = Admission(places, queue, on_refusal=metrics.on_refusal)
+    metrics.admitted.set_function(lambda: admission.inside)
+    quota = Quota(settings.inference.tokens_per_minute, on_refusal=metrics.on_refusal)
+    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics, admission)
     model = inference_pb2.GetModelResponse(
         name=base.name,
         base_digest=registry.base_digest,
@@ -61,17 +72,32 @@ async def serve(settings: Settings) -> None:
     )
     policies = PolicyServicer(registry, metrics)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-        InferenceServicer(answering, registry, model), host.server
+        InferenceServicer(answering, registry, model, quota), host.server
     )
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, host.server)
+
+    door = OpenAiDoor(
+        answering,
+        registry,
+        base.name,
+        host.guard,
+        quota,
+        metrics,
+        settings.inference.deadline_seconds,
+        Feedback(lambda: LabelingClient(connect_service(settings, "labeling", "lead"))),
+        lambda: host.ready,
+    )
+    http = http_server(settings, door)
 
     async def prepare() -> None:
         await registry.start()
         policies.observe()
+        if http is not None:
+            await http.start()
 
     watch = asyncio.create_task(stop_when_dead(delivery, host))
     try:
-        await host.run(SERVICES, prepare=prepare)
+        await host.run(SERVICES, prepare=prepare, drain=http.stop if http else None)
     finally:
         watch.cancel()
         died = delivery.dead  # asked before the shutdown, after which vLLM calls every engine dead
@@ -79,6 +105,16 @@ async def serve(settings: Settings) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if died:
         raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
+
+
+def http_server(settings: Settings, door: OpenAiDoor) -> HttpServer | None:
+    """Bound; None when inference.http_address is empty."""
+    address, auth = settings.inference.http_address, settings.auth
+    if not address:
+        return None
+    server = HttpServer(door.app(), "inference.http_address", address, auth.tls_certificate, auth.tls_key)
+    server.bind()
+    return server
 
 
 async def stop_when_dead(delivery: Delivery, host: Host) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from iterpo.errors import InvalidInput
 from iterpo.types import Completion, FinishReason, Message, PolicyVersion, Prompt, SamplingSettings
+from services.inference.admission import Admission
 from services.inference.delivery import Source
 from services.inference.engine import Chunk
 from services.inference.metrics import InferenceMetrics
@@ -22,25 +23,44 @@ CHARACTERS_A_TOKEN = 64
 
 
 class Answering:
-    def __init__(self, registry: PolicyRegistry, tokenizer: Any, max_model_len: int, metrics: InferenceMetrics) -> None:
+    def __init__(
+        self,
+        registry: PolicyRegistry,
+        tokenizer: Any,
+        max_model_len: int,
+        metrics: InferenceMetrics,
+        admission: Admission | None = None,
+    ) -> None:
         self._registry, self._tokenizer, self._metrics = registry, tokenizer, metrics
         self._max_model_len = max_model_len
+        self._admission = admission or Admission(MAX_SAMPLES, 0)
 
     def encode(self, messages: Sequence[Message], settings: SamplingSettings) -> tuple[int, ...]:
         """Token ids of a chat, ready for the answer. Raises InvalidInput (EMPTY_PROMPT, CONTEXT_EXCEEDED)."""
         if not any(m.content.strip() for m in messages):
             raise InvalidInput("The prompt is empty.", "Send at least one message with text.", "EMPTY_PROMPT")
-        characters = sum(len(m.content) for m in messages)
-        if characters > CHARACTERS_A_TOKEN * self._max_model_len:
-            raise InvalidInput(
-                f"The prompt has {characters} characters, far more than the context of {self._max_model_len} tokens.",
-                "Shorten the prompt, or raise inference.max_model_len.",
-                "CONTEXT_EXCEEDED",
-            )
+        self._readable(sum(len(m.content) for m in messages))
         chat = [{"role": m.role, "content": m.content} for m in messages]
         ids = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-        room = self._max_model_len - len(ids)
-        if room < settings.max_tokens:
+        return self.fitting(ids, settings)
+
+    def encode_text(self, text: str, settings: SamplingSettings) -> tuple[int, ...]:
+        """Token ids of a text to be gone on with, as it stands: no chat template."""
+        if not text:
+            raise InvalidInput("The prompt is empty.", "Send a text.", "EMPTY_PROMPT")
+        self._readable(len(text))
+        return self.fitting(self._tokenizer(text).input_ids, settings)
+
+    def fitting(self, ids: Sequence[int], settings: SamplingSettings) -> tuple[int, ...]:
+        """The same ids. Raises InvalidInput (CONTEXT_EXCEEDED, UNKNOWN_TOKEN) unless they and the answer fit."""
+        if ids and not 0 <= min(ids) <= max(ids) < len(self._tokenizer):
+            raise InvalidInput(
+                "The prompt has a token id outside of the vocabulary.",
+                f"Use ids from 0 to {len(self._tokenizer) - 1}.",
+                "UNKNOWN_TOKEN",
+            )
+        room = self.room(ids)
+        if room < max(1, settings.max_tokens):
             raise InvalidInput(
                 f"The prompt has {len(ids)} tokens and max_tokens is {settings.max_tokens}, "
                 f"more than the context of {self._max_model_len}.",
@@ -49,18 +69,73 @@ class Answering:
             )
         return tuple(ids)
 
+    def room(self, ids: Sequence[int]) -> int:
+        """Tokens that an answer may have."""
+        return self._max_model_len - len(ids)
+
+    def _readable(self, characters: int) -> None:
+        if characters > CHARACTERS_A_TOKEN * self._max_model_len:
+            raise InvalidInput(
+                f"The prompt has {characters} characters, far more than the context of {self._max_model_len} tokens.",
+                "Shorten the prompt, or raise inference.max_model_len.",
+                "CONTEXT_EXCEEDED",
+            )
+
+    def token_text(self, token: int) -> str:
+        return self.text_of([token])
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids)))
+
     async def generate(
         self, messages: Sequence[Message], settings: SamplingSettings, policy: str
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """(version, prompt tokens, chunk), the last chunk with its finish reason."""
         ids = await asyncio.to_thread(self.encode, messages, settings)
         async with (
+            self._admission.enter(),
             self._registry.using(policy) as (version, source),
             aclosing(source.engine.generate(ids, settings, settings.seed, source.lora, stream=True)) as chunks,
         ):
             async for chunk in chunks:
                 self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
                 yield version, len(ids), chunk
+
+    async def answers(
+        self, prompts: Sequence[tuple[int, ...]], n: int, settings: SamplingSettings, policy: str, likeliest: int = 0
+    ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
+        """n answers to each prompt, all from one version, their chunks as they come: (version, number of the answer,
+        prompt by prompt, chunk). Leaving the iterator aborts what is in flight."""
+        news: asyncio.Queue[tuple[int, Chunk | BaseException | None]] = asyncio.Queue()
+        count = len(prompts) * n
+        async with self._admission.enter(count), self._registry.using(policy) as (version, source):
+
+            async def one(number: int) -> None:
+                seed = settings.seed if settings.seed is None or count == 1 else sample_seed(settings.seed, 0, number)
+                stream = source.engine.generate(prompts[number // n], settings, seed, source.lora, True, likeliest)
+                try:
+                    async with aclosing(stream) as chunks:
+                        async for chunk in chunks:
+                            news.put_nowait((number, chunk))
+                    news.put_nowait((number, None))
+                except Exception as error:  # noqa: BLE001 - it is raised where the chunks are waited for
+                    news.put_nowait((number, error))
+
+            tasks = [asyncio.create_task(one(number)) for number in range(count)]
+            try:
+                while count:
+                    number, chunk = await news.get()
+                    if isinstance(chunk, BaseException):
+                        raise chunk
+                    if chunk is None:
+                        count -= 1
+                        continue
+                    self._metrics.tokens.labels("http").inc(len(chunk.token_ids))
+                    yield version, number, chunk
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def sample(
         self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str

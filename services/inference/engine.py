@@ -29,11 +29,19 @@ class Chunk:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason | None
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """Of each token's place, (token id, log-prob) of the likeliest tokens, when they were asked for."""
 
 
 class Engine(Protocol):
     def generate(
-        self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
+        self,
+        prompt_ids: Sequence[int],
+        settings: SamplingSettings,
+        seed: int | None,
+        lora: Any,
+        stream: bool,
+        likeliest: int = 0,
     ) -> AsyncGenerator[Chunk, None]: ...
 
     async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]: ...
@@ -50,15 +58,24 @@ class VllmEngine:
         self._ids = itertools.count()
 
     async def generate(
-        self, prompt_ids: Sequence[int], settings: SamplingSettings, seed: int | None, lora: Any, stream: bool
+        self,
+        prompt_ids: Sequence[int],
+        settings: SamplingSettings,
+        seed: int | None,
+        lora: Any,
+        stream: bool,
+        likeliest: int = 0,
     ) -> AsyncGenerator[Chunk, None]:
         """Chunks of an answer as they come, or (not `stream`) one chunk. Leaving the iterator aborts the request."""
-        async with aclosing(self._outputs(prompt_ids, _parameters(settings, seed, stream), lora)) as outputs:
+        parameters = _parameters(settings, seed, stream, likeliest)
+        async with aclosing(self._outputs(prompt_ids, parameters, lora)) as outputs:
             async for output in outputs:
                 part = output.outputs[0]
-                chosen = [row[token].logprob for row, token in zip(part.logprobs or (), part.token_ids, strict=False)]
+                rows = part.logprobs or ()
+                chosen = [row[token].logprob for row, token in zip(rows, part.token_ids, strict=False)]
+                top = tuple(_likeliest(row, likeliest) for row in rows) if likeliest else ()
                 reason = FinishReason(_REASONS.get(part.finish_reason, "aborted")) if part.finish_reason else None
-                yield Chunk(part.text, tuple(part.token_ids), tuple(chosen), reason)
+                yield Chunk(part.text, tuple(part.token_ids), tuple(chosen), reason, top)
 
     async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]:
         """Nats of every token but the first, at temperature 1."""
@@ -110,7 +127,13 @@ class VllmEngine:
         self._llm.shutdown()
 
 
-def _parameters(settings: SamplingSettings, seed: int | None, stream: bool) -> Any:
+def _likeliest(row: Mapping[int, Any], count: int) -> tuple[tuple[int, float], ...]:
+    """vLLM gives the chosen token too, whatever its rank."""
+    ranked = sorted(row.items(), key=lambda entry: -entry[1].logprob)
+    return tuple((token, float(entry.logprob)) for token, entry in ranked[:count])
+
+
+def _parameters(settings: SamplingSettings, seed: int | None, stream: bool, likeliest: int) -> Any:
     """vLLM's form of our settings. Raises InvalidInput for what vLLM refuses."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -123,7 +146,7 @@ def _parameters(settings: SamplingSettings, seed: int | None, stream: bool) -> A
             max_tokens=settings.max_tokens,
             stop=list(settings.stop) or None,
             seed=seed,
-            logprobs=0,
+            logprobs=likeliest,
             output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
         )
     except ValueError as error:

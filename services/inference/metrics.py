@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SWAP_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+HTTP_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -29,3 +30,21 @@ class InferenceMetrics:
             "iterpo_inference_probe_error_nats", "Mean absolute error of the last probe.", registry=registry
         )
         self.in_flight = Gauge("iterpo_inference_requests_in_flight", "Requests holding a version.", registry=registry)
+        self.http = Counter("iterpo_inference_http_total", "Answers by status.", ["path", "status"], registry=registry)
+        self.http_seconds = Histogram(
+            "iterpo_inference_http_seconds",
+            "Until the answer, or a stream's beginning.",
+            ["path"],
+            buckets=HTTP_BUCKETS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "iterpo_inference_refused_total",
+            "Requests refused for want of room, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.admitted = Gauge("iterpo_inference_answers_admitted", "Answers under way or waiting.", registry=registry)
+
+    def on_refusal(self, reason: str) -> None:
+        self.refused.labels(reason).inc()

@@ -13,22 +13,29 @@ from iterpo.errors import PolicyRejected
 from iterpo.types import GateDecision, PolicyState
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
+from services.auth import caller_key
 from services.ids import need_ids
+from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
-    def __init__(self, answering: Answering, registry: PolicyRegistry, model: pb.GetModelResponse) -> None:
+    def __init__(
+        self, answering: Answering, registry: PolicyRegistry, model: pb.GetModelResponse, quota: Quota | None = None
+    ) -> None:
         self._answering, self._registry, self._model = answering, registry, model
+        self._quota = quota or Quota(0)
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         messages = [wire.message_from_proto(m) for m in request.messages]
         settings = wire.sampling_from_proto(request.sampling)
-        completion_id, total = uuid.uuid4().hex, 0
+        completion_id, total, caller = uuid.uuid4().hex, 0, caller_key()
+        self._quota.check(caller)
         async with aclosing(self._answering.generate(messages, settings, request.policy)) as answers:
             async for version, prompt_tokens, chunk in answers:
+                self._quota.use(caller, len(chunk.token_ids) + (0 if total else prompt_tokens))
                 total += len(chunk.token_ids)
                 response = pb.GenerateResponse(
                     completion_id=completion_id,

@@ -18,9 +18,10 @@ from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services.host import Host, ServerSettings, run_service
+from services.http_server import check_address
 from services.labeling.assembly import labeling_desk
 from services.labeling.metrics import LabelingMetrics, StoreState
-from services.labeling.page.mount import check_page, labeling_page
+from services.labeling.page.mount import labeling_page
 from services.labeling.quality import watch_quality
 from services.labeling.retraining import retrain
 from services.labeling.servicer import LabelingServicer
@@ -33,7 +34,7 @@ async def serve(settings: Settings, config: Path | None = None) -> None:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
-    check_page(settings)
+    check_address("labeling.page_address", settings.labeling.page_address, settings)
     host.bind()
     database = FeedbackDatabase(settings.labeling.database or settings.data_dir / "feedback.db")
     try:

@@ -54,6 +54,8 @@ class Served:
     channel: grpc.Channel
     learner: LoraLearner
     log: Path
+    http: str
+    """Of the OpenAI-compatible door: http://host:port/v1"""
 
     @property
     def policies(self) -> Path:
@@ -102,18 +104,26 @@ class Served:
 
 @contextmanager
 def running_inference(folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str) -> Iterator[Served]:
-    (port,) = free_ports(1)
+    port, http_port = free_ports(2)
     config = folder / "iterpo.toml"
     config.write_text(
         f'data_dir = "."\n[model]\npath = "{base}"\n[inference]\naddress = "127.0.0.1:{port}"\nmetrics_address = ""\n'
-        f'delivery = "{delivery}"\ndtype = "{dtype}"\nmax_model_len = {MAX_MODEL_LEN}\nmax_num_seqs = 16\n'
+        f'http_address = "127.0.0.1:{http_port}"\ndelivery = "{delivery}"\ndtype = "{dtype}"\n'
+        f"max_model_len = {MAX_MODEL_LEN}\nmax_num_seqs = 16\n"
     )
     settings = load(config)
     specs = [spec for spec in service_specs(settings, config) if spec.name == "inference"]
     with Supervisor(config, specs=specs) as services:
         services.wait_ready(START_SECONDS)
         with connect_service(settings, "inference") as channel:
-            yield Served(folder, f"127.0.0.1:{port}", channel, learner, services.log_path("inference"))
+            yield Served(
+                folder,
+                f"127.0.0.1:{port}",
+                channel,
+                learner,
+                services.log_path("inference"),
+                f"http://127.0.0.1:{http_port}/v1",
+            )
 
 
 def mean_difference(a: list[list[float]], b: list[list[float]]) -> float:

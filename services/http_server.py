@@ -1,4 +1,4 @@
-"""`PageServer`: uvicorn as a guest in the loop that gRPC runs in."""
+"""`HttpServer`: uvicorn as a guest in the loop that gRPC runs in."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from iterpo.clients.channel import is_loopback
+from iterpo.config import Settings
 from iterpo.errors import InvalidConfig, WrongState
 
 GRACE_SECONDS = 2
 """How long answers may take to go out after `stop`."""
 MOST_CONNECTIONS = 512
-"""Beyond them a browser gets 503, and the page tries again."""
+"""Beyond them a client gets 503, and tries again."""
 
 
-class PageServer:
+def check_address(setting: str, address: str, settings: Settings) -> None:
+    """Raises InvalidConfig (INSECURE_ADDRESS) when it would be open to others without TLS and tokens."""
+    if address and not is_loopback(address) and not (settings.auth.tls_certificate and settings.tokens()):
+        raise InvalidConfig(
+            f"{setting} is {address}, which other machines can reach, and TLS or tokens are missing.",
+            f"Bind {setting} to 127.0.0.1, or set auth.tokens_file, auth.tls_certificate and auth.tls_key.",
+            "INSECURE_ADDRESS",
+        )
+
+
+class HttpServer:
     """Bind, start, stop; once. Made anywhere, started in the running loop."""
 
-    def __init__(self, app: ASGIApp, address: str, certificate: Path | None = None, key: Path | None = None) -> None:
-        self._address = address
+    def __init__(
+        self, app: ASGIApp, setting: str, address: str, certificate: Path | None = None, key: Path | None = None
+    ) -> None:
+        """`setting`: the key of iterpo.toml that holds the address, for complaints."""
+        self._setting, self._address = setting, address
         self._config = uvicorn.Config(
             app,
             http="h11",
@@ -58,9 +73,8 @@ class PageServer:
         except OSError as error:
             taken.close()
             raise WrongState(
-                f"The annotators' page cannot listen on {self._address}: the port is taken or the address is not this "
-                "machine's.",
-                "Stop the other process, or set labeling.page_address in iterpo.toml.",
+                f"{self._setting} cannot be {self._address}: the port is taken or the address is not this machine's.",
+                f"Stop the other process, or set {self._setting} in iterpo.toml.",
                 "PORT_IN_USE",
             ) from error
         self._socket = taken
@@ -74,7 +88,7 @@ class PageServer:
             self._config.load()
         except OSError as error:  # ssl.SSLError is one
             raise InvalidConfig(
-                f"The annotators' page cannot use the certificate: {error}.",
+                f"The certificate cannot be used on {self._setting}: {error}.",
                 "Set auth.tls_certificate and auth.tls_key to a PEM certificate and its key.",
             ) from error
         self._server = _Guest(self._config)
@@ -98,5 +112,5 @@ class PageServer:
 class _Guest(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """The host's signal handlers stay: it stops the page as a part of its drain."""
+        """The host's signal handlers stay: it stops this server as a part of its drain."""
         yield

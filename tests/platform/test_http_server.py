@@ -1,4 +1,4 @@
-"""PageServer beside whatever else runs in the loop: its port, TLS, and an end that leaves the loop as it was."""
+"""HttpServer beside whatever else runs in the loop: its port, TLS, and an end that leaves the loop as it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from iterpo.errors import InvalidConfig, WrongState
-from services.labeling.page.server import PageServer
+from services.http_server import HttpServer
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -29,7 +29,7 @@ APP = Starlette(routes=[Route("/", hello)])
 
 async def test_it_serves_until_it_is_stopped_and_leaves_the_signals_alone() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), asyncio.get_event_loop_policy()
-    server = PageServer(APP, "127.0.0.1:0")
+    server = HttpServer(APP, "labeling.page_address", "127.0.0.1:0")
     port = server.bind()
     await server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
@@ -46,22 +46,22 @@ async def test_it_serves_until_it_is_stopped_and_leaves_the_signals_alone() -> N
         with pytest.raises(httpx.ConnectError):
             await http.get("/")
     await server.stop()
-    again = PageServer(APP, f"127.0.0.1:{port}")
+    again = HttpServer(APP, "labeling.page_address", f"127.0.0.1:{port}")
     assert again.bind() == port
     await again.stop()
 
 
 async def test_a_taken_port_names_the_key_to_change() -> None:
-    first = PageServer(APP, "127.0.0.1:0")
+    first = HttpServer(APP, "labeling.page_address", "127.0.0.1:0")
     port = first.bind()
     with pytest.raises(WrongState, match=r"labeling\.page_address") as refused:
-        PageServer(APP, f"127.0.0.1:{port}").bind()
+        HttpServer(APP, "labeling.page_address", f"127.0.0.1:{port}").bind()
     assert refused.value.reason == "PORT_IN_USE"
     await first.stop()
 
 
 async def test_an_answer_that_hangs_does_not_hold_up_the_end() -> None:
-    server = PageServer(APP, "127.0.0.1:0")
+    server = HttpServer(APP, "labeling.page_address", "127.0.0.1:0")
     port = server.bind()
     await server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
@@ -85,7 +85,7 @@ def self_signed(tmp_path: Path) -> tuple[Path, Path]:
 
 async def test_with_a_certificate_it_speaks_tls_only(self_signed: tuple[Path, Path]) -> None:
     certificate, key = self_signed
-    server = PageServer(APP, "127.0.0.1:0", certificate, key)
+    server = HttpServer(APP, "labeling.page_address", "127.0.0.1:0", certificate, key)
     port = server.bind()
     await server.start()
     trusting = ssl.create_default_context(cafile=str(certificate))
@@ -98,7 +98,7 @@ async def test_with_a_certificate_it_speaks_tls_only(self_signed: tuple[Path, Pa
 
 async def test_an_unusable_certificate_is_said_in_words(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
-    server = PageServer(APP, "127.0.0.1:0", tmp_path / "cert.pem", tmp_path / "missing.pem")
+    server = HttpServer(APP, "labeling.page_address", "127.0.0.1:0", tmp_path / "cert.pem", tmp_path / "missing.pem")
     server.bind()
     with pytest.raises(InvalidConfig, match=r"auth\.tls_certificate"):
         await server.start()

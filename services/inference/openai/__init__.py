@@ -1,0 +1,1 @@
+"""The OpenAI-compatible door: chat and text completions, models, feedback; over HTTP, beside gRPC."""

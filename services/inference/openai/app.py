@@ -1,0 +1,325 @@
+"""Routes of the OpenAI-compatible door: who may, what is asked, the answer; and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from iterpo.errors import IterpoError, NotFound, ResourceExhausted, Unavailable
+from iterpo.types import Completion, FinishReason, Group, Message, PolicyState, PolicyVersion, Prompt
+from services.auth import TokenGuard, caller_key
+from services.calls import Method
+from services.inference.admission import Quota
+from services.inference.answering import Answering
+from services.inference.engine import Chunk
+from services.inference.metrics import InferenceMetrics
+from services.inference.openai.asked import REST, BadField, Question, body_of, chat_question, text_question
+from services.inference.openai.feedback import Feedback
+from services.inference.openai.said import Choice, Form, model_id
+from services.inference.openai.served import Served
+from services.inference.registry import ALIASES, SERVABLE, PolicyRegistry
+
+logger = logging.getLogger(__name__)
+
+STATUS: Mapping[str, tuple[int, str]] = {
+    "INVALID_ARGUMENT": (400, "invalid_request_error"),
+    "UNAUTHENTICATED": (401, "authentication_error"),
+    "PERMISSION_DENIED": (403, "permission_error"),
+    "NOT_FOUND": (404, "not_found_error"),
+    "ALREADY_EXISTS": (409, "conflict_error"),
+    "FAILED_PRECONDITION": (409, "conflict_error"),
+    "RESOURCE_EXHAUSTED": (429, "rate_limit_error"),
+    "UNAVAILABLE": (503, "service_unavailable_error"),
+}
+"""IterpoError.code -> HTTP status and error.type; any other is 500."""
+TOO_LATE = "DEADLINE_EXCEEDED"
+GENERATE = Method("iterpo.v1.InferenceService", "Generate", "unary")
+FEEDBACK = Method("iterpo.v1.LabelingService", "SubmitFeedback", "unary")
+LIST = Method("iterpo.v1.PolicyService", "ListPolicies", "unary")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class OpenAiDoor:
+    def __init__(
+        self,
+        answering: Answering,
+        registry: PolicyRegistry,
+        base_name: str,
+        guard: TokenGuard,
+        quota: Quota,
+        metrics: InferenceMetrics,
+        deadline_seconds: float,
+        feedback: Feedback,
+        ready: Callable[[], bool],
+    ) -> None:
+        self._answering, self._registry, self._base_name = answering, registry, base_name
+        self._guard, self._quota, self._metrics = guard, quota, metrics
+        self._deadline, self._feedback, self._ready = deadline_seconds, feedback, ready
+        self._served: Served = feedback.served
+        self._created = int(time.time())
+
+    def app(self) -> Starlette:
+        routes = [
+            self._route("/v1/chat/completions", GENERATE, self.chat, "POST"),
+            self._route("/v1/completions", GENERATE, self.text, "POST"),
+            self._route("/v1/models", LIST, self.models, "GET"),
+            self._route("/v1/models/{model:path}", LIST, self.model, "GET"),
+            self._route("/v1/feedback", FEEDBACK, self.feedback, "POST"),
+        ]
+        return Starlette(routes=routes, exception_handlers={404: _no_such_page, 405: _no_such_page})
+
+    async def chat(self, request: Request) -> Response:
+        messages, question = chat_question(await body_of(request))
+        ids = await asyncio.to_thread(self._answering.encode, messages, question.settings)
+        if question.settings.max_tokens == REST:
+            question = replace(question, settings=replace(question.settings, max_tokens=self._answering.room(ids)))
+        return await self._answer(request, [ids], [Prompt("", tuple(messages))], question, chat=True)
+
+    async def text(self, request: Request) -> Response:
+        asked, question = text_question(await body_of(request))
+        settings = question.settings
+        ids = [
+            await asyncio.to_thread(self._answering.encode_text, prompt, settings)
+            if isinstance(prompt, str)
+            else self._answering.fitting(prompt, settings)
+            for prompt in asked
+        ]
+        prompts = [
+            Prompt("", (Message("user", each if isinstance(each, str) else self._answering.text_of(each)),))
+            for each in asked
+        ]
+        return await self._answer(request, ids, prompts, question, chat=False)
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in self._names()]})
+
+    async def model(self, request: Request) -> Response:
+        name = str(request.path_params["model"])
+        self._registry.get(self._registry.resolve(self._policy(name)))
+        return JSONResponse(self._model(name))
+
+    async def feedback(self, request: Request) -> Response:
+        return JSONResponse(await self._feedback.take(await body_of(request)))
+
+    async def _answer(
+        self, request: Request, ids: list[tuple[int, ...]], prompts: list[Prompt], question: Question, chat: bool
+    ) -> Response:
+        caller = caller_key()
+        self._quota.check(caller)
+        form = Form(uuid.uuid4().hex, question, chat, self._answering.token_text)
+        prompt_tokens = sum(len(each) for each in ids)
+        chunks = self._chunks(ids, question)
+        # The first chunk is waited for here: until then, whatever is wrong is an error with its own status.
+        version, first = await self._first(chunks)
+        self._quota.use(caller, prompt_tokens)
+        choices = [Choice() for _ in range(len(ids) * question.n)]
+
+        async def growing() -> AsyncGenerator[tuple[int, Chunk], None]:
+            try:
+                async with aclosing(chunks):
+                    number, chunk = first
+                    while True:
+                        self._quota.use(caller, len(chunk.token_ids))
+                        choices[number].add(chunk)
+                        yield number, chunk
+                        try:
+                            _, number, chunk = await anext(chunks)
+                        except StopAsyncIteration:
+                            break
+            finally:
+                self._remember(form, version, prompts, ids, question, choices)
+
+        if question.stream:
+            events = self._events(form, version, growing(), choices, question, prompt_tokens, chat)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        async with aclosing(growing()) as parts:
+            async for _ in parts:
+                if await request.is_disconnected():
+                    return Response(status_code=499)
+        return JSONResponse(form.whole(version, choices, prompt_tokens))
+
+    async def _chunks(
+        self, ids: list[tuple[int, ...]], question: Question
+    ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
+        """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together take too long."""
+        policy = self._policy(question.model)
+        ends = time.monotonic() + self._deadline
+        answers = self._answering.answers(ids, question.n, question.settings, policy, question.likeliest)
+        async with aclosing(answers):
+            while True:
+                try:
+                    async with asyncio.timeout(max(0.0, ends - time.monotonic())):
+                        news = await anext(answers)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    raise Unavailable(
+                        f"The answer took more than {self._deadline:g} s.",
+                        "Ask for fewer tokens, or raise inference.deadline_seconds.",
+                        TOO_LATE,
+                    ) from None
+                yield news
+
+    @staticmethod
+    async def _first(
+        chunks: AsyncGenerator[tuple[PolicyVersion, int, Chunk], None],
+    ) -> tuple[PolicyVersion, tuple[int, Chunk]]:
+        try:
+            version, number, chunk = await anext(chunks)
+        except BaseException:
+            await chunks.aclose()
+            raise
+        return version, (number, chunk)
+
+    async def _events(
+        self,
+        form: Form,
+        version: PolicyVersion,
+        growing: AsyncIterator[tuple[int, Chunk]],
+        choices: Sequence[Choice],
+        question: Question,
+        prompt_tokens: int,
+        chat: bool,
+    ) -> AsyncIterator[str]:
+        """Server-sent events; an error in the middle is an event of its own, and the stream ends without [DONE]."""
+        started: set[int] = set()
+        try:
+            async for number, chunk in growing:
+                if chat and number not in started:
+                    started.add(number)
+                    yield _event(form.first(version, number))
+                yield _event(form.part(version, number, chunk))
+        except IterpoError as error:
+            yield _event(error_body(error)[1])
+            return
+        if question.usage_at_the_end:
+            yield _event(form.usage(version, choices, prompt_tokens))
+        yield "data: [DONE]\n\n"
+
+    def _remember(
+        self,
+        form: Form,
+        version: PolicyVersion,
+        prompts: Sequence[Prompt],
+        ids: Sequence[tuple[int, ...]],
+        question: Question,
+        choices: Sequence[Choice],
+    ) -> None:
+        """Each prompt's finished answers are a group that feedback can name."""
+        for p, prompt in enumerate(prompts):
+            group_id = f"{form.name}-{p}"
+            numbers = range(p * question.n, (p + 1) * question.n)
+            answers = tuple(
+                Completion(
+                    completion_id=form.completion_id(number),
+                    prompt_id=group_id,
+                    group_id=group_id,
+                    text=choices[number].text,
+                    prompt_token_ids=ids[p],
+                    token_ids=tuple(choices[number].token_ids),
+                    logprobs=tuple(choices[number].logprobs),
+                    finish_reason=choices[number].finish_reason or FinishReason.ABORTED,
+                    policy_version=version.version,
+                    policy_digest=version.digest,
+                    temperature=question.settings.temperature,
+                    top_p=question.settings.top_p,
+                    top_k=question.settings.top_k,
+                )
+                for number in numbers
+                if choices[number].finish_reason is not None
+            )
+            if answers:
+                self._served.remember(Group(group_id, Prompt(group_id, prompt.messages), answers))
+
+    def _policy(self, model: str) -> str:
+        """The registry's word for a model's name: a version, an alias, or the base model's own name (what serves)."""
+        if model in ("", self._base_name):
+            return "serving"
+        if model.startswith("v") and model[1:].isdecimal():
+            return model[1:]
+        if model not in ALIASES:
+            raise NotFound(
+                f"There is no model {model!r}.",
+                f"Use {self._base_name}, {', '.join(ALIASES)}, or a version, v12 for example; see /v1/models.",
+                "MODEL_NOT_FOUND",
+            )
+        return model
+
+    def _names(self) -> list[str]:
+        """Of all that can answer now."""
+        versions = [p.version for p, _ in self._registry.listed() if p.state in SERVABLE or p.version == 0]
+        proved = any(p.state is PolicyState.PROVED for p, _ in self._registry.listed())
+        aliases = [alias for alias in ALIASES if alias != "candidate" or proved]
+        return [self._base_name, *aliases, *map(model_id, versions)]
+
+    def _model(self, name: str) -> dict[str, Any]:
+        policy = self._registry.get(self._registry.resolve(self._policy(name)))
+        about = {"policy_version": policy.version, "policy_digest": policy.digest, "state": policy.state.value}
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "iterpo", **about}
+
+    def _route(self, path: str, method: Method, handler: Handler, verb: str) -> Route:
+        async def answered(request: Request) -> Response:
+            started = time.perf_counter()
+            try:
+                if not self._ready():
+                    raise Unavailable("The inference service is starting.", "Try again in a moment.", "STARTING")
+                self._guard.admit(request.headers.get("authorization", ""), method)
+                response = await handler(request)
+            except IterpoError as error:
+                response = _refusal(error)
+            except Exception as error:  # noqa: BLE001  # whatever slipped through: the caller gets an id, the log the traceback
+                response = _incident(request, error)
+            self._metrics.http.labels(path, str(response.status_code)).inc()
+            self._metrics.http_seconds.labels(path).observe(time.perf_counter() - started)
+            return response
+
+        return Route(path, answered, methods=[verb])
+
+
+def _event(content: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"
+
+
+def error_body(error: IterpoError) -> tuple[int, dict[str, Any]]:
+    status, kind = STATUS.get(error.code, (500, "server_error"))
+    if error.reason == TOO_LATE:
+        status, kind = 504, "timeout_error"
+    param = error.field if isinstance(error, BadField) else None
+    return status, {"error": {"message": str(error), "type": kind, "param": param, "code": error.reason.lower()}}
+
+
+def _refusal(error: IterpoError) -> JSONResponse:
+    status, body = error_body(error)
+    wait = error.retry_seconds if isinstance(error, ResourceExhausted) else 0
+    return JSONResponse(body, status, headers={"Retry-After": str(wait)} if wait else None)
+
+
+def _incident(request: Request, error: Exception) -> JSONResponse:
+    incident = uuid.uuid4().hex[:12]
+    logger.error("incident %s in %s", incident, request.url.path, exc_info=error)
+    return _refusal(
+        IterpoError(f"Something unexpected happened (incident {incident}).", "The server's log has the details.")
+    )
+
+
+async def _no_such_page(request: Request, _error: Exception) -> JSONResponse:
+    return _refusal(
+        NotFound(
+            f"There is no {request.method} {request.url.path} here.",
+            "There are /v1/chat/completions, /v1/completions, /v1/models and /v1/feedback.",
+            "UNKNOWN_URL",
+        )
+    )
