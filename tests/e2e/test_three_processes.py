@@ -22,7 +22,7 @@ from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings, load
-from iterpo.demo.demo import write_settings
+from iterpo.demo.demo import free_ports, write_settings
 from iterpo.demo.traffic import Traffic
 from iterpo.embedded_model import prepare
 from iterpo.errors import Unavailable
@@ -94,7 +94,9 @@ def services(tmp_path_factory) -> Iterator[Services]:
     base = prepare(ROOT / ".iterpo" / "models")
     config_path = write_settings(tmp_path_factory.mktemp("e2e") / "home", base)
     rule = '[labelers.e]\nkind = "verifier"\nfunction = "tests.e2e.rules:share_of_e"\n'
-    config_path.write_text(config_path.read_text() + rule)
+    (http_port,) = free_ports(1)
+    text = config_path.read_text().replace('http_address = ""', f'http_address = "127.0.0.1:{http_port}"')
+    config_path.write_text(text + rule)
     with Supervisor(config_path) as supervisor:
         supervisor.wait_ready(START_SECONDS)
         yield Services(supervisor, load(config_path))
@@ -228,6 +230,31 @@ def test_somebody_is_taken_out_and_the_policy_is_trained_again_without_him(servi
     assert serving.version in found["policy_versions"], "what the replay learned from eve is hers, too"
     (again,) = invoke(labels.command, "exclude", "mallory", services=services)
     assert serving.version not in again["policy_versions"], "it was made without him"
+
+
+def test_what_an_application_s_user_says_over_http_becomes_a_preference_of_proved_answers(services):
+    """Two answers of one request, and one of another request to the same prompt; the labels name the policy version,
+    and the tokens are those that the engine drew."""
+    import httpx
+
+    def post(path: str, **body: object) -> dict[str, Any]:
+        response = httpx.post(f"http://{services.settings.inference.http_address}/v1/{path}", json=body, timeout=60)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    ask = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 12}
+    one, other = post("chat/completions", n=2, **ask), post("chat/completions", **ask)
+    names = [c["completion_id"] for c in one["choices"]]
+    post("feedback", completion_id=names[0], over=names[1], user="u1", strength=3)
+    post("feedback", completion_id=other["choices"][0]["completion_id"], over=names[1], user="u2")
+    post("feedback", completion_id=names[0], thumb="up", user="u1")
+    events = stored(services, "feedback")
+    assert [e.kind for e in events] == ["group", "task", "label", "preference"] * 2 + ["group", "reward"]
+    assert [e.label.annotator for e in events if e.label] == ["u1", "u2"]
+    answers = [c for e in events if e.group for c in e.group.completions]
+    assert {c.policy_version for c in answers} == {one["policy_version"], other["policy_version"]}
+    assert all(c.token_ids and len(c.logprobs) == len(c.token_ids) for c in answers)
+    assert {c.text for c in answers} <= {c["message"]["content"] for c in one["choices"] + other["choices"]}
 
 
 def stored(services, run_id: str) -> list[FeedbackEvent]:
