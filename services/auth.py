@@ -123,6 +123,10 @@ class TokenGuard:
     def __init__(self, tokens: Mapping[str, str]) -> None:
         self._tokens = {token: Identity.of(text, token) for token, text in tokens.items()}
 
+    @property
+    def open_to_all(self) -> bool:
+        return not self._tokens
+
     @asynccontextmanager
     async def __call__(self, method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         if method.service not in OPEN_SERVICES:

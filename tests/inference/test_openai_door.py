@@ -26,6 +26,7 @@ from services.inference.openai.served import Served
 from tests.inference.test_registry import FakeEngine, serve, started
 
 TOKEN = "client-token-of-some-length"
+JSON = {"content-type": "application/json"}
 WORDS = ["Hello", " there", "!"]
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -105,7 +106,9 @@ async def made(tmp_path) -> AsyncIterator[Any]:
     clients: list[httpx.AsyncClient] = []
 
     async def build(queue: int = 8, tokens: dict[str, str] | None = None, quota: int = 0, deadline: float = 30) -> Door:
-        registry, delivery = await started(tmp_path / str(len(clients)) if clients else tmp_path)
+        folder = tmp_path / f"again-{len(clients)}" if clients else tmp_path
+        folder.mkdir(exist_ok=True)
+        registry, delivery = await started(folder)
         engine = TalkingEngine({})
         delivery.source = lambda _version: Source(engine)
         metrics = InferenceMetrics(CollectorRegistry())
@@ -117,7 +120,7 @@ async def made(tmp_path) -> AsyncIterator[Any]:
         guard = TokenGuard(tokens or {})
         door = OpenAiDoor(answering, registry, "tiny", guard, Quota(quota), metrics, deadline, feedback, ready)
         transport = httpx.ASGITransport(door.app())
-        clients.append(httpx.AsyncClient(transport=transport, base_url="http://door"))
+        clients.append(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=JSON))
         return Door(clients[-1], engine, labels, admission, registry, door)
 
     yield build
@@ -246,6 +249,18 @@ async def test_bodies_that_cannot_be_read_are_refused(made) -> None:
     assert (long.status_code, long.json()["error"]["code"]) == (400, "context_exceeded")
     assert (await door.http.get("/v1/embeddings")).json()["error"]["code"] == "unknown_url"
     assert (await door.http.get("/v1/chat/completions")).status_code == 404
+
+
+async def test_foreign_sites_cannot_use_the_browser_of_somebody_here(made) -> None:
+    door = await made()
+    plain = {"content-type": "text/plain"}
+    refused = await door.http.post("/v1/feedback", content=json.dumps({"messages": HI}), headers=plain)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_json")
+    rebound = await door.http.get("/v1/models", headers={"host": "evil.example"})
+    assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "foreign_host")
+    with_tokens = await made(tokens={TOKEN: "client"})
+    named = {"host": "iterpo.example", "authorization": f"Bearer {TOKEN}"}
+    assert (await with_tokens.http.get("/v1/models", headers=named)).status_code == 200
 
 
 async def test_a_full_queue_says_when_to_come_back_and_has_room_again_afterwards(made) -> None:

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from iterpo.errors import IterpoError, NotFound, ResourceExhausted, Unavailable
+from iterpo.clients.channel import is_loopback
+from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from iterpo.types import Completion, FinishReason, Group, Message, PolicyState, PolicyVersion, Prompt
 from services.auth import TokenGuard, caller_key
 from services.calls import Method
@@ -244,6 +245,21 @@ class OpenAiDoor:
             if answers:
                 self._served.remember(Group(group_id, Prompt(group_id, prompt.messages), answers))
 
+    def _refuse_foreign_sites(self, request: Request) -> None:
+        """A foreign site can make a browser on this machine post here, as plain text without asking first; and it can
+        point its own name at 127.0.0.1 (DNS rebinding). Raises PermissionDenied, InvalidInput."""
+        host = request.headers.get("host", "")
+        named = host if ":" in host.rpartition("]")[2] else f"{host}:0"
+        if self._guard.open_to_all and not is_loopback(named):
+            raise PermissionDenied(
+                f"This server has no tokens and does not answer to the name {host[:100]!r}.",
+                "Use http://127.0.0.1, or set auth.tokens_file.",
+                "FOREIGN_HOST",
+            )
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if request.method == "POST" and kind != "application/json":
+            raise InvalidInput("The body is no JSON.", "Send content-type application/json.", "NOT_JSON")
+
     def _policy(self, model: str) -> str:
         """The registry's word for a model's name: a version, an alias, or the base model's own name (what serves)."""
         if model in ("", self._base_name):
@@ -276,6 +292,7 @@ class OpenAiDoor:
             try:
                 if not self._ready():
                     raise Unavailable("The inference service is starting.", "Try again in a moment.", "STARTING")
+                self._refuse_foreign_sites(request)
                 self._guard.admit(request.headers.get("authorization", ""), method)
                 response = await handler(request)
             except IterpoError as error:
