@@ -26,7 +26,6 @@ from iterpo.replay import Replay
 from iterpo.response_sampling import Selection, own
 from iterpo.run_config import RunConfig
 from iterpo.types import (
-    Completion,
     Example,
     GateDecision,
     Group,
@@ -40,8 +39,6 @@ from iterpo.types import (
 
 LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
-JUDGED_SHARE = 0.9
-"""Of the held-out answers: fewer rewards than that are no measurement."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,7 @@ class Delivery:
     kl: float
     load_ms: float = 0.0
     swap_ms: float = 0.0
+    answers: Sequence[gate.Judged] = ()
 
 
 class Loop:
@@ -75,6 +73,8 @@ class Loop:
         self.run_id, self.config, self.algorithm, self.world = run_id, config, algorithm, world
         self.heldout, self.progress, self.buffer, self.control = heldout, progress, buffer, control
         self.replays = replay is not None
+        self.serving: Sequence[gate.Judged] | None = None
+        """The serving version's held-out answers: what a candidate is compared with."""
         self.collector = replay or Collector(run_id, config, algorithm, examples, world, buffer, control)
 
     def iterations(self) -> Iterator[IterationRow]:
@@ -149,8 +149,9 @@ class Loop:
                 "Start a new run: it begins at what serves.",
                 "SERVING_CHANGED",
             )
-        if self.config.judge != "none" and (own or math.isnan(self.progress.heldout_serving)):
-            heldout, _ = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
+        if self.serving is None or own:
+            self.serving = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
+            heldout = gate.mean_reward(self.serving)
             before = heldout if math.isnan(self.progress.heldout_before) else self.progress.heldout_before
             self.progress = replace(self.progress, heldout_before=before, heldout_serving=heldout)
             if not own:
@@ -161,11 +162,12 @@ class Loop:
         started = time.monotonic()
         self.world.publisher.load(version, digest)
         load_ms = 1000 * (time.monotonic() - started)
-        heldout, completions = self.evaluate(str(version))
-        kl = self.world.learner.kl(completions)
-        update = {name: numbers[name] for name in ("grad_norm",) if name in numbers}
-        judged = (heldout, self.progress.heldout_serving) if self.config.judge != "none" else None
-        return Delivery(version, True, gate.decide(self.config.gate, judged, kl, update), heldout, kl, load_ms)
+        answers = self.evaluate(str(version))
+        kl = self.world.learner.kl([judged.completion for judged in answers])
+        update = {name: numbers[name] for name in ("grad_norm",) if name in numbers} | self.world.learner.structure()
+        evidence = gate.Evidence(answers, self.serving or (), kl, update)
+        decision = gate.decide(self.config.gate, evidence, self.config.judge != "none")
+        return Delivery(version, True, decision, gate.mean_reward(answers), kl, load_ms, answers=answers)
 
     def settle(self, candidate: Delivery) -> Delivery:
         """Carry the decision out. Repeatable by its request id, and never decided twice."""
@@ -176,20 +178,14 @@ class Loop:
         swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
         return replace(candidate, swap_ms=swap_ms)
 
-    def evaluate(self, policy: str) -> tuple[float, list[Completion]]:
-        """Mean reward of greedy answers to the held-out prompts.
-
-        NaN when nobody judges, or when the labeler abstained on more than a tenth: means over different prompts are
-        not compared.
-        """
+    def evaluate(self, policy: str) -> list[gate.Judged]:
+        """Greedy answers to the held-out prompts, with their rewards where somebody judges."""
         settings = SamplingSettings(temperature=0.0, max_tokens=self.config.max_tokens)
         answers = [g[0] for g in self.world.generator.sample(self.heldout, 1, settings, policy)]
-        if self.config.judge == "none":
-            return float("nan"), answers
-        rewards = self.world.labeler.score(self.config.judge, self.heldout, answers)
-        known = [r for r in rewards if r is not None]
-        enough = len(known) >= max(1.0, JUDGED_SHARE * len(rewards))
-        return (sum(known) / len(known) if enough else float("nan")), answers
+        rewards: Sequence[float | None] = [None] * len(answers)
+        if self.config.judge != "none":
+            rewards = self.world.labeler.score(self.config.judge, self.heldout, answers)
+        return [gate.Judged(*each) for each in zip(self.heldout, answers, rewards, strict=True)]
 
     def row(
         self,
@@ -233,6 +229,8 @@ class Loop:
             version=row.policy_version,
             heldout_serving=row.heldout_reward if row.promoted else self.progress.heldout_serving,
         )
+        if delivery is not None and row.promoted:
+            self.serving = delivery.answers
         name = f"{row.iteration:06d}"
         self.world.learner.save(self.world.checkpoints / name)
         self.world.commit(row, self.progress, name, consumed)

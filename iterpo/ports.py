@@ -91,6 +91,10 @@ class Learner(Protocol):
         """Nats a token to the base, averaged over the completions' tokens."""
         ...
 
+    def structure(self) -> dict[str, float]:
+        """`relative_norm` and `stable_rank` of the update to the base."""
+        ...
+
     def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
         """Summed log-ratio of the current policy to the base of each completion, nats."""
         ...

@@ -31,6 +31,25 @@ class GateConfig(_Section):
     """Held-out reward of the candidate minus that of the serving version; below it the candidate is refused."""
     max_kl: float = Field(2.0, gt=0)
     """Nats a token to the base model, exact over the vocabulary, at the candidate's held-out answers."""
+    min_win_rate: float = Field(0.4, ge=0, le=1)
+    """Refused when it wins, with 95 % confidence, less than this share of the held-out prompts (ties half)."""
+    min_slice_gain: float = -0.15
+    """As min_heldout_gain, of every slice: prompts whose ids share what stands before a slash (`math/12`)."""
+    min_gold_gain: float = -0.5
+    """As min_heldout_gain, of every single held-out prompt whose id begins with `gold/`."""
+    max_length_ratio: float = Field(2.0, gt=0)
+    """Tokens of the candidate's held-out answers over the serving version's."""
+    max_unfinished_gain: float = Field(0.5, ge=0)
+    """Growth of the share of held-out answers that are cut at max_tokens."""
+    max_refusal_gain: float = Field(0.25, ge=0)
+    """Growth of the share of held-out answers that refuse, by their words."""
+    max_same_answer_gain: float = Field(0.5, ge=0)
+    """Growth of the share of held-out prompts that get one and the same text."""
+    max_relative_norm: float = Field(0.05, gt=0)
+    """Frobenius norm of the update over that of the weights that it changes: 0.0007 to 0.005 in the demo's runs."""
+    min_stable_rank: float = Field(0.0, ge=0)
+    """Mean over modules of the update's squared Frobenius over its squared spectral norm, from 1 to the adapter's rank.
+    0: any."""
 
 
 class ReplayOf(_Section):

@@ -47,6 +47,9 @@ class LoraLearner:
     def kl(self, completions: Sequence[Completion]) -> float:
         return self.model.kl([c for c in completions if c.token_ids])
 
+    def structure(self) -> dict[str, float]:
+        return self.model.structure()
+
     def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
         lengths = [len(c.token_ids) for c in completions]
         current = self.model.logprobs(completions)

@@ -14,6 +14,7 @@ Not implemented: packing without padding, a prompt computed once per group, grad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,6 +200,26 @@ class PolicyModel:
 
     def load_adapter(self, adapter: Adapter, name: str = POLICY) -> None:
         set_peft_model_state_dict(self.peft, adapter, adapter_name=name)
+
+    @torch.no_grad()
+    def structure(self) -> dict[str, float]:
+        """Of the update BA to the weights W that it changes: `relative_norm`, |BA| / |W| in Frobenius norms over all
+        modules, and `stable_rank`, the mean over changed modules of |BA|^2 over its largest singular value squared,
+        from 1 to r. r x r products only: (BA)'(BA) and (B'B)(AA') share their eigenvalues but for zeros."""
+        changed, whole, ranks = 0.0, 0.0, []
+        for module in self.peft.modules():
+            if not isinstance(module, LoraLinear) or POLICY not in module.lora_A:
+                continue
+            a, b = (side[POLICY].weight.double() for side in (module.lora_A, module.lora_B))
+            if not bool(a.isfinite().all() & b.isfinite().all()):
+                return {"relative_norm": math.nan}
+            squares = torch.linalg.eigvals((b.T @ b) @ (a @ a.T)).real.clamp(min=0) * module.scaling[POLICY] ** 2
+            whole += float(module.get_base_layer().weight.double().square().sum())
+            changed += float(squares.sum())
+            if squares.max() > 0:
+                ranks.append(float(squares.sum() / squares.max()))
+        numbers = {"relative_norm": math.sqrt(changed / whole)}
+        return numbers | ({"stable_rank": sum(ranks) / len(ranks)} if ranks else {})
 
     def save_adapter(self, directory: Path) -> None:
         """Write the two files of the policy's PEFT adapter."""

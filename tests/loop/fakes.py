@@ -267,6 +267,9 @@ class FakeLearner:
     def kl(self, completions):
         return 0.1
 
+    def structure(self):
+        return {"relative_norm": 0.01, "stable_rank": 2.0}
+
     def tokenised(self, group):
         return group
 
