@@ -1,8 +1,8 @@
 """Whether a proved candidate may serve: evidence in, a recorded decision out (invariant 10).
 
-Held-out answers of the candidate and of the serving version, greedy, to the same prompts, are compared prompt by prompt;
-the update is looked at as a matrix. Every rule is a line of `RULES`: a number, its bound, and a sentence. All rules are
-asked, so that a decision names everything that is wrong; the numbers are kept with it whatever came out.
+Held-out answers of the candidate and of the serving version, greedy, to the same prompts, are compared prompt by
+prompt; the update is looked at as a matrix. Every rule is a line of `RULES`: a number, its bound, and a sentence. All
+rules are asked, so that a decision names everything that is wrong; the numbers are kept with it whatever came out.
 
 Not implemented: judging by sampled answers; correction for looking at many rules at once (they are bounds on harm, and
 each is set with room).

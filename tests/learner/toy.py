@@ -5,7 +5,7 @@ The reward of an answer is its share of good tokens, so a fresh model scores abo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +40,15 @@ class Toy:
     model_path: Path
     name: str
     seed: int = 0
+    reward: Callable[[Completion], float] = reward
+    tokens: int = TOKENS
     numbers: list[dict[str, float]] = field(default_factory=list)
     """What every update returned."""
 
     def __post_init__(self) -> None:
-        self.config = RunConfig(algorithm=self.name, seed=self.seed, **overrides(self.name))
+        self.config = RunConfig(
+            algorithm=self.name, seed=self.seed, **overrides(self.name) | {"max_tokens": self.tokens}
+        )
         self.algorithm: Algorithm = resolve(self.config)
         self.model = PolicyModel(self.model_path, LoraConfig(r=4, alpha=8), 0, 4096, dtype="float64")
         self.trainer = Trainer(self.model, self.algorithm, self.config)
@@ -68,7 +72,11 @@ class Toy:
     def score(self) -> float:
         draw = torch.Generator().manual_seed(1234)
         answers = [c for i in range(PROMPTS) for c in self._sample(i, Draw(8), "score", draw)]
-        return sum(map(reward, answers)) / len(answers)
+        return sum(map(self.reward, answers)) / len(answers)
+
+    def greedy(self, index: int) -> Completion:
+        """The likeliest answer, token by token."""
+        return self._sample(index, Draw(1, greedy=True), "greedy", self.draw)[0]
 
     def _group(self, index: int) -> Group:
         parts = [
@@ -76,7 +84,7 @@ class Toy:
         ]
         completions = tuple(c for part in parts for c in part)
         sampler = self.algorithm.response_sampling
-        made = Group(f"g{index}", prompt(index), completions, {c.completion_id: reward(c) for c in completions})
+        made = Group(f"g{index}", prompt(index), completions, {c.completion_id: self.reward(c) for c in completions})
         return sampler.narrow(made, self._log_ratios(completions), 0) if isinstance(sampler, Narrowing) else made
 
     def _log_ratios(self, completions: Sequence[Completion]) -> dict[str, list[float]]:
@@ -91,7 +99,7 @@ class Toy:
         groups = []
         for number in range(4 * PROMPTS):
             index, name = number % PROMPTS, f"g{number}"
-            ranked = sorted(self._sample(index, Draw(4, "base"), f"o{number}", self.draw), key=reward)
+            ranked = sorted(self._sample(index, Draw(4, "base"), f"o{number}", self.draw), key=self.reward)
             pair = (ranked[-1], ranked[0])
             if "pairs" not in self.algorithm.response_sampling.provides:
                 groups.append(Group(name, prompt(index), pair[:1]))
@@ -105,12 +113,12 @@ class Toy:
         prompt_ids = (1, 3 + index, 1)
         if draw.policy == "mixture":
             seed = int(torch.randint(2**31, (1,), generator=generator))
-            made = sample_mixture(self.model, prompt_ids, draw.share, 1.0, TOKENS, EOS, seed)
+            made = sample_mixture(self.model, prompt_ids, draw.share, 1.0, self.tokens, EOS, seed)
             return [completion(f"g{index}/{name}", index, prompt_ids, made.token_ids, made.logprobs)]
         ids = torch.tensor([prompt_ids] * draw.n)
         chosen, logprobs = [], []
         with self.model.base() if draw.policy == "base" else nullcontext():
-            for _ in range(TOKENS):
+            for _ in range(self.tokens):
                 p = self.model.peft(input_ids=ids).logits[:, -1].softmax(-1)
                 token = p.argmax(-1, keepdim=True) if draw.greedy else torch.multinomial(p, 1, generator=generator)
                 chosen.append(token)
@@ -123,11 +131,20 @@ class Toy:
 def completion(
     name: str, index: int, prompt_ids: tuple[int, ...], tokens: Sequence[int], logprobs: Sequence[float]
 ) -> Completion:
-    """Cut after the first end of sequence, which stays."""
+    """Cut after the first end of sequence, which stays. The text names the tokens."""
     n = tokens.index(EOS) + 1 if EOS in tokens else len(tokens)
     reason = FinishReason.STOP if EOS in tokens else FinishReason.LENGTH
     return Completion(
-        name, f"p{index}", f"g{index}", "", prompt_ids, tuple(tokens[:n]), tuple(logprobs[:n]), reason, 0, ""
+        name,
+        f"p{index}",
+        f"g{index}",
+        " ".join(map(str, tokens[:n])),
+        prompt_ids,
+        tuple(tokens[:n]),
+        tuple(logprobs[:n]),
+        reason,
+        0,
+        "",
     )
 
 
