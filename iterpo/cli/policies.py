@@ -49,6 +49,23 @@ def show(version: int, config_path: Path | None, as_json: bool) -> None:
 
 
 @command.command()
+@config_option
+@json_option
+def history(config_path: Path | None, as_json: bool) -> None:
+    """Every decision about a version: what became of it, the numbers that it rests on, and why."""
+    from iterpo.v1 import policy_pb2
+
+    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    decided = [p for p in answer.policies if p.HasField("decision") or p.reason]
+    if as_json:
+        print_json([_plain(policy) for policy in decided])
+    elif not decided:
+        click.echo("Nothing has been decided yet. A run's candidates are: iterpo run start")
+    else:
+        print_table([_decided(policy) for policy in decided], folding="why")
+
+
+@command.command()
 @click.argument("version", type=click.IntRange(0))
 @click.option("--reason", default="", help="Why; recorded with the decision.")
 @click.option("--by", default=getpass.getuser, help="Who; recorded as well.  [default: your login]")
@@ -240,6 +257,27 @@ def _row(policy: Any, serving_version: int) -> dict[str, object]:
         "proved": "yes" if policy.proof.proved else policy.reason,
         "in_flight": policy.in_flight_requests,
         "digest": policy.digest[:12],
+    }
+
+
+def _decided(policy: Any) -> dict[str, object]:
+    numbers = dict(policy.decision.numbers)
+
+    def number(name: str, form: str) -> str:
+        return format(numbers[name], form) if name in numbers else ""
+
+    return {
+        "version": policy.version,
+        "state": _state(policy),
+        "parent": policy.parent,
+        "run": policy.run_id,
+        "held-out": number("heldout_candidate", ".3f"),
+        "gain": number("heldout_gain", "+.3f"),
+        "wins": number("win_rate", ".2f"),
+        "KL": number("kl", ".3f"),
+        "length": number("length_ratio", ".2f"),
+        "norm": number("update_relative_norm", ".4f"),
+        "why": " ".join([*policy.decision.reasons, policy.reason]).strip() or "every rule was kept",
     }
 
 

@@ -43,12 +43,14 @@ class Policies(policy_pb2_grpc.PolicyServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.decided: policy_pb2.PolicyVersion | None = None
 
     async def ListPolicies(self, request: Any, context: Any) -> policy_pb2.ListPoliciesResponse:
         versions = [
             policy_pb2.PolicyVersion(version=0, state=policy_pb2.POLICY_STATE_PREVIOUS),
             policy_pb2.PolicyVersion(version=1, state=policy_pb2.POLICY_STATE_SERVING, digest="ab" * 32, run_id="r"),
         ]
+        versions += [self.decided] if self.decided else []
         return policy_pb2.ListPoliciesResponse(policies=versions, serving_version=1)
 
     async def PromotePolicy(self, request: Any, context: Any) -> policy_pb2.PromotePolicyResponse:
@@ -141,6 +143,24 @@ async def test_chat_remembers_the_conversation_until_it_is_new(
         code, out, _ = await iterpo("chat", "--json")
     assert code == 0
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["one (1)", "two (3)", "three (1)"]
+
+
+async def test_the_history_says_what_was_decided_and_why(serving: Callable[[], Any]) -> None:
+    async with serving() as iterpo:
+        _, nothing, _ = await iterpo("policies", "history")
+        refused = types_pb2.GateDecision(
+            promote=False,
+            reasons=["KL is 9.000 nats a token, above gate.max_kl 2"],
+            numbers={"kl": 9.0, "win_rate": 0.6},
+        )
+        iterpo.policies.decided = policy_pb2.PolicyVersion(version=7, run_id="r", decision=refused)
+        _, out, _ = await iterpo("policies", "history", "--json")
+        _, table, _ = await iterpo("policies", "history")
+    assert "Nothing has been decided" in nothing
+    (found,) = json.loads(out)
+    assert (found["version"], found["decision"]["numbers"]["kl"]) == (7, 9.0)
+    assert "gate.max_kl" in table
+    assert "0.60" in table
 
 
 async def test_policies_are_listed_with_the_serving_one_marked(serving: Callable[[], Any]) -> None:
