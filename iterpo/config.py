@@ -274,13 +274,15 @@ class Settings(Section):
         return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else {}
 
     def token(self, role: str, person: str = "") -> str | None:
-        """The token to call with: of that role, and bound to the person if there is one, or to nobody; without one of
-        that role, of the strongest in the file. One bound to another person only if there is no other. None without a
-        file."""
+        """The token to call with: one that may do what the role may, of that role rather than a stronger one; where it
+        speaks for a person, bound to that person or to nobody. Without one, the strongest in the file, so that the
+        server's refusal says what is wrong. None without a file."""
 
-        def rank(text: str) -> tuple[bool, bool, int, bool]:
+        def rank(text: str) -> tuple[bool, bool, bool, bool, int]:
             its_role, _, bound = text.partition(":")
-            return bound in ("", person), its_role == role, ROLES.index(its_role), bound != ""
+            fits = its_role in (role, "admin") or (role, its_role) == ("annotator", "lead")
+            usable = not person or bound in ("", person)
+            return fits and usable, fits, its_role == role, bound == person, ROLES.index(its_role)
 
         tokens = self.tokens()
         return max(tokens, key=lambda token: rank(tokens[token]), default=None)

@@ -150,8 +150,9 @@ def train_head(
 
 
 def known_pairs(feedback: Feedback, source: str) -> list[Pair]:
-    pairs = [*feedback.label_pairs(by_people=source == "people")] if source != "rewards" else []
-    return pairs + (list(feedback.reward_pairs()) if source in ("rewards", "both") else [])
+    """People's labels last: what is cut down to the latest keeps them."""
+    pairs = list(feedback.reward_pairs()) if source in ("rewards", "both") else []
+    return pairs + ([*feedback.label_pairs(by_people=source == "people")] if source != "rewards" else [])
 
 
 def draw_pairs(feedback: Feedback, source: str, most: int, seed: int) -> list[Pair]:

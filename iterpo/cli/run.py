@@ -146,10 +146,8 @@ def replay(
 
     settings = load(config_path)
     client = _client(config_path)
-    of = client.get(name).run.replay_of
+    of, named = client.get(name).run.replay_of, without
     origin, without = of.run_id or name, tuple(dict.fromkeys([*of.without, *without]))
-    for annotator in without:
-        set_state(settings, annotator, AnnotatorState.EXCLUDED, f"replay of {name}")
     touched = [touched_by(settings, annotator) for annotator in without]
     firsts = [first for each in touched if (first := each.first_iteration(origin))]
     if not firsts:
@@ -158,6 +156,8 @@ def replay(
             "See what was: iterpo labels exclude ANNOTATOR",
             "NOTHING_TOUCHED",
         )
+    for annotator in named:  # whom an earlier replay left out, a lead may have readmitted since
+        set_state(settings, annotator, AnnotatorState.EXCLUDED, f"replay of {name}")
     for annotator, each in zip(without, touched, strict=True):
         for line in each.sentences(annotator)[:2]:
             click.echo(line, err=as_json)

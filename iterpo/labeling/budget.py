@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import threading
 import uuid
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from iterpo.config import BudgetSettings
 from iterpo.errors import IterpoError
-from iterpo.labeling.calibration import log_odds, logistic
+from iterpo.labeling.calibration import HIGHEST, log_odds, logistic
 from iterpo.labeling.catalog import machine_name
 from iterpo.labeling.pairs import unsureness
 from iterpo.labeling.people import PeopleDesk
@@ -66,6 +67,15 @@ class Opinion:
         return side * (self.p_policy - 0.5) <= -CONTRADICTION
 
 
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """What answers, swapped as one: another model's margins have another scale."""
+
+    model: RewardModel
+    temperature: float = 1.0
+    policy_temperature: float = 1.0
+
+
 class Budget:
     """One thread; `start` it, and `close` it before the desk's database."""
 
@@ -76,8 +86,7 @@ class Budget:
         self.name = machine_name("reward_model", self.directory.name)
         self._people, self._settings = people, settings
         self._draw = draw or random.Random()
-        self._model: RewardModel | None = None
-        self._temperature = self._policy_temperature = 1.0
+        self._in_use: InUse | None = None
         self._news = threading.Event()
         self._closing = False
         people.holds = self._holds
@@ -87,7 +96,7 @@ class Budget:
     @property
     def in_use(self) -> Path | None:
         """Folder of the reward model that answers."""
-        return None if self._model is None else self._model.path
+        return None if self._in_use is None else self._in_use.model.path
 
     def start(self) -> None:
         """With the newest model that is good enough, if there is one."""
@@ -114,15 +123,14 @@ class Budget:
             except (OSError, ValueError, KeyError, IterpoError) as error:
                 logger.warning("reward model %s cannot be used: %s", path, error)
                 continue
-            self._temperature = float(metrics.get("temperature", 1.0))
-            self._policy_temperature = float(metrics.get("policy_temperature", 1.0))
-            self._model = model
+            temperatures = [float(metrics.get(name, 1.0)) for name in ("temperature", "policy_temperature")]
+            self._in_use = InUse(model, *temperatures)
             return True
         return False
 
     def _holds(self, task: Task) -> bool:
         """A model that was found unreliable, or taken out by a lead, is not asked any more."""
-        trusted = self._model is not None and self._people.crowd.weight(self.name) > 0
+        trusted = self._in_use is not None and self._people.crowd.weight(self.name) > 0
         return trusted and task.kind is TaskKind.COMPARISON and not task.only_for
 
     def _on_commit(self, commit: Commit) -> None:
@@ -151,20 +159,19 @@ class Budget:
     def _opinions(self, tasks: Sequence[Task]) -> list[Opinion]:
         """Without a model, or when it fails, people are asked: an oracle's failure is no answer."""
         try:
-            assert self._model is not None
+            in_use = self._in_use
+            assert in_use is not None
             answers = {c.completion_id: (task.prompt, c) for task in tasks for c in (task.first, task.second)}
-            rewards = dict(zip(answers, self._model.score_batch(list(answers.values())), strict=True))
+            rewards = dict(zip(answers, in_use.model.score_batch(list(answers.values())), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever the model raises, the pairs must not be stuck with it
             logger.warning("the reward model failed, people are asked instead: %s: %s", type(error).__name__, error)
             return [Opinion(task, 0.5) for task in tasks]
         margins = [(rewards[t.first.completion_id] - rewards[t.second.completion_id]) for t in tasks]
         return [
-            Opinion(task, logistic(margin / self._temperature), self._policy_opinion(task))
-            for task, margin in zip(tasks, margins, strict=True)
+            # What is not finite (an overflow) is no opinion.
+            Opinion(task, logistic(m / in_use.temperature) if math.isfinite(m) else 0.5, _of_policy(task, in_use))
+            for task, m in zip(tasks, margins, strict=True)
         ]
-
-    def _policy_opinion(self, task: Task) -> float | None:
-        return None if task.p_policy is None else logistic(log_odds(task.p_policy) / self._policy_temperature)
 
     def _decide(self, transaction: Transaction, opinion: Opinion) -> list[Accepted]:
         trusted = self._people.crowd.weight(self.name) > 0
@@ -185,3 +192,10 @@ class Budget:
         accepted = label_directly(transaction, task_id, self.name, outcome, rationale, weight)
         self._people.conclude(transaction, accepted)
         return accepted
+
+
+def _of_policy(task: Task, in_use: InUse) -> float | None:
+    """The policy's opinion, calibrated; None where it was not asked, or agrees with people no more than by chance."""
+    if task.p_policy is None or in_use.policy_temperature >= HIGHEST:
+        return None
+    return logistic(log_odds(task.p_policy) / in_use.policy_temperature)

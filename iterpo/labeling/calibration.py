@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from iterpo.labeling.feedback import Pair
 
-FEWEST = 20
-"""Pairs from which a temperature is worked out."""
+FEWEST, RECENT = 20, 500
+"""Pairs from which the policy's temperature is worked out: at least so many, at most the latest so many, since it is
+another policy after every swap."""
+LOWEST, HIGHEST = 0.05, 20.0
+"""Temperatures: at the highest, margins mean nothing."""
 
 
 def accuracy(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
@@ -33,7 +36,7 @@ def calibrate(margins: Sequence[float], first_wins: Sequence[bool]) -> float:
             total += (1 - smoothing) * _softplus(-z) + smoothing * _softplus(z)
         return total
 
-    grid: list[float] = [0.05 * 400.0 ** (step / 80) for step in range(81)]
+    grid: list[float] = [LOWEST * (HIGHEST / LOWEST) ** (step / 80) for step in range(81)]
     return min(grid, key=loss)
 
 
@@ -43,9 +46,9 @@ def _softplus(z: float) -> float:
 
 def policy_calibration(pairs: Sequence[Pair]) -> dict[str, float]:
     """`policy_accuracy` and `policy_temperature` of the policy's implicit reward, from untied pairs that it had an
-    opinion of; empty with fewer than FEWEST. Log-ratios grow with training whether or not they agree with people: a
-    temperature of 20 says that they mean nothing."""
-    known = [(pair, pair.p_policy) for pair in pairs if pair.p_policy is not None and not pair.tied]
+    opinion of; empty with fewer than FEWEST. Log-ratios grow with training whether or not they agree with people: the
+    HIGHEST temperature says that they mean nothing."""
+    known = [(pair, pair.p_policy) for pair in pairs if pair.p_policy is not None and not pair.tied][-RECENT:]
     if len(known) < FEWEST:
         return {}
     margins = [log_odds(p) for _, p in known]

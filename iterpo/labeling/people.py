@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from iterpo.errors import Conflict, WrongState
-from iterpo.labeling.crowd import Crowd
+from iterpo.labeling.crowd import FIXED, Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.labeling.voting import preference_of, seen_by_crowd
@@ -118,7 +118,7 @@ class PeopleDesk:
         """
 
         def act(transaction: Transaction) -> tuple[list[Held], int]:
-            held = live_leases(transaction, ask.annotator)[: ask.limit] if resume else []
+            held = self._taken_up(transaction, ask) if resume else []
             new = self._leases(transaction, replace(ask, limit=ask.limit - len(held)))
             return held + new, open_tasks(transaction.connection, ask.run_id)
 
@@ -195,6 +195,18 @@ class PeopleDesk:
         if mixture.gold_share:
             mixture = replace(mixture, gold_share=max(mixture.gold_share, self.crowd.doubt(ask.annotator)))
         return lease_tasks(transaction, ask, mixture, self._draw, self.guidelines.version)
+
+    def _taken_up(self, transaction: Transaction, ask: Ask) -> list[Held]:
+        """What the person holds of what is asked for, its time begun anew. Who is in quarantine begins afresh."""
+        if self.crowd.state(ask.annotator) in FIXED:
+            return []
+        wanted = [
+            held
+            for held in live_leases(transaction, ask.annotator)
+            if ask.run_id in ("", held.lease.task.run_id) and ask.guideline in ("", held.guideline)
+        ]
+        ends = [(held, extend_lease(transaction, ask.annotator, held.lease_id, ask.seconds)) for held in wanted]
+        return [replace(held, expires_at=end) for held, end in ends if not isinstance(end, str)][: ask.limit]
 
     def _receive(self, transaction: Transaction, annotator: str, request_id: str, label: Submission) -> Received:
         """Refusals leave no trace under the request id: the same label may be sent again and be decided anew."""

@@ -2,7 +2,7 @@
 
     reward = w . h / sd,   h: last token's hidden state after the first `layers` blocks (and the final norm)
     w maximises  sum over pairs of weight * (p log s(d) + (1 - p) log s(-d))  -  |w|^2 H / (2 prior_margin^2),
-    d = reward_first - reward_second, p = p_first_wins, sd [H] the standard deviation of the pairs' differences of h
+    d = reward_first - reward_second, p = p_first_wins, sd [H] the root mean square of the pairs' differences of h
 
 Bradley-Terry with a Gaussian prior under which a pair's margin is about N(0, prior_margin^2) before any label: convex,
 one solution, seconds on a CPU. It can be trained again whenever labels come, and learns from a few hundred of them,
@@ -23,10 +23,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iterpo.errors import InvalidInput
 from iterpo.labeling.calibration import accuracy, calibrate, policy_calibration
 from iterpo.labeling.feedback import Pair, check_preferences
 from iterpo.labeling.reward_directory import check_absent, written_whole
-from iterpo.labeling.reward_model import HEAD_FILE, classifier, encode, layer_count, load_tokenizer
+from iterpo.labeling.reward_model import (
+    HEAD_FILE,
+    check_nothing_missing,
+    classifier,
+    encode,
+    layer_count,
+    load_tokenizer,
+)
 from iterpo.types import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -34,8 +42,6 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Answers read at once."""
-RECENT = 500
-"""Pairs, the latest, from which the policy's own opinion is calibrated: it is another one after every swap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class HeadTraining:
     prior_margin: float = 1.0
     """Nats; 1 expects that people agree on 70 % of pairs."""
     folds: int = 5
-    max_tokens: int = 512
+    max_tokens: int = 1024
+    """As the labeler's own."""
     dtype: str = "bfloat16"
     """Of the base model; on two cores three times as fast as float32."""
     seed: int = 0
@@ -74,14 +81,15 @@ def train_reward_head(
     model, tokenizer = _frozen(base_path, settings)
     layers = model.config.num_hidden_layers
     difference = _differences(model, tokenizer, pairs, settings.max_tokens, progress)
-    spread = difference.std(0, correction=0).clamp(min=1e-6)
+    # Not the centred deviation: which answer of a pair is called the first must not matter.
+    spread = difference.square().mean(0).sqrt().clamp(min=1e-6)
     problem = _Problem(difference / spread, pairs, settings.prior_margin)
     weight = problem.solve(range(len(pairs)))
     metrics = {"loss": problem.loss(weight), "train_pairs": float(len(pairs)), **_held_out(problem, pairs, settings)}
-    metrics |= policy_calibration(pairs[-RECENT:]) | {"layers": float(layers), "seconds": time.monotonic() - started}
+    metrics |= policy_calibration(pairs) | {"layers": float(layers), "seconds": time.monotonic() - started}
     record = {"base": str(base_path), "training": asdict(settings), "metrics": metrics}
     with written_whole(out_dir, record) as partial:
-        made_of = {"base": str(base_path), "layers": str(layers), "dtype": settings.dtype}
+        made_of = {"base": str(base_path.resolve()), "layers": str(layers), "dtype": settings.dtype}
         save_file({"weight": (weight / spread).float()}, str(partial / HEAD_FILE), made_of)
     return metrics
 
@@ -154,8 +162,14 @@ def _frozen(base_path: Path, settings: HeadTraining) -> tuple[Any, Any]:
     import torch
 
     tokenizer = load_tokenizer(base_path)
-    layers = settings.layers or max(1, round(layer_count(base_path) / 4))
-    model, _ = classifier(base_path, getattr(torch, settings.dtype), layers)
+    count = layer_count(base_path)
+    if settings.layers > count:
+        raise InvalidInput(
+            f"The base model has {count} layers, and {settings.layers} were asked for.", f"Use at most {count}."
+        )
+    layers = settings.layers or max(1, round(count / 4))
+    model, missing = classifier(base_path, getattr(torch, settings.dtype), layers)
+    check_nothing_missing(base_path, missing)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.score = torch.nn.Identity()
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer

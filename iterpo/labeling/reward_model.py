@@ -138,6 +138,16 @@ def classifier(path: Path, dtype: torch.dtype, layers: int = 0) -> tuple[Any, se
     return model, set(report["missing_keys"])
 
 
+def check_nothing_missing(base: Path, missing: set[str]) -> None:
+    """Raises CorruptModel when weights other than the score head's were not there: they would be random."""
+    lacking = sorted(name for name in missing if not name.startswith("score."))
+    if lacking:
+        raise CorruptModel(
+            f"The base model in {base} lacks {len(lacking)} weights, {lacking[0]} among them.",
+            "Use the base model that the head was trained on, whole.",
+        )
+
+
 def score_in_float32(head: Any) -> None:
     """bf16 keeps three digits: under autocast the rewards of a close pair would tie."""
     import torch
@@ -170,7 +180,8 @@ def _with_head(head: Path, base: Path, dtype_name: str) -> Any:
 
     with safe_open(head, framework="pt") as file:
         weight, metadata = file.get_tensor("weight"), file.metadata()
-    model, _ = classifier(base, getattr(torch, dtype_name or metadata["dtype"]), int(metadata["layers"]))
+    model, missing = classifier(base, getattr(torch, dtype_name or metadata["dtype"]), int(metadata["layers"]))
+    check_nothing_missing(base, missing)
     if (width := model.score.weight.shape[-1]) != len(weight):
         raise CorruptModel(
             f"The head in {head.parent} is for hidden states of {len(weight)}, those of {base} have {width}.",

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iterpo.labeling.calibration import accuracy, calibrate
+from iterpo.labeling.calibration import accuracy, calibrate, policy_calibration
 from iterpo.labeling.feedback import Pair, Ranking, check_preferences
 from iterpo.labeling.reward_directory import check_absent, written_whole
 from iterpo.labeling.reward_model import classifier, encode, load_tokenizer, score_in_float32
@@ -91,6 +91,7 @@ def train_reward_model(
         metrics["heldout_accuracy_before"] = accuracy(before, first_wins)
         metrics["heldout_accuracy"] = accuracy(after, first_wins)
         metrics["temperature"] = calibrate(after, first_wins)
+    metrics |= policy_calibration(pairs)
     metrics["seconds"] = time.monotonic() - started
     with written_whole(out_dir, {"base": str(base_path), "training": asdict(settings), "metrics": metrics}) as partial:
         model.save_pretrained(str(partial), safe_serialization=True)

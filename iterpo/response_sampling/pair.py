@@ -130,8 +130,9 @@ class BestWorst(Sized):
         elif margin < self.min_margin:
             selection.dropped["small_margin"] += 2
         else:
-            pair, p_chosen = ((best, rival), p) if p > 0.5 else ((rival, best), 1 - p)
-            selection.add_pair(*pair, index, p_chosen)
+            # With a length penalty the scores say which is better, the comparisons how sure that is.
+            pair = (best, rival) if p > 0.5 or self.length_penalty else (rival, best)
+            selection.add_pair(*pair, index, max(p, 1 - p))
 
     def _score(self, reward: float, completion: Completion) -> float:
         return reward - self.length_penalty * len(completion.token_ids)

@@ -112,7 +112,7 @@ class RunManager:
     def touched(self, event_ids: Sequence[str], annotator: str = "") -> list[tuple[str, int, int]]:
         """(run, iteration, promoted policy version or 0) of the iterations that were trained on one of the annotator's
         events. Replays that went through such an iteration, and were not made without him, are among them, each with
-        the iteration that delivered its candidate."""
+        the iteration that delivered its candidate: too many, if his labels were out of the preferences already."""
         found = self._ledger.touched(event_ids)
         repeated = [last for run_id in self._ledger.run_ids() if (last := self._repeated(run_id, found, annotator))]
         runs = {run_id for run_id, _ in found + repeated}

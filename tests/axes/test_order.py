@@ -77,6 +77,23 @@ def test_the_posterior_is_as_often_right_as_it_says() -> None:
     assert expected > 295
 
 
+def test_a_length_penalty_decides_which_is_better_and_the_comparisons_how_sure_that_is() -> None:
+    """a (100 tokens) is preferred to b and c (one token) by 0.6; 0.01 a token makes it the worst, as with rewards."""
+    comparisons = tuple(said(*pair, 0.6) for pair in combinations("abc", 2))
+    made = group(dict.fromkeys("abc", 0.0))
+    long = replace(made.completions[0], token_ids=(0,) * 100)
+    made = replace(
+        made,
+        completions=(long, *made.completions[1:]),
+        rewards=rewards_from_preferences(comparisons),
+        preferences=comparisons,
+    )
+    selection = BestWorst(3, length_penalty=0.01).select([made], 0)
+    assert names(selection) == ["g/b", "g/a"]
+    assert selection.pairs[0].p_chosen > 0.5
+    assert names(BestWorst(3).select([made], 0)) == ["g/a", "g/c"]
+
+
 def test_of_more_answers_than_can_be_ordered_those_at_both_ends_are() -> None:
     letters = "abcdefghijklmn"
     assert len(letters) > MOST

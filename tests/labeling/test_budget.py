@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from iterpo.config import BudgetSettings
-from iterpo.labeling.budget import Budget, Opinion
-from iterpo.labeling.calibration import calibrate, policy_calibration
+from iterpo.labeling.budget import Budget, InUse, Opinion
+from iterpo.labeling.calibration import HIGHEST, calibrate, policy_calibration
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Pair
 from iterpo.labeling.labeler import Item
@@ -51,7 +51,7 @@ class Asking:
         self.desk.start()
 
     def use(self, model: LengthModel) -> None:
-        self.budget._model = model  # a trained one takes its place in the last test
+        self.budget._in_use = InUse(model)  # type: ignore[arg-type]  # a trained one takes its place in a test below
 
     def ask(self, *texts: str, name: str = "g1", implicit: dict[str, float] | None = None) -> None:
         self.desk.record("run", "people", [group(*texts, group_id=name)], f"r-{name}", implicit).result(WAIT)
@@ -128,11 +128,38 @@ def test_a_slight_preference_of_the_policy_is_no_contradiction() -> None:
 
 
 def test_an_opinion_of_the_policy_that_people_do_not_share_contradicts_nobody(asking: Asking) -> None:
-    """The policy's log-odds of 3 against the model, divided by 20, are a probability of 0.46."""
-    asking.use(LengthModel())
-    asking.budget._policy_temperature = 20.0
+    """The policy's log-odds of 3 against the model, divided by 10, are a probability of 0.57; at the highest
+    temperature it has no opinion, however sure it seems."""
+    asking.budget._in_use = InUse(LengthModel(), policy_temperature=10.0)  # type: ignore[arg-type]
     asking.ask("a", "much longer", implicit={"g1-0": 30.0, "g1-1": 0.0})
-    assert [e.label.group_id for e in asking.settled() if e.label] == ["g1"]
+    asking.settled()
+    asking.budget._in_use = InUse(LengthModel(), policy_temperature=HIGHEST)  # type: ignore[arg-type]
+    asking.ask("a", "much longer", name="g2", implicit={"g2-0": 3000.0, "g2-1": 0.0})
+    assert [e.label.group_id for e in asking.settled() if e.label] == ["g1", "g2"]
+
+
+def test_a_reward_that_is_no_number_is_no_opinion(asking: Asking) -> None:
+    class Overflowing(LengthModel):
+        def score_batch(self, items: Sequence[Item]) -> list[float]:
+            return [math.nan if answer.text == "a" else 0.0 for _, answer in items]
+
+    asking.use(Overflowing())
+    asking.ask("a", "much longer")
+    assert not [e for e in asking.settled() if e.label]
+    assert asking.for_people() == ["g1"]
+
+
+def test_a_model_that_comes_while_another_one_thinks_does_not_lend_it_its_temperature(asking: Asking) -> None:
+    """A margin of 10 at temperature 100 is 0.525; at the newcomer's 0.1 it would be certain."""
+
+    class Overtaken(LengthModel):
+        def score_batch(self, items: Sequence[Item]) -> list[float]:
+            asking.budget._in_use = InUse(LengthModel(), temperature=0.1)  # type: ignore[arg-type]
+            return super().score_batch(items)
+
+    asking.budget._in_use = InUse(Overtaken(), temperature=100.0)  # type: ignore[arg-type]
+    asking.ask("a", "much longer")
+    assert not [e for e in asking.settled() if e.label]
 
 
 def test_how_much_the_policy_s_opinion_is_worth_is_measured_on_what_people_said() -> None:
@@ -188,8 +215,9 @@ def test_the_newest_model_that_is_right_often_enough_is_used(tmp_path: Path) -> 
     (taste / "00000300").mkdir()  # torn: no weights, no metrics
     asking = Asking(tmp_path)
     try:
-        assert asking.budget._model is not None
-        assert (asking.budget._model.path.name, asking.budget._temperature) == ("00000100", 2.0)
+        in_use = asking.budget._in_use
+        assert in_use is not None
+        assert (in_use.model.path.name, in_use.temperature) == ("00000100", 2.0)
     finally:
         asking.close()
 

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 from iterpo.errors import Conflict, CorruptModel, InvalidInput
-from iterpo.labeling.reward_head import HeadTraining, _Problem, train_reward_head
+from iterpo.labeling.calibration import accuracy
+from iterpo.labeling.reward_head import HeadTraining, _held_out, _Problem, train_reward_head
 from iterpo.labeling.reward_model import HEAD_FILE, RewardModel
 from tests.labeling.builders import completion, prompt
 from tests.labeling.test_reward_model import friendly_pairs, pair
@@ -64,6 +65,40 @@ def test_labels_drawn_by_lot_are_not_learnt(tiny_model: Path, tmp_path: Path) ->
     ]
     accuracy = train_reward_head(tiny_model, pairs, tmp_path / "head")["heldout_accuracy"]
     assert abs(accuracy - 0.5) < 4 * 0.5 / math.sqrt(96)
+
+
+def test_which_answer_is_called_the_first_does_not_matter(tiny_model: Path, tmp_path: Path) -> None:
+    """A third of the pairs turned round, answers and preference together: the same line."""
+    pairs = friendly_pairs(24)
+    turned = [
+        pair(p.second.text, p.first.text, p.preference.group_id, 1 - p.preference.p_first_wins) if n % 3 == 0 else p
+        for n, p in enumerate(pairs)
+    ]
+    lines = []
+    for name, given in (("one", pairs), ("other", turned)):
+        train_reward_head(tiny_model, given, tmp_path / name)
+        with safe_open(tmp_path / name / HEAD_FILE, framework="pt") as file:
+            lines.append(file.get_tensor("weight"))
+    assert torch.allclose(*lines, atol=1e-4 * float(lines[0].abs().max()))
+
+
+def test_what_a_fold_was_fitted_to_is_not_what_it_is_measured_on() -> None:
+    """More features than pairs and labels by lot: each fit knows its own pairs by heart, and of others it knows
+    nothing; within four standard deviations of a half."""
+    chance = random.Random(1)
+    pairs = [pair("good", "bad", f"g{i}", float(chance.random() < 0.5)) for i in range(60)]
+    x = torch.randn(60, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    problem = _Problem(x, pairs, prior_margin=5.0)
+    first_wins = [p.preference.p_first_wins > 0.5 for p in pairs]
+    assert accuracy((x @ problem.solve(range(60))).tolist(), first_wins) == 1.0
+    held_out = _held_out(problem, pairs, HeadTraining())
+    assert held_out["heldout_pairs"] == 60
+    assert abs(held_out["heldout_accuracy"] - 0.5) < 4 * 0.5 / math.sqrt(60)
+
+
+def test_more_layers_than_there_are_would_be_random_ones(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="has 2 layers"):
+        train_reward_head(tiny_model, friendly_pairs(4), tmp_path / "head", HeadTraining(layers=3))
 
 
 def test_opposite_preferences_are_the_opposite_line(trained: tuple[Path, dict[str, float]], tiny_model, tmp_path):

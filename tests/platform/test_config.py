@@ -139,11 +139,11 @@ def test_who_speaks_for_a_person_takes_that_person_s_token_or_one_that_is_bound_
     settings = load(write(tmp_path, '[auth]\ntokens_file = "tokens"'))
     assert [settings.token("annotator", name)[-1] for name in ("ann", "bob", "cleo")] == ["a", "b", "l"]
     assert settings.token("lead", "ann")[-1] == "l"
-    assert settings.token("annotator")[-1] == "l", "who speaks for nobody in particular is not bob"
+    (tmp_path / "tokens").write_text(f"{TOKEN}c = lead:carol\n{TOKEN}d = client\n")
+    assert settings.token("lead")[-1] == "c", "who speaks for nobody may use anybody's"
+    assert settings.token("lead", "dora")[-1] == "c", "and the server's refusal says what is wrong"
     (tmp_path / "tokens").write_text(bound + f"{TOKEN}c = annotator\n")
     assert [settings.token("annotator", name)[-1] for name in ("ann", "cleo")] == ["a", "c"]
-    (tmp_path / "tokens").write_text(bound)
-    assert settings.token("annotator", "cleo") is not None, "the server's refusal says what is wrong"
 
 
 @pytest.mark.parametrize("line", ["short = admin", f"{TOKEN} = emperor", TOKEN, ""])
