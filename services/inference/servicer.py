@@ -13,12 +13,13 @@ from iterpo.errors import PolicyRejected
 from iterpo.types import GateDecision, PolicyState
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
-from services.auth import caller_key
+from services.auth import caller_key, caller_name
 from services.ids import need_ids
 from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
+from services.inference.split import choose
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -33,7 +34,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         settings = wire.sampling_from_proto(request.sampling)
         completion_id, total, caller = uuid.uuid4().hex, 0, caller_key()
         self._quota.check(caller)
-        async with aclosing(self._answering.generate(messages, settings, request.policy)) as answers:
+        policy = choose(request.policy, caller_name() or completion_id)
+        async with aclosing(self._answering.generate(messages, settings, policy)) as answers:
             async for version, prompt_tokens, chunk in answers:
                 self._quota.use(caller, len(chunk.token_ids) + (0 if total else prompt_tokens))
                 total += len(chunk.token_ids)

@@ -201,6 +201,19 @@ async def test_models_are_versions_and_aliases(made, tmp_path) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
+async def test_a_split_sends_a_user_always_to_the_same_version(made, tmp_path) -> None:
+    door = await made()
+    delivery = door.registry._delivery
+    talking, delivery.source = delivery.source, type(delivery).source.__get__(delivery)  # the proof needs real answers
+    await serve(door.registry, tmp_path, 1)
+    delivery.source = talking
+    went = [(await door.chat(model="serving=1,base=1", user=f"u{n % 20}")).json()["policy_version"] for n in range(40)]
+    assert went[:20] == went[20:]
+    assert set(went) == {0, 1}
+    bad = await door.chat(model="serving=x")
+    assert (bad.status_code, bad.json()["error"]["code"]) == (400, "bad_split")
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -31,6 +31,7 @@ from services.inference.openai.feedback import Feedback
 from services.inference.openai.said import Choice, Form, model_id
 from services.inference.openai.served import Served
 from services.inference.registry import ALIASES, SERVABLE, PolicyRegistry
+from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class OpenAiDoor:
         self, ids: list[tuple[int, ...]], question: Question
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together take too long."""
-        policy = self._policy(question.model)
+        policy = self._policy(choose(question.model, question.user or uuid.uuid4().hex))
         ends = time.monotonic() + self._deadline
         answers = self._answering.answers(ids, question.n, question.settings, policy, question.likeliest)
         async with aclosing(answers):

@@ -36,7 +36,7 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "suffix": ("",),
 }
 """What OpenAI knows and this server does not do, with the values that ask for nothing."""
-UNUSED = ("user", "metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier", "prompt_cache_key")
+UNUSED = ("metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier", "prompt_cache_key")
 """What changes no answer."""
 
 
@@ -63,6 +63,8 @@ class Question:
     logprobs: bool
     likeliest: int
     """How many alternatives to show of each place."""
+    user: str = ""
+    """Whose requests go to the same part of a split."""
 
 
 async def body_of(request: Request) -> dict[str, Any]:
@@ -123,7 +125,8 @@ def _question(fields: Fields, max_tokens: int, logprobs: bool, likeliest: int) -
     )
     n = fields.whole("n", 1, 1, MOST_ANSWERS)
     usage = bool(options.get("include_usage"))
-    return Question(fields.of("model", str, ""), settings, n, stream, usage, logprobs, likeliest)
+    model, user = fields.of("model", str, ""), fields.of("user", str, "")
+    return Question(model, settings, n, stream, usage, logprobs, likeliest, user)
 
 
 class Fields:
