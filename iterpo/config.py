@@ -94,6 +94,9 @@ class InferenceSettings(Section):
     learner's sampling is not counted."""
     tokens_per_minute: int = Field(0, ge=0)
     """What one token of auth.tokens_file may have, prompts and answers together. 0: as much as it likes."""
+    attested_share: float = Field(0.01, ge=0, le=1)
+    """Of the applications' answers that can be compared (temperature 1, no top-p, no top-k): scored once more, to see
+    that what serves is what was proved. One at a time."""
     deadline_seconds: float = Field(600.0, gt=0)
     """An answer over HTTP that takes longer is ended with status 504; over gRPC the caller's deadline counts."""
     kv_cache_gib: int = Field(1, ge=1)

@@ -23,6 +23,7 @@ from services.host import Host, ServerSettings, run_service
 from services.http_server import HttpServer, check_address
 from services.inference.admission import Admission, Quota
 from services.inference.answering import Answering
+from services.inference.attestation import Attestation
 from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
 from services.inference.metrics import InferenceMetrics
@@ -61,7 +62,8 @@ async def serve(settings: Settings) -> None:
     admission = Admission(places, queue, on_refusal=metrics.on_refusal)
     metrics.admitted.set_function(lambda: admission.inside)
     quota = Quota(settings.inference.tokens_per_minute, on_refusal=metrics.on_refusal)
-    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics, admission)
+    attestation = Attestation(registry, metrics, settings.inference.attested_share)
+    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics, admission, attestation)
     model = inference_pb2.GetModelResponse(
         name=base.name,
         base_digest=registry.base_digest,

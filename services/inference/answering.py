@@ -11,6 +11,7 @@ from typing import Any
 from iterpo.errors import InvalidInput
 from iterpo.types import Completion, FinishReason, Message, PolicyVersion, Prompt, SamplingSettings
 from services.inference.admission import Admission
+from services.inference.attestation import Answer, Attestation
 from services.inference.delivery import Source
 from services.inference.engine import Chunk
 from services.inference.metrics import InferenceMetrics
@@ -30,10 +31,12 @@ class Answering:
         max_model_len: int,
         metrics: InferenceMetrics,
         admission: Admission | None = None,
+        attestation: Attestation | None = None,
     ) -> None:
         self._registry, self._tokenizer, self._metrics = registry, tokenizer, metrics
         self._max_model_len = max_model_len
         self._admission = admission or Admission(MAX_SAMPLES, 0)
+        self._attestation = attestation or Attestation(registry, metrics, 0.0)
 
     def encode(self, messages: Sequence[Message], settings: SamplingSettings) -> tuple[int, ...]:
         """Token ids of a chat, ready for the answer. Raises InvalidInput (EMPTY_PROMPT, CONTEXT_EXCEEDED)."""
@@ -92,14 +95,15 @@ class Answering:
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """(version, prompt tokens, chunk), the last chunk with its finish reason."""
         ids = await asyncio.to_thread(self.encode, messages, settings)
-        async with (
-            self._admission.enter(),
-            self._registry.using(policy) as (version, source),
-            aclosing(source.engine.generate(ids, settings, settings.seed, source.lora, stream=True)) as chunks,
-        ):
-            async for chunk in chunks:
-                self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
-                yield version, len(ids), chunk
+        drawn = Drawn()
+        async with self._admission.enter(), self._registry.using(policy) as (version, source):
+            stream = source.engine.generate(ids, settings, settings.seed, source.lora, stream=True)
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
+                    drawn.add(chunk)
+                    yield version, len(ids), chunk
+        self._attestation.offer(settings, drawn.answer(version, ids))
 
     async def answers(
         self, prompts: Sequence[tuple[int, ...]], n: int, settings: SamplingSettings, policy: str, likeliest: int = 0
@@ -121,6 +125,7 @@ class Answering:
                 except Exception as error:  # noqa: BLE001 - it is raised where the chunks are waited for
                     news.put_nowait((number, error))
 
+            drawn = [Drawn() for _ in range(count)]
             tasks = [asyncio.create_task(one(number)) for number in range(count)]
             try:
                 while count:
@@ -129,8 +134,10 @@ class Answering:
                         raise chunk
                     if chunk is None:
                         count -= 1
+                        self._attestation.offer(settings, drawn[number].answer(version, prompts[number // n]))
                         continue
                     self._metrics.tokens.labels("http").inc(len(chunk.token_ids))
+                    drawn[number].add(chunk)
                     yield version, number, chunk
             finally:
                 for task in tasks:
@@ -183,6 +190,21 @@ class Answering:
         async with self._registry.using(policy) as (version, source):
             scores = [source.engine.score(ids, source.lora) for ids in sequences]
             return version, list(await asyncio.gather(*scores))
+
+
+class Drawn:
+    """The tokens of an answer, as they come."""
+
+    def __init__(self) -> None:
+        self._token_ids: list[int] = []
+        self._logprobs: list[float] = []
+
+    def add(self, chunk: Chunk) -> None:
+        self._token_ids += chunk.token_ids
+        self._logprobs += chunk.logprobs
+
+    def answer(self, version: PolicyVersion, prompt_ids: tuple[int, ...]) -> Answer:
+        return Answer(version.version, prompt_ids, tuple(self._token_ids), tuple(self._logprobs))
 
 
 def sample_seed(seed: int, prompt_index: int, sample_index: int) -> int:

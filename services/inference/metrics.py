@@ -30,6 +30,17 @@ class InferenceMetrics:
             "iterpo_inference_probe_error_nats", "Mean absolute error of the last probe.", registry=registry
         )
         self.in_flight = Gauge("iterpo_inference_requests_in_flight", "Requests holding a version.", registry=registry)
+        self.attested = Counter(
+            "iterpo_inference_attested_tokens_total",
+            "Tokens of live answers scored once more: probability ratio within [0.9, 1.1], or outside.",
+            ["ratio"],
+            registry=registry,
+        )
+        self.attested_error = Gauge(
+            "iterpo_inference_attested_error_nats",
+            "Mean absolute error of the last attested answer.",
+            registry=registry,
+        )
         self.http = Counter("iterpo_inference_http_total", "Answers by status.", ["path", "status"], registry=registry)
         self.http_seconds = Histogram(
             "iterpo_inference_http_seconds",

@@ -103,13 +103,16 @@ class Served:
 
 
 @contextmanager
-def running_inference(folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str) -> Iterator[Served]:
+def running_inference(
+    folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str, more: str = 'metrics_address = ""'
+) -> Iterator[Served]:
+    """`more`: further lines of [inference]."""
     port, http_port = free_ports(2)
     config = folder / "iterpo.toml"
     config.write_text(
-        f'data_dir = "."\n[model]\npath = "{base}"\n[inference]\naddress = "127.0.0.1:{port}"\nmetrics_address = ""\n'
+        f'data_dir = "."\n[model]\npath = "{base}"\n[inference]\naddress = "127.0.0.1:{port}"\n'
         f'http_address = "127.0.0.1:{http_port}"\ndelivery = "{delivery}"\ndtype = "{dtype}"\n'
-        f"max_model_len = {MAX_MODEL_LEN}\nmax_num_seqs = 16\n"
+        f"max_model_len = {MAX_MODEL_LEN}\nmax_num_seqs = 16\n{more}\n"
     )
     settings = load(config)
     specs = [spec for spec in service_specs(settings, config) if spec.name == "inference"]

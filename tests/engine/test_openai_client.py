@@ -6,18 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from iterpo.demo.demo import free_ports
 from tests.engine.served import QUESTIONS, Served, running_inference
 
 openai = pytest.importorskip("openai")
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
+(METRICS_PORT,) = free_ports(1)
 ASK = [{"role": "user", "content": QUESTIONS[0]}]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, base_model, learner) -> Iterator[Served]:
-    with running_inference(tmp_path_factory.mktemp("openai"), base_model, learner, "merged", "float32") as running:
+    folder = tmp_path_factory.mktemp("openai")
+    with running_inference(folder, base_model, learner, "merged", "float32", more(METRICS_PORT)) as running:
         yield running
+
+
+def more(port: int) -> str:
+    return f'metrics_address = "127.0.0.1:{port}"\nattested_share = 1.0'
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +109,29 @@ def test_a_promoted_version_answers_under_its_names_and_the_base_stays(served: S
     assert say("serving")[0] != base[0]
     assert say("previous") == base
     assert client.models.retrieve("serving").model_extra["policy_version"] == version
+
+
+def test_live_answers_are_scored_once_more_and_agree(client) -> None:
+    """In float32 one pass over the answer gives what token by token gave, before and after a swap."""
+    import time
+
+    import httpx
+
+    def attested() -> dict[str, float]:
+        text = httpx.get(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10).text
+        name = "iterpo_inference_attested_tokens_total"
+        found = (line.removeprefix(name).split() for line in text.splitlines() if line.startswith(name))
+        return {labels.split('"')[1]: float(value) for labels, value in found}
+
+    before = attested().get("inside", 0.0)
+    for model in ("base", "serving"):
+        client.chat.completions.create(model=model, messages=ASK, max_tokens=20)
+        time.sleep(1.0)
+    deadline = time.monotonic() + 20
+    while attested().get("inside", 0.0) < before + 30 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert attested()["inside"] >= before + 30
+    assert attested().get("outside", 0.0) == 0.0
 
 
 def test_errors_are_the_client_s_own_kinds(client) -> None:
