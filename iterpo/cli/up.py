@@ -70,9 +70,19 @@ def _wait_ready(supervisor: Any, stop: threading.Event) -> None:
 def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
     from iterpo.config import SERVICES
 
+    scheme = "https" if settings.auth.tls_certificate else "http"
+    http = {
+        "inference": _url(scheme, settings.inference.http_address, "/v1"),
+        "labeling": _url(scheme, settings.labeling.page_address, "/"),
+    }
     places = [
-        {"service": n, "grpc": getattr(settings, n).address, "metrics": _metrics_url(getattr(settings, n))}
-        for n in SERVICES
+        {
+            "service": name,
+            "grpc": getattr(settings, name).address,
+            "http": http.get(name, ""),
+            "metrics": _url(scheme, getattr(settings, name).metrics_address, "/metrics"),
+        }
+        for name in SERVICES
     ]
     if as_json:
         print_json({"event": "ready", "services": places})
@@ -83,5 +93,5 @@ def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
     )
 
 
-def _metrics_url(section: Any) -> str:
-    return f"http://{section.metrics_address}/metrics" if section.metrics_address else ""
+def _url(scheme: str, address: str, path: str) -> str:
+    return f"{scheme}://{address}{path}" if address else ""

@@ -57,6 +57,7 @@ def test_up_says_where_everything_listens_and_stops_on_ctrl_c(tmp_path: Path) ->
     assert ready["services"][0] == {
         "service": "inference",
         "grpc": "127.0.0.1:50051",
+        "http": "http://127.0.0.1:8000/v1",
         "metrics": "http://127.0.0.1:9101/metrics",
     }
     assert ready["services"][2]["metrics"] == ""
