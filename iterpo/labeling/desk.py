@@ -90,6 +90,8 @@ class LabelingDesk:
             self.budget.start()
         else:
             self.database.write(let_all_go).result()
+        here = {machine.name for machine in self._machines} | ({self.budget.name} if self.budget else set())
+        self.people.give_up(lambda name: name not in here, "LABELER_GONE: it is no longer configured").result()
         for machine in self._machines:
             machine.start()
         self._queue.start()

@@ -88,8 +88,10 @@ class MachineAnnotator:
             self._news.wait(LOOK_SECONDS)
 
     def _turn(self) -> bool:
-        """Label what may be leased; False when there was nothing, or a lead took the machine out."""
+        """Label what may be leased; False when there was nothing. What is asked of a machine that a lead took out is
+        skipped: a run that waits for it must go on."""
         if self._people.crowd.state(self.name) is AnnotatorState.EXCLUDED:
+            self._people.give_up(lambda name: name == self.name, "ANNOTATOR_EXCLUDED: a lead took it out").result()
             return False
         seconds = self._people.settings.lease_seconds
         held = self._people.resume(self.name).result()

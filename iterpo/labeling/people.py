@@ -14,18 +14,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import apsw
+
 from iterpo.errors import Conflict, WrongState
 from iterpo.labeling.crowd import FIXED, Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.labeling.voting import preference_of, seen_by_crowd
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.labels import Accepted, Submission, recent_votes, submit_label, undo_label, votes_of
+from iterpo.store.labels import Accepted, Submission, label_directly, recent_votes, submit_label, undo_label, votes_of
 from iterpo.store.leases import Ask, Held, Mixture, Refusal, extend_lease, lease_tasks, live_leases, release_task
 from iterpo.store.standings import read_standings
-from iterpo.store.tasks import Figures, add_task, guideline_of_lease, open_tasks, rank_anew
+from iterpo.store.tasks import Figures, add_task, guideline_of_lease, open_for_machines, open_tasks, rank_anew
 from iterpo.store.transaction import Transaction, payload
-from iterpo.types import AnnotatorState, Task, TaskKind
+from iterpo.types import AnnotatorState, Outcome, Task, TaskKind
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -182,6 +184,21 @@ class PeopleDesk:
         done.add_done_callback(lambda future: None if future.exception() else self.crowd.forget(event_id))
         return done
 
+    def give_up(self, machine: Callable[[str], bool], reason: str) -> Future[int]:
+        """Skip the open tasks of machines that will not label them, so that nobody waits for them; how many."""
+
+        def orphans(connection: apsw.Connection) -> list[tuple[str, str]]:
+            return [each for each in open_for_machines(connection) if machine(each[1])]
+
+        def act(transaction: Transaction) -> int:
+            found = orphans(transaction.connection)
+            for task_id, name in found:
+                self.conclude(transaction, label_directly(transaction, task_id, name, Outcome.SKIP, reason, 0.0))
+            return len(found)
+
+        # Asked every second by a machine that was taken out: nothing is written where nothing is to be done.
+        return self.database.write(act) if self.database.read(orphans).result() else at_once(0)
+
     def guideline(self, name_or_text: str) -> Guideline:
         return self.guidelines[name_or_text]
 
@@ -268,6 +285,12 @@ class PeopleDesk:
 
 def _accepted(received: Iterable[Received]) -> list[Accepted]:
     return [accepted for _, accepted in received if accepted is not None]
+
+
+def at_once(result: T) -> Future[T]:
+    made: Future[T] = Future()
+    made.set_result(result)
+    return made
 
 
 def then(done: Future[T], change: Callable[[T], U]) -> Future[U]:

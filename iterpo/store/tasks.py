@@ -119,6 +119,15 @@ def held_tasks(connection: apsw.Connection, limit: int) -> list[Task]:
     return [read_task(connection, str(task_id)) for (task_id,) in rows]
 
 
+def open_for_machines(connection: apsw.Connection) -> list[tuple[str, str]]:
+    """(task id, machine) of the unfinished tasks that only a machine may label, the oldest first."""
+    rows = connection.execute(
+        "SELECT task_id, only_for FROM tasks WHERE free_at IS NOT NULL AND only_for LIKE '%/%' "
+        "AND accepted_labels < required_labels ORDER BY event_cursor"
+    ).fetchall()
+    return [(str(task_id), str(machine)) for task_id, machine in rows]
+
+
 def let_go(transaction: Transaction, task_id: str, uncertainty: float, urgency: Urgency) -> None:
     """A held task goes to people."""
     transaction.opened = True

@@ -161,6 +161,38 @@ def test_groups_recorded_for_a_judge_become_preferences_by_its_labels(tmp_path: 
     assert people == [], "a judge's tasks are its own"
 
 
+def test_the_tasks_of_a_judge_that_is_gone_are_skipped_so_that_no_run_waits_for_it(tmp_path: Path) -> None:
+    def closing(_text: str) -> str:
+        raise ConnectionError("away")
+
+    desk = Desk(tmp_path / "feedback.db", closing)
+    desk.desk.close()
+    desk.desk.record("run", "llm", [group("kinder", "ruder"), group("a", "b", group_id="g2")], "r").result(WAIT)
+    desk.database.close()
+    database = FeedbackDatabase(tmp_path / "feedback.db")
+    without = LabelingDesk(database, {}, people=PeopleDesk(database))
+    without.start()
+    events = database.events("", 0, 1000).result(WAIT)
+    without.close()
+    database.close()
+    assert [(e.label.annotator, e.label.outcome) for e in events if e.label] == [("judge/llm", Outcome.SKIP)] * 2
+    assert [e.label.rationale.split(":")[0] for e in events if e.label] == ["LABELER_GONE"] * 2
+    assert [e.preference.weight for e in events if e.preference] == [0.0, 0.0], (
+        "the groups are complete, and say nothing"
+    )
+
+
+def test_what_is_asked_of_a_judge_that_a_lead_took_out_is_skipped(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "feedback.db", prefers_good)
+    desk.people.crowd.exclude("judge/llm", "biased")
+    desk.desk.record("run", "llm", [group("kinder", "ruder")], "r").result(WAIT)
+    events = desk.wait(1)
+    desk.close()
+    (label,) = [e.label for e in events if e.label]
+    assert (label.outcome, label.rationale.split(":")[0]) == (Outcome.SKIP, "ANNOTATOR_EXCLUDED")
+    assert [e.preference.weight for e in events if e.preference] == [0.0]
+
+
 @pytest.mark.parametrize("answer", [lambda _text: "no verdict", lambda _text: 1 / 0])
 def test_a_judge_that_fails_abstains_and_says_nothing_about_the_order(tmp_path: Path, answer: Any) -> None:
     desk = Desk(tmp_path / "feedback.db", answer)
