@@ -15,6 +15,9 @@ from iterpo.cli.stored import stored_events
 if TYPE_CHECKING:
     from iterpo.labeling.feedback import Feedback, Pair
 
+FEWEST_MEASURED = 50
+"""Held-out pairs, below which an accuracy says little: its standard deviation is 7 % there."""
+
 source_option = click.option(
     "--from",
     "source",
@@ -166,6 +169,12 @@ def _report(out: Path, metrics: Mapping[str, float], as_json: bool) -> None:
     else:
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
         click.echo(f"Reward model written to {out}: {shown}.")
+    if metrics.get("heldout_pairs", 0.0) < FEWEST_MEASURED or metrics.get("heldout_accuracy", 0.0) <= 0.5:
+        click.echo(
+            f"Do not rely on it yet: it was measured on {metrics.get('heldout_pairs', 0.0):.0f} pairs, and right on "
+            f"{metrics.get('heldout_accuracy', float('nan')):.0%} of them. It takes a few hundred labels.",
+            err=True,
+        )
 
 
 class _Progress:

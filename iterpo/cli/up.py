@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def command(config_path: Path | None, as_json: bool) -> None:
         else:
             click.echo(event.message, err=True)
 
+    check_nobody_listens(settings)
     model_directory(settings.model.path, settings.data_dir, say)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -49,6 +51,24 @@ def command(config_path: Path | None, as_json: bool) -> None:
             _print_places(settings, supervisor.log_dir, as_json)
         while not stop.wait(0.5):
             supervisor.poll()
+
+
+def check_nobody_listens(settings: Any) -> None:
+    """Raises WrongState (PORT_IN_USE): another one's answers would be taken for those of the services started here."""
+    from iterpo.config import SERVICES
+    from iterpo.errors import WrongState
+
+    for name in SERVICES:
+        host, _, port = getattr(settings, name).address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+        except OSError:
+            continue
+        raise WrongState(
+            f"Somebody listens on {host}:{port} already, another `iterpo up` perhaps.",
+            f"Stop it, or set {name}.address in iterpo.toml.",
+            "PORT_IN_USE",
+        )
 
 
 def _wait_ready(supervisor: Any, stop: threading.Event) -> None:

@@ -49,7 +49,7 @@ def check_preferences(pairs: Sequence[Pair]) -> None:
     """Raises InvalidInput NO_PREFERENCES when there is nothing to learn from."""
     if all(pair.tied for pair in pairs):
         raise InvalidInput(
-            f"There is no preference to learn from ({len(pairs)} pairs, all of them ties).",
+            f"There is no preference to learn from: {f'all of {len(pairs)} pairs are ties' if pairs else 'no pairs'}.",
             "Collect labels, or rewards that differ within a group, first.",
             "NO_PREFERENCES",
         )

@@ -34,7 +34,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         settings = wire.sampling_from_proto(request.sampling)
         completion_id, total, caller = uuid.uuid4().hex, 0, caller_key()
         self._quota.check(caller)
-        policy = choose(request.policy, caller_name() or completion_id)
+        policy = choose(request.policy, caller_name() or completion_id, self._registry.resolve)
         async with aclosing(self._answering.generate(messages, settings, policy)) as answers:
             async for version, prompt_tokens, chunk in answers:
                 self._quota.use(caller, len(chunk.token_ids) + (0 if total else prompt_tokens))

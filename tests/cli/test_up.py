@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,8 @@ main(["up", "--config", str(folder / "iterpo.toml"), *sys.argv[2:]])
 """
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    (folder / "iterpo.toml").write_text('[learner]\nmetrics_address = ""\n')
+def start(folder: Path, *arguments: str, more: str = "") -> subprocess.Popen[str]:
+    (folder / "iterpo.toml").write_text('[learner]\nmetrics_address = ""\n' + more)
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder), *arguments],
         stdout=subprocess.PIPE,
@@ -61,6 +62,16 @@ def test_up_says_where_everything_listens_and_stops_on_ctrl_c(tmp_path: Path) ->
         "metrics": "http://127.0.0.1:9101/metrics",
     }
     assert ready["services"][2]["metrics"] == ""
+
+
+def test_a_second_up_does_not_take_the_first_one_s_services_for_its_own(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start(tmp_path, more=f'[labeling]\naddress = "127.0.0.1:{port}"\n')
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert f"127.0.0.1:{port} already" in out
+    assert "labeling.address" in out
 
 
 def test_up_shows_people_a_table(tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ def test_a_user_stays_where_he_is_and_a_wider_canary_keeps_its_own() -> None:
     assert choose("serving=0,candidate=1", USERS[0]) == "candidate"
 
 
+def test_a_part_that_is_no_policy_is_heard_of_by_everybody() -> None:
+    def known(name: str) -> None:
+        if name != "serving":
+            raise LookupError(name)
+
+    for user in USERS[:20]:
+        with pytest.raises(LookupError, match="nosuch"):
+            choose("serving=0.99,nosuch=0.01", user, known)
+
+
 @pytest.mark.parametrize(
     "split", ["serving=", "=1", "serving=-1,base=2", "serving=0", "a=nan", "a=inf", ",".join(["a=1"] * 9), "a=1,b"]
 )

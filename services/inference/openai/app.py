@@ -157,7 +157,7 @@ class OpenAiDoor:
         self, ids: list[tuple[int, ...]], question: Question
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together take too long."""
-        policy = self._policy(choose(question.model, question.user or uuid.uuid4().hex))
+        policy = self._policy(choose(question.model, question.user or uuid.uuid4().hex, self._known))
         ends = time.monotonic() + self._deadline
         answers = self._answering.answers(ids, question.n, question.settings, policy, question.likeliest)
         async with aclosing(answers):
@@ -259,7 +259,12 @@ class OpenAiDoor:
             )
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if request.method == "POST" and kind != "application/json":
-            raise InvalidInput("The body is no JSON.", "Send content-type application/json.", "NOT_JSON")
+            raise InvalidInput(
+                f"The content-type is {kind or 'missing'}.", "Send content-type application/json.", "NOT_JSON"
+            )
+
+    def _known(self, model: str) -> None:
+        self._registry.resolve(self._policy(model))
 
     def _policy(self, model: str) -> str:
         """The registry's word for a model's name: a version, an alias, or the base model's own name (what serves)."""

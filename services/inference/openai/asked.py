@@ -78,8 +78,8 @@ async def body_of(request: Request) -> dict[str, Any]:
             )
     try:
         body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"The body is no JSON: {error}.", "Send a JSON object.", "NOT_JSON") from error
     if not isinstance(body, dict):
         raise InvalidInput("The body is no JSON object.", "Send an object.", "NOT_JSON")
     return body
@@ -146,7 +146,8 @@ class Fields:
     def number(self, name: str, default: float, low: float, high: float, open_below: bool = False) -> float:
         value = float(self.of(name, (int, float), default))
         if not (low < value if open_below else low <= value) or not value <= high or not math.isfinite(value):
-            raise BadField(name, f"{name} is {value:g}.", f"Use a number from {low:g} to {high:g}.")
+            least = f"above {low:g}, up to" if open_below else f"from {low:g} to"
+            raise BadField(name, f"{name} is {value:g}.", f"Use a number {least} {high:g}.")
         return value
 
     def whole(self, name: str, default: int, low: int, high: int = 2**31) -> int:

@@ -47,7 +47,9 @@ class Feedback:
         fields.nothing_else()
         check_speaks_for(user)
         if [bool(thumb), bool(over), bool(edited)].count(True) != 1:
-            raise BadField("thumb", "The verdict is not clear.", "Give one of thumb, over and edited.")
+            raise BadField(
+                "thumb", "There is no verdict, or more than one.", "Give one of thumb, over and edited, and not empty."
+            )
         if thumb not in ("", "up", "down"):
             raise BadField("thumb", f"thumb is {thumb!r}.", "Use up or down.")
         if len(edited) > MOST_CHARACTERS:
