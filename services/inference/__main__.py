@@ -78,18 +78,7 @@ async def serve(settings: Settings) -> None:
     )
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, host.server)
 
-    door = OpenAiDoor(
-        answering,
-        registry,
-        base.name,
-        host.guard,
-        quota,
-        metrics,
-        settings.inference.deadline_seconds,
-        Feedback(lambda: LabelingClient(connect_service(settings, "labeling", "lead"))),
-        lambda: host.ready,
-    )
-    http = http_server(settings, door)
+    http = openai_server(settings, host, answering, registry, base.name, quota, metrics)
 
     async def prepare() -> None:
         await registry.start()
@@ -109,12 +98,33 @@ async def serve(settings: Settings) -> None:
         raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
 
 
-def http_server(settings: Settings, door: OpenAiDoor) -> HttpServer | None:
+def openai_server(
+    settings: Settings,
+    host: Host,
+    answering: Answering,
+    registry: PolicyRegistry,
+    base_name: str,
+    quota: Quota,
+    metrics: InferenceMetrics,
+) -> HttpServer | None:
     """Bound; None when inference.http_address is empty."""
-    address, auth = settings.inference.http_address, settings.auth
-    if not address:
+    inference, auth = settings.inference, settings.auth
+    if not inference.http_address:
         return None
-    server = HttpServer(door.app(), "inference.http_address", address, auth.tls_certificate, auth.tls_key)
+    feedback = Feedback(lambda: LabelingClient(connect_service(settings, "labeling", "lead")))
+    door = OpenAiDoor(
+        answering,
+        registry,
+        base_name,
+        host.guard,
+        quota,
+        metrics,
+        inference.deadline_seconds,
+        feedback,
+        lambda: host.ready,
+    )
+    setting, address = "inference.http_address", inference.http_address
+    server = HttpServer(door.app(), setting, address, auth.tls_certificate, auth.tls_key)
     server.bind()
     return server
 

@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from iterpo.clients.channel import is_loopback
 from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from iterpo.types import Completion, FinishReason, Group, Message, PolicyState, PolicyVersion, Prompt
 from services.auth import TokenGuard, caller_key
 from services.calls import Method
+from services.http_server import STATUS, is_loopback_name
 from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.engine import Chunk
@@ -35,17 +35,17 @@ from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
-STATUS: Mapping[str, tuple[int, str]] = {
-    "INVALID_ARGUMENT": (400, "invalid_request_error"),
-    "UNAUTHENTICATED": (401, "authentication_error"),
-    "PERMISSION_DENIED": (403, "permission_error"),
-    "NOT_FOUND": (404, "not_found_error"),
-    "ALREADY_EXISTS": (409, "conflict_error"),
-    "FAILED_PRECONDITION": (409, "conflict_error"),
-    "RESOURCE_EXHAUSTED": (429, "rate_limit_error"),
-    "UNAVAILABLE": (503, "service_unavailable_error"),
+TYPES: Mapping[str, str] = {
+    "INVALID_ARGUMENT": "invalid_request_error",
+    "UNAUTHENTICATED": "authentication_error",
+    "PERMISSION_DENIED": "permission_error",
+    "NOT_FOUND": "not_found_error",
+    "ALREADY_EXISTS": "conflict_error",
+    "FAILED_PRECONDITION": "conflict_error",
+    "RESOURCE_EXHAUSTED": "rate_limit_error",
+    "UNAVAILABLE": "service_unavailable_error",
 }
-"""IterpoError.code -> HTTP status and error.type; any other is 500."""
+"""IterpoError.code -> error.type."""
 TOO_LATE = "DEADLINE_EXCEEDED"
 GENERATE = Method("iterpo.v1.InferenceService", "Generate", "unary")
 FEEDBACK = Method("iterpo.v1.LabelingService", "SubmitFeedback", "unary")
@@ -109,9 +109,7 @@ class OpenAiDoor:
         return JSONResponse({"object": "list", "data": [self._model(name) for name in self._names()]})
 
     async def model(self, request: Request) -> Response:
-        name = str(request.path_params["model"])
-        self._registry.get(self._registry.resolve(self._policy(name)))
-        return JSONResponse(self._model(name))
+        return JSONResponse(self._model(str(request.path_params["model"])))
 
     async def feedback(self, request: Request) -> Response:
         return JSONResponse(await self._feedback.take(await body_of(request)))
@@ -190,7 +188,7 @@ class OpenAiDoor:
         self,
         form: Form,
         version: PolicyVersion,
-        growing: AsyncIterator[tuple[int, Chunk]],
+        growing: AsyncGenerator[tuple[int, Chunk], None],
         choices: Sequence[Choice],
         question: Question,
         prompt_tokens: int,
@@ -199,11 +197,13 @@ class OpenAiDoor:
         """Server-sent events; an error in the middle is an event of its own, and the stream ends without [DONE]."""
         started: set[int] = set()
         try:
-            async for number, chunk in growing:
-                if chat and number not in started:
-                    started.add(number)
-                    yield _event(form.first(version, number))
-                yield _event(form.part(version, number, chunk))
+            # Closed with the stream: whoever hangs up while an event goes out must not leave the engine at work.
+            async with aclosing(growing):
+                async for number, chunk in growing:
+                    if chat and number not in started:
+                        started.add(number)
+                        yield _event(form.first(version, number))
+                    yield _event(form.part(version, number, chunk))
         except IterpoError as error:
             yield _event(error_body(error)[1])
             return
@@ -247,11 +247,10 @@ class OpenAiDoor:
                 self._served.remember(Group(group_id, Prompt(group_id, prompt.messages), answers))
 
     def _refuse_foreign_sites(self, request: Request) -> None:
-        """A foreign site can make a browser on this machine post here, as plain text without asking first; and it can
-        point its own name at 127.0.0.1 (DNS rebinding). Raises PermissionDenied, InvalidInput."""
+        """A foreign site can make a browser on this machine post here, as plain text without asking first. Raises
+        PermissionDenied, InvalidInput."""
         host = request.headers.get("host", "")
-        named = host if ":" in host.rpartition("]")[2] else f"{host}:0"
-        if self._guard.open_to_all and not is_loopback(named):
+        if self._guard.open_to_all and not is_loopback_name(host):
             raise PermissionDenied(
                 f"This server has no tokens and does not answer to the name {host[:100]!r}.",
                 "Use http://127.0.0.1, or set auth.tokens_file.",
@@ -317,7 +316,7 @@ def _event(content: Mapping[str, Any]) -> str:
 
 
 def error_body(error: IterpoError) -> tuple[int, dict[str, Any]]:
-    status, kind = STATUS.get(error.code, (500, "server_error"))
+    status, kind = STATUS.get(error.code, 500), TYPES.get(error.code, "server_error")
     if error.reason == TOO_LATE:
         status, kind = 504, "timeout_error"
     param = error.field if isinstance(error, BadField) else None

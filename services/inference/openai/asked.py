@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from starlette.requests import Request
 
 from iterpo.errors import InvalidInput
 from iterpo.types import Message, SamplingSettings
+from services.json_body import json_object
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MOST_STOPS = 4
@@ -68,21 +68,7 @@ class Question:
 
 
 async def body_of(request: Request) -> dict[str, Any]:
-    """Raises InvalidInput (BODY_TOO_LARGE, NOT_JSON)."""
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_BODY_BYTES:
-            raise InvalidInput(
-                "The request is too large.", f"Send at most {MAX_BODY_BYTES // 1024**2} MiB.", "BODY_TOO_LARGE"
-            )
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"The body is no JSON: {error}.", "Send a JSON object.", "NOT_JSON") from error
-    if not isinstance(body, dict):
-        raise InvalidInput("The body is no JSON object.", "Send an object.", "NOT_JSON")
-    return body
+    return await json_object(request, MAX_BODY_BYTES)
 
 
 def chat_question(body: Mapping[str, Any]) -> tuple[list[Message], Question]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,20 +12,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from iterpo.errors import IterpoError
+from services.http_server import STATUS
 
 logger = logging.getLogger(__name__)
 
-STATUS: Mapping[str, int] = {
-    "INVALID_ARGUMENT": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "FAILED_PRECONDITION": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAVAILABLE": 503,
-}
-"""IterpoError.code -> HTTP status; any other is 500. The page sends again what got 429 or 5xx."""
 
 Handler = Callable[[Request], Awaitable[JSONResponse]]
 

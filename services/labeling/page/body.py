@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from starlette.requests import Request
 
 from iterpo.errors import InvalidInput
 from services.ids import MAX_ID_CHARACTERS
+from services.json_body import json_object
 from services.labeling.limits import in_range
 
 MAX_BODY_BYTES = 256 * 1024
@@ -23,20 +23,7 @@ class Body:
     @classmethod
     async def of(cls, request: Request) -> Body:
         """Raises InvalidInput for what is too large or no JSON object."""
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MAX_BODY_BYTES:
-                raise InvalidInput(
-                    "The request is too large.", f"Send at most {MAX_BODY_BYTES // 1024} KiB.", "BODY_TOO_LARGE"
-                )
-        try:
-            fields = json.loads(content or b"{}")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
-            raise InvalidInput("The body is no JSON object.", "Send an object.", "NOT_JSON")
-        return cls(fields)
+        return cls(await json_object(request, MAX_BODY_BYTES))
 
     def text(self, name: str, most: int = MAX_ID_CHARACTERS) -> str:
         """A string, "" when it is absent."""

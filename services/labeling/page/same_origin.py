@@ -11,8 +11,8 @@ from __future__ import annotations
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from iterpo.clients.channel import is_loopback
 from iterpo.errors import InvalidInput, IterpoError, PermissionDenied
+from services.http_server import is_loopback_name
 from services.labeling.page.answers import error_response
 
 HEADER = "x-iterpo-page"
@@ -54,7 +54,7 @@ class SameOrigin:
 
     def _refusal(self, method: str, headers: Headers) -> IterpoError | None:
         host = headers.get("host", "")
-        if self._loopback_names_only and not is_loopback(_with_port(host)):
+        if self._loopback_names_only and not is_loopback_name(host):
             return PermissionDenied(
                 f"This page does not answer to the name {host[:100]!r}.", "Open it as http://127.0.0.1.", "FOREIGN_HOST"
             )
@@ -71,7 +71,3 @@ class SameOrigin:
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return InvalidInput("The body is no JSON.", "Send content-type application/json.", "NOT_JSON")
         return None
-
-
-def _with_port(host: str) -> str:
-    return host if ":" in host.rpartition("]")[2] else f"{host}:0"
