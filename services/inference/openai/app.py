@@ -179,7 +179,7 @@ class OpenAiDoor:
     ) -> tuple[PolicyVersion, tuple[int, Chunk]]:
         try:
             version, number, chunk = await anext(chunks)
-        except BaseException:
+        except BaseException:  # refused or cancelled, whichever it was: the engine must not go on for nobody
             await chunks.aclose()
             raise
         return version, (number, chunk)
