@@ -7,44 +7,39 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.workload import ROUNDS, SAMPLES, SETTINGS, prompts
+from benchmarks.workload import prompts
 from iterpo.config import InferenceSettings
-from services.inference.answering import sample_seed
+from iterpo.types import SamplingSettings
 from services.inference.engine import VllmEngine
 
 
-def bare_tokens_per_second(base: Path) -> dict[str, float]:
-    from transformers import AutoTokenizer
+class BareEngine:
+    """vLLM's AsyncLLM in this process, asked for the same streams."""
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    chats = [[{"role": m.role, "content": m.content} for m in p.messages] for p in prompts()]
-    encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
-    started = time.monotonic()
-    engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
-    seconds = time.monotonic() - started
-    try:
-        rates = asyncio.run(_rounds(engine, encoded))
-    finally:
-        engine.shutdown()
-    return {
-        "start_seconds": round(seconds, 1),
-        "tokens_per_second_p50": round(statistics.median(rates), 1),
-        "tokens_per_second_min": round(min(rates), 1),
-        "tokens_per_second_max": round(max(rates), 1),
-    }
+    def __init__(self, base: Path) -> None:
+        from transformers import AutoTokenizer
 
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        chats = [[{"role": m.role, "content": m.content} for m in p.messages] for p in prompts()]
+        self._encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
+        self._engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
 
-async def _rounds(engine: VllmEngine, encoded: list[list[int]]) -> list[float]:
-    async def one(p: int, i: int) -> int:
-        seed, count = sample_seed(SETTINGS.seed or 0, p, i), 0
-        async for chunk in engine.generate(encoded[p], SETTINGS, seed, None, stream=False):
-            count += len(chunk.token_ids)
-        return count
+    async def burst(self, count: int, settings: SamplingSettings) -> tuple[float, float]:
+        """`count` streams at once, to the last one's end: (tokens/s, median seconds to the first token)."""
+        first: list[float] = []
 
-    rates = []
-    for number in range(ROUNDS + 1):
+        async def one(number: int) -> int:
+            began, total = time.monotonic(), 0
+            ids = self._encoded[number % len(self._encoded)]
+            async for chunk in self._engine.generate(ids, settings, settings.seed, None, stream=True):
+                if not total:
+                    first.append(time.monotonic() - began)
+                total += len(chunk.token_ids)
+            return total
+
         started = time.monotonic()
-        counts = await asyncio.gather(*(one(p, i) for p in range(len(encoded)) for i in range(SAMPLES)))
-        if number:  # the first round warms up
-            rates.append(sum(counts) / (time.monotonic() - started))
-    return rates
+        counts = await asyncio.gather(*(one(number) for number in range(count)))
+        return sum(counts) / (time.monotonic() - started), statistics.median(first)
+
+    def shutdown(self) -> None:
+        self._engine.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -12,17 +13,39 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import hardware_key, versions
+from iterpo.embedded_model import prepare
+
 PROMPT_TOKENS, COMPLETION_TOKENS, GROUPS, SIZE, REPEATS = 44, 48, 8, 8, 3
 
 
-def measure_learner(base: Path) -> dict[str, Any]:
-    """Runs this file as a program: peak memory is a process's own."""
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--algorithm", help="measure this one alone, in this process, and print it")
+    arguments = parser.parse_args()
+    base = prepare(arguments.home / "models", lambda line: print(line, file=sys.stderr))
+    if arguments.algorithm:
+        print(json.dumps(measure(base, arguments.algorithm)))
+        return
+    found = {name: _apart(arguments.home, name) for name in ("grpo", "online_dpo")}
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions(), **found}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"learner-{hardware_key()}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1), f"\nwritten to {path}", sep="")
+
+
+def _apart(home: Path, algorithm: str) -> dict[str, Any]:
+    """In a process of its own: peak memory is a process's own."""
+    command = [sys.executable, "-m", "benchmarks.learner", "--home", str(home), "--algorithm", algorithm]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    found = {}
-    for algorithm in ("grpo", "online_dpo"):
-        command = [sys.executable, "-m", "benchmarks.learner", str(base), algorithm]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=1800)
-        found[algorithm] = json.loads(done.stdout.splitlines()[-1])
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=1800)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -72,4 +95,4 @@ def groups() -> list[Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]), sys.argv[2])))
+    main()

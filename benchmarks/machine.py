@@ -33,6 +33,15 @@ def peak_memory_mib(pid: int) -> dict[str, float]:
     return found
 
 
+def memory_mib(pid: int) -> float:
+    """Memory of a process now, MiB, what it shares counted in part (PSS); 0 when it has just ended."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0.0)
+
+
 def descendants(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

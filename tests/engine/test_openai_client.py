@@ -19,12 +19,9 @@ ASK = [{"role": "user", "content": QUESTIONS[0]}]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, base_model, learner) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("openai")
-    with running_inference(folder, base_model, learner, "merged", "float32", more(METRICS_PORT)) as running:
+    more = {"metrics_address": f"127.0.0.1:{METRICS_PORT}", "attested_share": 1.0}
+    with running_inference(folder, base_model, learner, "merged", "float32", **more) as running:
         yield running
-
-
-def more(port: int) -> str:
-    return f'metrics_address = "127.0.0.1:{port}"\nattested_share = 1.0'
 
 
 @pytest.fixture(scope="module")
