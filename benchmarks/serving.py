@@ -32,11 +32,15 @@ from iterpo.v1 import inference_pb2_grpc
 from tests.engine.served import YES, Served, running_inference
 
 RESULTS = Path(__file__).parent / "results"
+DELIVERIES = ("merged", "adapter")
 STREAMS, BUSY, SWAPS, ADAPTERS = 64, 32, 30, 4
 TALK = SamplingSettings(temperature=1.0, max_tokens=64)
 FIRST = SamplingSettings(temperature=0.0, max_tokens=1)
-QUIET_SECONDS = 3.0
-"""Between two swaps, to know the rate without one."""
+QUIET_SECONDS = 8.0
+"""Between two swaps: the answers of the version before the last are over by then, as they are in a run that swaps every
+minute. A merged load would wait for them."""
+RATE_SECONDS = 3.0
+"""Before a swap: the rate of decoding without one."""
 
 
 def main() -> None:
@@ -44,11 +48,12 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--swaps", type=int, default=SWAPS, help="timed swaps of each delivery")
+    parser.add_argument("--delivery", choices=DELIVERIES, action="append", help="only this one")
     arguments = parser.parse_args()
     base = prepare(arguments.home / "models", print)
     started = time.monotonic()
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions()}
-    for delivery in ("merged", "adapter"):
+    for delivery in arguments.delivery or DELIVERIES:
         print(f"{delivery} delivery ...", flush=True)
         result[delivery] = measure(base, delivery, arguments.swaps, overhead=delivery == "merged")
         print(json.dumps(result[delivery], indent=1), flush=True)
@@ -173,7 +178,7 @@ async def swapping(served: Served, channel: grpc.aio.Channel, stub: Any, copies:
                 "whole": end - start,
             }.items():
                 parts[name].append(seconds)
-            rate = streams.met.tokens_between(start - QUIET_SECONDS, start) / QUIET_SECONDS
+            rate = streams.met.tokens_between(start - RATE_SECONDS, start) / RATE_SECONDS
             lost = rate * (end - start) - streams.met.tokens_between(start, end)
             stalls.append(lost / BUSY)
         alive = streams.met

@@ -126,6 +126,10 @@ class InferenceSettings(Section):
     """Largest rank of an adapter, in adapter mode."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: a GPU when the installed vllm finds one."""
+    in_flight: Literal["finish", "continue"] = "finish"
+    """What becomes of an application's answers under way when another version is promoted. `finish`: they end with the
+    version that they began with. `continue`: the new one reads prompt and answer so far and goes on; each part says
+    which version gave it. (Answers with stop words, and those that asked for a version, finish.)"""
     canary: CanarySettings = CanarySettings()
 
 

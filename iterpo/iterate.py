@@ -39,6 +39,7 @@ from iterpo.types import (
 
 LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
+CANARY_PERIOD_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Loop:
 
     def deliver(self, numbers: Mapping[str, float], consumed: Sequence[tuple[int, str]] = ()) -> Delivery:
         """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
-        versions = self.control.patiently("asking for versions", self.world.publisher.versions)
+        versions = self.without_canary()
         self.check_serving(versions)
         version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
         lineage = {
@@ -176,7 +177,22 @@ class Loop:
             self.world.publisher.reject(candidate.version, candidate.decision, request)
             return candidate
         swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
-        return replace(candidate, swap_ms=swap_ms)
+        return replace(candidate, swap_ms=swap_ms, decision=self.after_canary(candidate))
+
+    def after_canary(self, candidate: Delivery) -> GateDecision:
+        """What the gate decided, unless live traffic said otherwise."""
+        found = next(v for v in self.without_canary() if v.version == candidate.version)
+        return found.decision if found.decision and found.state is PolicyState.REJECTED else candidate.decision
+
+    def without_canary(self) -> Sequence[PolicyVersion]:
+        """The versions, once none is the canary any more: what a run learns and loads beside one would stand on a
+        policy that users may not want."""
+        while True:
+            versions = self.control.patiently("asking for versions", self.world.publisher.versions)
+            canary = next((v.version for v in versions if v.state is PolicyState.CANARY), None)
+            if canary is None:
+                return versions
+            self.control.wait(f"version {canary} is the canary", CANARY_PERIOD_SECONDS)
 
     def evaluate(self, policy: str) -> list[gate.Judged]:
         """Greedy answers to the held-out prompts, with their rewards where somebody judges."""

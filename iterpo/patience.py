@@ -50,6 +50,12 @@ class Control:
         if self._stopped.is_set():
             raise RunStopped("The run was stopped.", "Go on with: iterpo run resume")
 
+    def wait(self, what: str, seconds: float) -> None:
+        """Sleep, visibly; ended by a stop. Raises RunStopped."""
+        self.status(what, True)
+        self._stopped.wait(seconds)
+        self.point()
+
     def patiently(self, what: str, call: Callable[[], Result], patience_seconds: float = 1800.0) -> Result:
         """`call()`, again and again with growing pauses while it raises Unavailable; `call` must be repeatable."""
         delay, deadline = FIRST_DELAY_SECONDS, time.monotonic() + patience_seconds

@@ -389,6 +389,8 @@ class PolicyState(StrEnum):
 
     LOADING = "loading"
     PROVED = "proved"
+    CANARY = "canary"
+    """Answers a share of the live traffic until its sequential test decides."""
     SERVING = "serving"
     PREVIOUS = "previous"
     RETIRED = "retired"

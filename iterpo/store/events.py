@@ -24,6 +24,11 @@ def read_events(connection: apsw.Connection, run_id: str, after: int, limit: int
     return [decode(int_of(cursor), bytes_of(body)) for cursor, body in rows]
 
 
+def newest_cursor(connection: apsw.Connection) -> int:
+    """Of the event that was written last; 0 when there is none."""
+    return int_of(connection.execute("SELECT coalesce(max(cursor), 0) FROM events").get)
+
+
 def read_event(connection: apsw.Connection, cursor: int) -> FeedbackEvent:
     """The event at a cursor that a derived table named; LookupError means a damaged database."""
     body = connection.execute("SELECT body FROM events WHERE cursor = ?", (cursor,)).get

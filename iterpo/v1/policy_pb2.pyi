@@ -17,6 +17,7 @@ class PolicyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POLICY_STATE_PREVIOUS: _ClassVar[PolicyState]
     POLICY_STATE_RETIRED: _ClassVar[PolicyState]
     POLICY_STATE_REJECTED: _ClassVar[PolicyState]
+    POLICY_STATE_CANARY: _ClassVar[PolicyState]
 POLICY_STATE_UNSPECIFIED: PolicyState
 POLICY_STATE_LOADING: PolicyState
 POLICY_STATE_PROVED: PolicyState
@@ -24,6 +25,7 @@ POLICY_STATE_SERVING: PolicyState
 POLICY_STATE_PREVIOUS: PolicyState
 POLICY_STATE_RETIRED: PolicyState
 POLICY_STATE_REJECTED: PolicyState
+POLICY_STATE_CANARY: PolicyState
 
 class Proof(_message.Message):
     __slots__ = ("proved", "reason", "error", "noise_floor", "shift", "tokens")

@@ -74,14 +74,15 @@ class PolicyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PromotePolicy(self, request, context):
-        """Needs the gate's decision. In-flight requests keep the version they started on.
+        """Needs the gate's decision. Where a canary is configured, the version becomes that first (see its state in the
+        answer); a decision with the number `by_hand` serves at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackPolicy(self, request, context):
-        """Serves the previous version again.
+        """Serves the previous version again; ends a canary, if there is one, and leaves what serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

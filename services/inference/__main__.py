@@ -24,6 +24,7 @@ from services.http_server import HttpServer, check_address
 from services.inference.admission import Admission, Quota
 from services.inference.answering import Answering
 from services.inference.attestation import Attestation
+from services.inference.canary import CanaryKeeper
 from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
 from services.inference.metrics import InferenceMetrics
@@ -55,6 +56,7 @@ async def serve(settings: Settings) -> None:
         base_digest=await asyncio.to_thread(manifest.digest_model, base),
         probe_sequences=probe.sequences(tokenizer),
         max_rank=settings.inference.max_lora_rank,
+        canary_share=settings.inference.canary.share,
     )
     metrics = InferenceMetrics(metrics_registry)
     metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
@@ -63,7 +65,9 @@ async def serve(settings: Settings) -> None:
     metrics.admitted.set_function(lambda: admission.inside)
     quota = Quota(settings.inference.tokens_per_minute, on_refusal=metrics.on_refusal)
     attestation = Attestation(registry, metrics, settings.inference.attested_share)
-    answering = Answering(registry, tokenizer, settings.inference.max_model_len, metrics, admission, attestation)
+    continues = settings.inference.in_flight == "continue"
+    context = settings.inference.max_model_len
+    answering = Answering(registry, tokenizer, context, metrics, admission, attestation, continues)
     model = inference_pb2.GetModelResponse(
         name=base.name,
         base_digest=registry.base_digest,
@@ -86,11 +90,16 @@ async def serve(settings: Settings) -> None:
         if http is not None:
             await http.start()
 
-    watch = asyncio.create_task(stop_when_dead(delivery, host))
+    def labeling() -> LabelingClient:
+        return LabelingClient(connect_service(settings, "labeling", "lead"))
+
+    keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling)
+    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), keeper.run())]
     try:
         await host.run(SERVICES, prepare=prepare, drain=http.stop if http else None)
     finally:
-        watch.cancel()
+        for task in beside:
+            task.cancel()
         died = delivery.dead  # asked before the shutdown, after which vLLM calls every engine dead
         delivery.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

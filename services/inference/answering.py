@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 from iterpo.errors import InvalidInput
@@ -14,6 +15,7 @@ from services.inference.admission import Admission
 from services.inference.attestation import Answer, Attestation
 from services.inference.delivery import Source
 from services.inference.engine import Chunk
+from services.inference.lease import Lease
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
 
@@ -32,7 +34,10 @@ class Answering:
         metrics: InferenceMetrics,
         admission: Admission | None = None,
         attestation: Attestation | None = None,
+        continues: bool = False,
     ) -> None:
+        """`continues`: answers under way go on with the version that is promoted meanwhile (inference.in_flight)."""
+        self._continues = continues
         self._registry, self._tokenizer, self._metrics = registry, tokenizer, metrics
         self._max_model_len = max_model_len
         self._admission = admission or Admission(MAX_SAMPLES, 0)
@@ -91,58 +96,101 @@ class Answering:
         return str(self._tokenizer.decode(list(ids)))
 
     async def generate(
-        self, messages: Sequence[Message], settings: SamplingSettings, policy: str
+        self, messages: Sequence[Message], settings: SamplingSettings, policy: str, user: str
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
-        """(version, prompt tokens, chunk), the last chunk with its finish reason."""
+        """(version, prompt tokens, chunk), the last chunk with its finish reason. `user`: see PolicyRegistry.lease."""
         ids = await asyncio.to_thread(self.encode, messages, settings)
-        drawn = Drawn()
-        async with self._admission.enter(), self._registry.using(policy) as (version, source):
-            stream = source.engine.generate(ids, settings, settings.seed, source.lora, stream=True)
-            async with aclosing(stream) as chunks:
-                async for chunk in chunks:
+        async with self._admission.enter():
+            answer = self._follow(self._registry.lease(policy, user), user, ids, settings, settings.seed)
+            async with aclosing(answer) as chunks:
+                async for version, chunk in chunks:
                     self._metrics.tokens.labels("generate").inc(len(chunk.token_ids))
-                    drawn.add(chunk)
                     yield version, len(ids), chunk
-        self._attestation.offer(settings, drawn.answer(version, ids))
 
     async def answers(
-        self, prompts: Sequence[tuple[int, ...]], n: int, settings: SamplingSettings, policy: str, likeliest: int = 0
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        settings: SamplingSettings,
+        policy: str,
+        user: str,
+        likeliest: int = 0,
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
-        """n answers to each prompt, all from one version, their chunks as they come: (version, number of the answer,
-        prompt by prompt, chunk). Leaving the iterator aborts what is in flight."""
-        news: asyncio.Queue[tuple[int, Chunk | BaseException | None]] = asyncio.Queue()
+        """n answers to each prompt, all begun with one version, their chunks as they come: (version, number of the
+        answer, prompt by prompt, chunk). Leaving the iterator aborts what is in flight."""
+        news: asyncio.Queue[tuple[int, PolicyVersion | None, Chunk | BaseException | None]] = asyncio.Queue()
         count = len(prompts) * n
-        async with self._admission.enter(count), self._registry.using(policy) as (version, source):
+        async with self._admission.enter(count):
+            leases = [self._registry.lease(policy, user).hold() for _ in range(count)]
 
             async def one(number: int) -> None:
                 seed = settings.seed if settings.seed is None or count == 1 else sample_seed(settings.seed, 0, number)
-                stream = source.engine.generate(prompts[number // n], settings, seed, source.lora, True, likeliest)
+                answer = self._follow(leases[number], user, prompts[number // n], settings, seed, likeliest)
                 try:
-                    async with aclosing(stream) as chunks:
-                        async for chunk in chunks:
-                            news.put_nowait((number, chunk))
-                    news.put_nowait((number, None))
+                    async with aclosing(answer) as chunks:
+                        async for version, chunk in chunks:
+                            news.put_nowait((number, version, chunk))
+                    news.put_nowait((number, None, None))
                 except Exception as error:  # noqa: BLE001 - it is raised where the chunks are waited for
-                    news.put_nowait((number, error))
+                    news.put_nowait((number, None, error))
 
-            drawn = [Drawn() for _ in range(count)]
+            left = count
             tasks = [asyncio.create_task(one(number)) for number in range(count)]
             try:
-                while count:
-                    number, chunk = await news.get()
+                while left:
+                    number, version, chunk = await news.get()
                     if isinstance(chunk, BaseException):
                         raise chunk
-                    if chunk is None:
-                        count -= 1
-                        self._attestation.offer(settings, drawn[number].answer(version, prompts[number // n]))
+                    if version is None or chunk is None:
+                        left -= 1
                         continue
                     self._metrics.tokens.labels("http").inc(len(chunk.token_ids))
-                    drawn[number].add(chunk)
                     yield version, number, chunk
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                for lease in leases:
+                    lease.release()
+
+    async def _follow(
+        self,
+        lease: Lease,
+        user: str,
+        ids: tuple[int, ...],
+        settings: SamplingSettings,
+        seed: int | None,
+        likeliest: int = 0,
+    ) -> AsyncGenerator[tuple[PolicyVersion, Chunk], None]:
+        """One answer's chunks, each with the version that drew it. With `continues`, an answer whose version serves no
+        longer is taken up by the one that does: prompt and answer so far are read by the new weights, so that every
+        further token is drawn from the new policy alone.
+
+        Answers with stop words finish where they began: half a stop word may be held back there.
+        """
+        drawn = Drawn()
+        while True:
+            rest = replace(settings, max_tokens=settings.max_tokens - len(drawn.token_ids))
+            with lease:
+                so_far = (*ids, *drawn.token_ids)
+                stream = lease.source.engine.generate(so_far, rest, seed, lease.source.lora, True, likeliest)
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        drawn.add(lease.version, chunk)
+                        yield lease.version, chunk
+                        # A chunk without text: half a character is held back by the engine.
+                        if chunk.finish_reason is None and chunk.text and self._is_left_behind(lease, settings):
+                            break
+                    else:
+                        self._attestation.offer(settings, drawn.answer(ids))
+                        return
+            self._metrics.continued.inc()
+            lease = self._registry.lease("serving", user)
+
+    def _is_left_behind(self, lease: Lease, settings: SamplingSettings) -> bool:
+        return (
+            self._continues and lease.live and not settings.stop and not self._registry.is_live(lease.version.version)
+        )
 
     async def sample(
         self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str
@@ -154,7 +202,8 @@ class Answering:
             )
         encoded = await asyncio.to_thread(lambda: [self.encode(p.messages, settings) for p in prompts])
         groups = [uuid.uuid4().hex for _ in prompts]
-        async with self._registry.using(policy, fetch_base=True) as (version, source):
+        async with self._registry.using(policy, fetch_base=True) as lease:
+            version, source = lease.version, lease.source
 
             async def one(p: int, i: int) -> tuple[int, int, Completion]:
                 seed = None if settings.seed is None else sample_seed(settings.seed, p, i)
@@ -187,24 +236,30 @@ class Answering:
                     f"A sequence of {len(ids)} tokens cannot be scored.",
                     f"Send 2 to {self._max_model_len - 1} ids of the vocabulary (0 to {len(self._tokenizer) - 1}).",
                 )
-        async with self._registry.using(policy) as (version, source):
-            scores = [source.engine.score(ids, source.lora) for ids in sequences]
-            return version, list(await asyncio.gather(*scores))
+        async with self._registry.using(policy) as lease:
+            scores = [lease.source.engine.score(ids, lease.source.lora) for ids in sequences]
+            return lease.version, list(await asyncio.gather(*scores))
 
 
 class Drawn:
     """The tokens of an answer, as they come."""
 
     def __init__(self) -> None:
-        self._token_ids: list[int] = []
+        self.token_ids: list[int] = []
         self._logprobs: list[float] = []
+        self._versions: set[int] = set()
 
-    def add(self, chunk: Chunk) -> None:
-        self._token_ids += chunk.token_ids
+    def add(self, version: PolicyVersion, chunk: Chunk) -> None:
+        self.token_ids += chunk.token_ids
         self._logprobs += chunk.logprobs
+        self._versions.add(version.version)
 
-    def answer(self, version: PolicyVersion, prompt_ids: tuple[int, ...]) -> Answer:
-        return Answer(version.version, prompt_ids, tuple(self._token_ids), tuple(self._logprobs))
+    def answer(self, prompt_ids: tuple[int, ...]) -> Answer | None:
+        """None for one that more than one version gave."""
+        if len(self._versions) != 1:
+            return None
+        (version,) = self._versions
+        return Answer(version, prompt_ids, tuple(self.token_ids), tuple(self._logprobs))
 
 
 def sample_seed(seed: int, prompt_index: int, sample_index: int) -> int:

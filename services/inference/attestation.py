@@ -47,17 +47,18 @@ class Attestation:
         self._draw = draw or random.Random()
         self._task: asyncio.Task[None] | None = None
 
-    def offer(self, settings: SamplingSettings, answer: Answer) -> None:
-        """Perhaps score it once more, later. Never waits, never raises."""
+    def offer(self, settings: SamplingSettings, answer: Answer | None) -> None:
+        """Perhaps score it once more, later. Never waits, never raises. None: more than one version gave it."""
         comparable = (settings.temperature, settings.top_p, settings.top_k) == (1.0, 1.0, 0)
         busy = self._task is not None and not self._task.done()
-        if comparable and answer.token_ids and not busy and self._draw.random() < self._share:
+        if answer and comparable and answer.token_ids and not busy and self._draw.random() < self._share:
             self._task = asyncio.create_task(self._attest(answer))
 
     async def _attest(self, answer: Answer) -> None:
         try:
-            async with self._registry.using(str(answer.version)) as (_, source):
-                rows = await source.engine.score([*answer.prompt_ids, *answer.token_ids], source.lora)
+            async with self._registry.using(str(answer.version)) as lease:
+                ids = [*answer.prompt_ids, *answer.token_ids]
+                rows = await lease.source.engine.score(ids, lease.source.lora)
         except IterpoError as error:  # the version has left, or the engine has no room: the next answer is as good
             logger.debug("version %d was not attested: %s", answer.version, error)
             return

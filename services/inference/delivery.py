@@ -47,8 +47,11 @@ class Delivery(Protocol):
 
     def loaded(self) -> set[int]: ...
 
-    def evictions(self, serving: int, previous: int) -> set[int]:
-        """Versions that must be idle and go before another can be installed."""
+    def evictions(self, serving: set[int], previous: int) -> set[int]:
+        """Versions that must be idle and go before another can be installed. `serving`: what answers live traffic.
+
+        Raises WrongState (CANARY_UNDER_WAY) when nothing can go.
+        """
         ...
 
     async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
@@ -88,8 +91,16 @@ class MergedDelivery:
     def loaded(self) -> set[int]:
         return {v for v in self._versions if v is not None}
 
-    def evictions(self, serving: int, previous: int) -> set[int]:
-        return self.loaded() - {serving} if None not in self._versions else set()
+    def evictions(self, serving: set[int], previous: int) -> set[int]:
+        if None in self._versions:
+            return set()
+        if idle := self.loaded() - serving:
+            return idle
+        raise WrongState(
+            "Both engines are taken: by what serves, and by the canary.",
+            "Wait for the canary's test, or decide: iterpo policies promote | rollback.",
+            "CANARY_UNDER_WAY",
+        )
 
     async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
         slot = self._versions.index(None)
@@ -137,9 +148,9 @@ class AdapterDelivery:
     def loaded(self) -> set[int]:
         return {BASE_VERSION, *self._loras}
 
-    def evictions(self, serving: int, previous: int) -> set[int]:
+    def evictions(self, serving: set[int], previous: int) -> set[int]:
         """The one slot beyond serving, previous and candidate may still hold a retired version's last requests."""
-        return self._loras.keys() - {serving, previous}
+        return self._loras.keys() - serving - {previous}
 
     async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
         from vllm.lora.request import LoRARequest

@@ -41,6 +41,20 @@ class InferenceMetrics:
             "Mean absolute error of the last attested answer.",
             registry=registry,
         )
+        self.continued = Counter(
+            "iterpo_inference_continued_total",
+            "Answers that another version took up when it was promoted (inference.in_flight).",
+            registry=registry,
+        )
+        self.canary = Gauge(
+            "iterpo_inference_canary_requests",
+            "Since the canary began, by whose (canary, serving) and what became of them (answered, failed, good, bad).",
+            ["arm", "what"],
+            registry=registry,
+        )
+        self.canary_verdicts = Counter(
+            "iterpo_inference_canary_verdicts_total", "Canaries ended by their test.", ["verdict"], registry=registry
+        )
         self.http = Counter("iterpo_inference_http_total", "Answers by status.", ["path", "status"], registry=registry)
         self.http_seconds = Histogram(
             "iterpo_inference_http_seconds",

@@ -1,40 +1,42 @@
 """Which policy versions exist, which one serves, and how one becomes the other (invariants 1, 2 and 10).
 
-    LOADING -> PROVED -> SERVING -> PREVIOUS -> RETIRED        LOADING or PROVED -> REJECTED
+    LOADING -> PROVED -> [CANARY ->] SERVING -> PREVIOUS -> RETIRED        LOADING, PROVED or CANARY -> REJECTED
 
 Every change is written to disk before it is answered, so that a restarted server comes back on the version it served.
-Requests hold the version they started on (`using`); a version leaves the engine only when its last request is over.
+Requests hold the version they started on (`lease`); a version leaves the engine only when its last request is over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import adapter as adapters
 from iterpo.policies import manifest, probe
+from iterpo.policies.canary import Judgement, Verdict
 from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion, Proof
-from services.inference.delivery import Delivery, Source, not_loaded
+from services.inference import registry_file
+from services.inference.delivery import Delivery, not_loaded
+from services.inference.lease import Lease
+from services.inference.registry_file import DoneRequests, Saved, Trial
+from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
-ALIASES = ("serving", "candidate", "previous", "base")
-SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.PROVED)
+ALIASES = ("serving", "candidate", "canary", "previous", "base")
+SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.CANARY, PolicyState.PROVED)
 NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
 """Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
 IDLE_TIMEOUT_SECONDS = 120.0
 """How long a load waits for the last requests of the version whose place it takes."""
-REMEMBERED_REQUESTS = 1000
 
 
 class PolicyRegistry:
@@ -46,14 +48,20 @@ class PolicyRegistry:
         base_digest: str,
         probe_sequences: Sequence[tuple[int, ...]],
         max_rank: int,
+        canary_share: float = 0.0,
     ) -> None:
+        """`canary_share` of the applications' requests goes to a promoted version first; 0: it serves at once."""
+        self._canary_share = canary_share
         self._root, self._file, self._delivery = root, state_file, delivery
         self._probe_sequences, self._max_rank = tuple(probe_sequences), max_rank
         self.base_digest = base_digest
         self._versions = {BASE_VERSION: PolicyVersion(BASE_VERSION, base_digest, PolicyState.SERVING)}
         self._serving, self._previous = BASE_VERSION, BASE_VERSION
-        self._requests: dict[str, list[Any]] = {}
+        self._requests = DoneRequests()
+        self.trial: Trial | None = None
+        """The canary under way."""
         self._leaving: set[int] = set()
+        self._dropping: set[asyncio.Future[None]] = set()
         self._in_flight: Counter[int] = Counter()
         self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
@@ -63,25 +71,34 @@ class PolicyRegistry:
         """Start the engine, measure the base's probe, and bring back the version that served before a restart."""
         await self._delivery.start()
         self._base_logprobs = await self._measure(BASE_VERSION)
-        if self._file.exists():
-            await self._restore(json.loads(self._file.read_text()))
+        saved = registry_file.read(self._file)
+        if saved is not None:
+            await self._restore(saved)
 
-    async def _restore(self, saved: dict[str, Any]) -> None:
-        if saved["base_digest"] != self.base_digest:
+    async def _restore(self, saved: Saved) -> None:
+        if saved.base_digest != self.base_digest:
             logger.warning("the base model changed since the last start: serving the base, older versions are void")
             return
-        known = {v.version: replace(v, state=_after_restart(v.state)) for v in map(_version, saved["policies"])}
+        known = {v.version: replace(v, state=_after_restart(v.state)) for v in saved.policies.values()}
         self._versions = known | {BASE_VERSION: replace(self._versions[BASE_VERSION], state=PolicyState.RETIRED)}
-        self._requests, wanted = saved["requests"], saved["serving"]
-        if wanted != BASE_VERSION:
-            try:
-                await self._load(wanted, known[wanted].digest)
-            except PolicyRejected as error:
-                logger.error("version %d, which served before, is refused: %s", wanted, error)
-                wanted = BASE_VERSION
-        previous = saved["previous"] if wanted == saved["serving"] else BASE_VERSION
-        self._serve(wanted, previous)
+        self._requests = saved.requests
+        wanted = saved.serving if await self._come_back(saved.serving) else BASE_VERSION
+        self._serve(wanted, saved.previous if wanted == saved.serving else BASE_VERSION)
+        if saved.trial and await self._come_back(saved.trial.version):
+            self._set_state(saved.trial.version, PolicyState.CANARY)
+            self.trial = saved.trial
         self._save()
+
+    async def _come_back(self, version: int) -> bool:
+        """Load and prove again what was there before a restart."""
+        if version == BASE_VERSION:
+            return True
+        try:
+            await self._load(version, self._versions[version].digest)
+        except PolicyRejected as error:
+            logger.error("version %d, which was there before, is refused: %s", version, error)
+            return False
+        return True
 
     # What requests use.
 
@@ -93,6 +110,10 @@ class PolicyRegistry:
             return BASE_VERSION
         if policy == "previous":
             return self._previous
+        if policy == "canary":
+            if self.trial is None:
+                raise NotFound("There is no canary.", "See: iterpo policies list.", "POLICY_NOT_FOUND")
+            return self.trial.version
         if policy == "candidate":
             proved = [v.version for v in self._versions.values() if v.state is PolicyState.PROVED]
             if not proved:
@@ -107,27 +128,52 @@ class PolicyRegistry:
             raise NotFound(f"There is no policy version {version}.", "See: iterpo policies list.", "POLICY_NOT_FOUND")
         return self._versions[version]
 
+    def lease(self, policy: str, user: str | None = None) -> Lease:
+        """Pin a version for one request, to be entered at once. Unproved versions, and those about to leave, serve
+        nobody.
+
+        `user`: of an application's request, the key by which splits and the canary's share choose; None for the
+        learner and whoever else wants what serves and nothing else.
+        """
+        live = user is not None and policy in ("", "serving")
+        if user is not None:
+            policy = choose(self._traffic() if live else policy, user, self.resolve)
+        version = self.get(self.resolve(policy))
+        servable = version.state in SERVABLE or version.version == BASE_VERSION
+        if not servable or version.version in self._leaving:
+            raise not_loaded(version.version)
+        return Lease(version, self._delivery.source(version.version), self._entered, self._left, live)
+
     @asynccontextmanager
-    async def using(self, policy: str, fetch_base: bool = False) -> AsyncIterator[tuple[PolicyVersion, Source]]:
-        """Pin a version for one request. Unproved versions, and those about to leave, serve nobody.
+    async def using(self, policy: str, fetch_base: bool = False) -> AsyncIterator[Lease]:
+        """A lease of the learner's, or of our own.
 
         `fetch_base`: where the base had to make room, bring it back first (what leaves for it is a candidate or the
         previous version, which is loaded again when it is needed). For runs that sample from their reference.
         """
-        version = self.get(self.resolve(policy))
-        if fetch_base and version.version == BASE_VERSION and not self._has_base():
+        if fetch_base and self.resolve(policy) == BASE_VERSION and not self._has_base():
             await asyncio.shield(asyncio.ensure_future(self._fetch_base()))
-        servable = version.state in SERVABLE or version.version == BASE_VERSION
-        if not servable or version.version in self._leaving:
-            raise not_loaded(version.version)
-        source = self._delivery.source(version.version)
-        self._in_flight[version.version] += 1
-        try:
-            yield version, source
-        finally:
-            self._in_flight[version.version] -= 1
-            if not self._in_flight[version.version]:
-                self._went_idle.set()
+        with self.lease(policy) as lease:
+            yield lease
+
+    def _traffic(self) -> str:
+        if self.trial is None:
+            return "serving"
+        return f"{self._serving}={1 - self._canary_share},{self.trial.version}={self._canary_share}"
+
+    def _entered(self, lease: Lease) -> None:
+        self._in_flight[lease.version.version] += 1
+
+    def _left(self, lease: Lease, failed: bool | None) -> None:
+        version = lease.version.version
+        self._in_flight[version] -= 1
+        if not self._in_flight[version]:
+            self._went_idle.set()
+            self._drop_idle()
+        arm = self.trial.arm(version, self._serving) if self.trial and lease.live else None
+        if arm is not None and failed is not None:
+            arm.failed += failed
+            arm.answered += not failed
 
     # What changes the policies: one change at a time, and each goes through even when its caller hangs up.
 
@@ -144,6 +190,10 @@ class PolicyRegistry:
     async def rollback(self, request_id: str, reason: str = "") -> float:
         """Serve the previous version again; it is loaded and proved once more if the engine no longer holds it."""
         return await asyncio.shield(asyncio.ensure_future(self._rollback(request_id, reason)))
+
+    async def conclude(self, trial: Trial, judgement: Judgement) -> bool:
+        """End a canary: it serves, or is REJECTED. False when it has ended already."""
+        return await asyncio.shield(asyncio.ensure_future(self._conclude(trial, judgement)))
 
     async def retire(self, version: int, decision: GateDecision | None, request_id: str = "") -> PolicyVersion:
         """Take a version out; with a decision that refuses it, REJECTED for good. What serves, or what a rollback
@@ -220,25 +270,41 @@ class PolicyRegistry:
     async def _promote(self, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if self._done_before(request_id, "promote", version) or self._serving == version:
+            if self._requests.done(request_id, "promote", version) or self._serving == version:
                 return 0.0
             check_decision(version, decision)
+            by_hand = "by_hand" in decision.numbers
+            if self.trial is not None and not by_hand:
+                raise WrongState(
+                    f"Version {self.trial.version} is the canary.",
+                    "Wait for its test, or decide: iterpo policies promote | rollback.",
+                    "CANARY_UNDER_WAY",
+                )
             entry = self.get(version)
             if version == BASE_VERSION:
                 await self._bring_back_base()
             elif not self._ready(version):
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
-            self._remember(request_id, "promote", version)
-            self._serve(version, self._serving)
+            self._requests.remember(request_id, "promote", version)
+            if self._canary_share and not by_hand:
+                self._set_state(version, PolicyState.CANARY)
+                self.trial = Trial(version, time.time())
+            else:
+                self._serve(version, self._serving)
             self._save()
         return time.monotonic() - started
 
     async def _rollback(self, request_id: str, reason: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if self._done_before(request_id, "rollback"):
+            if self._requests.done(request_id, "rollback"):
                 return 0.0
+            if self.trial is not None:
+                self._requests.remember(request_id, "rollback", self._serving)
+                said = f"rolled back: {reason}" if reason else "rolled back by hand"
+                self._end_trial(Judgement(Verdict.ROLLBACK, (said,), {}))
+                return time.monotonic() - started
             target, left = self._previous, self._serving
             if target == left:
                 raise WrongState("There is no previous version.", "Promote a version first.", "NO_PREVIOUS")
@@ -246,12 +312,34 @@ class PolicyRegistry:
                 await self._bring_back_base()
             elif not self._ready(target):
                 await self._load(target, self.get(target).digest)
-            self._remember(request_id, "rollback", target)
+            self._requests.remember(request_id, "rollback", target)
             self._serve(target, left)
             if reason:
                 self._versions[left] = replace(self._versions[left], reason=f"rolled back: {reason}")
             self._save()
         return time.monotonic() - started
+
+    async def _conclude(self, trial: Trial, judgement: Judgement) -> bool:
+        async with self._change:
+            if self.trial is not trial:
+                return False
+            self._end_trial(judgement)
+            return True
+
+    def _end_trial(self, judgement: Judgement) -> None:
+        """The decision with which it began grows by the canary's numbers."""
+        if self.trial is None:
+            return
+        version, promoted = self.trial.version, judgement.verdict is Verdict.PROMOTE
+        before = self._versions[version].decision or GateDecision(True, (), {})
+        decision = GateDecision(promoted, before.reasons + judgement.reasons, {**before.numbers, **judgement.numbers})
+        self._versions[version] = replace(self._versions[version], decision=decision)
+        self.trial = None
+        if promoted:
+            self._serve(version, self._serving)
+        else:
+            self._set_state(version, PolicyState.REJECTED, "CANARY_REFUSED")
+        self._save()
 
     def _has_base(self) -> bool:
         return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
@@ -279,13 +367,13 @@ class PolicyRegistry:
     async def _retire(self, version: int, decision: GateDecision | None, request_id: str) -> PolicyVersion:
         async with self._change:
             entry = self.get(version)
-            if self._done_before(request_id, "retire", version):
+            if self._requests.done(request_id, "retire", version):
                 return entry
-            if version in (self._serving, self._previous):
+            if version in self._roles():
                 raise WrongState(
                     f"Version {version} is {entry.state}.",
                     "Promote another version first, or roll back.",
-                    "STILL_SERVING" if version == self._serving else "STILL_PREVIOUS",
+                    f"STILL_{entry.state.name}",
                 )
             if version != BASE_VERSION:
                 refused = decision is not None and not decision.promote
@@ -295,7 +383,7 @@ class PolicyRegistry:
                     entry, state=state, decision=decision or entry.decision, reason=reason
                 )
                 await self._evict(version)
-                self._remember(request_id, "retire", version)
+                self._requests.remember(request_id, "retire", version)
                 self._save()
             return self._versions[version]
 
@@ -303,25 +391,55 @@ class PolicyRegistry:
         """Every known version with its requests in flight, oldest first."""
         return [(self._versions[v], self._in_flight[v]) for v in sorted(self._versions)]
 
+    def is_live(self, version: int) -> bool:
+        """Whether it answers requests that ask for no particular version."""
+        return version == self._serving or (self.trial is not None and version == self.trial.version)
+
     @property
     def serving(self) -> PolicyVersion:
         return self._versions[self._serving]
 
     def _serve(self, version: int, previous: int) -> None:
         """The swap itself: from here on, new requests start on `version`. No await: nobody sees half of it."""
-        for other, entry in self._versions.items():
-            if entry.state in (PolicyState.SERVING, PolicyState.PREVIOUS):
-                self._versions[other] = replace(entry, state=PolicyState.RETIRED)
-        self._serving, self._previous = version, previous
-        for role, state in ((previous, PolicyState.PREVIOUS), (version, PolicyState.SERVING)):
-            self._versions[role] = replace(self._versions[role], state=state)
+        for other in self._roles():
+            self._set_state(other, PolicyState.RETIRED)
+        self._serving, self._previous, self.trial = version, previous, None
+        self._set_state(previous, PolicyState.PREVIOUS)
+        self._set_state(version, PolicyState.SERVING)
+        self._drop_idle()
+
+    def _roles(self) -> set[int]:
+        """Versions that must stay: what serves, what a rollback returns to, and the canary."""
+        return {self._serving, self._previous} | ({self.trial.version} if self.trial else set())
+
+    def _set_state(self, version: int, state: PolicyState, reason: str = "") -> None:
+        entry = self._versions[version]
+        self._versions[version] = replace(entry, state=state, reason=reason or entry.reason)
 
     async def _make_room(self) -> None:
-        for version in self._delivery.evictions(self._serving, self._previous):
-            entry = self._versions[version]
-            if entry.state in (PolicyState.PROVED, PolicyState.PREVIOUS):
-                self._versions[version] = replace(entry, state=PolicyState.RETIRED)
+        serving = {self._serving} | ({self.trial.version} if self.trial else set())
+        for version in self._delivery.evictions(serving, self._previous):
+            if self._versions[version].state in (PolicyState.PROVED, PolicyState.PREVIOUS):
+                self._set_state(version, PolicyState.RETIRED)
             await self._evict(version)
+
+    def _drop_idle(self) -> None:
+        """Versions that nobody needs leave as soon as their last request is over, so that the next load finds room."""
+        for version in self._delivery.loaded() - {BASE_VERSION}:
+            if self._is_over(version):
+                task = asyncio.ensure_future(self._drop(version))
+                self._dropping.add(task)
+                task.add_done_callback(self._dropping.discard)
+
+    async def _drop(self, version: int) -> None:
+        async with self._change:
+            if self._is_over(version):
+                await self._evict(version)
+
+    def _is_over(self, version: int) -> bool:
+        entry = self._versions.get(version)
+        over = entry is not None and entry.state in (PolicyState.RETIRED, PolicyState.REJECTED)
+        return over and not self._in_flight[version]
 
     async def _evict(self, version: int) -> None:
         """Take a version out once its last request is over; meanwhile no new one starts on it."""
@@ -350,40 +468,17 @@ class PolicyRegistry:
 
     async def _measure(self, version: int) -> list[list[float]]:
         source = self._delivery.source(version)
-        return [await source.engine.score(ids, source.lora) for ids in self._probe_sequences]
-
-    def _done_before(self, request_id: str, what: str, version: int | None = None) -> bool:
-        """Whether this very request was carried out. Raises Conflict when its id was used for another one."""
-        done = self._requests.get(request_id)
-        if done is None:
-            return False
-        if done[0] != what or version not in (None, done[1]):
-            raise Conflict(
-                f"Request id {request_id!r} was used for: {done[0]} {done[1]}.",
-                "Use a new id for a new request.",
-                "REQUEST_ID_REUSED",
-            )
-        return True
-
-    def _remember(self, request_id: str, what: str, version: int) -> None:
-        if request_id:
-            self._requests[request_id] = [what, version]
-            while len(self._requests) > REMEMBERED_REQUESTS:
-                del self._requests[next(iter(self._requests))]
+        scores = [source.engine.score(ids, source.lora) for ids in self._probe_sequences]
+        return list(await asyncio.gather(*scores))
 
     def _save(self) -> None:
-        state = {
-            "base_digest": self.base_digest,
-            "serving": self._serving,
-            "previous": self._previous,
-            "requests": self._requests,
-            "policies": [asdict(v) for v in self._versions.values() if v.version != BASE_VERSION],
-        }
-        staging = self._file.with_suffix(".writing")
-        staging.write_text(json.dumps(state, indent=1))
-        manifest.sync(staging)
-        staging.rename(self._file)
-        manifest.sync(self._file.parent)
+        saved = Saved(self.base_digest, self._serving, self._previous, self._versions, self._requests, self.trial)
+        registry_file.write(self._file, saved)
+
+    def save_trial(self) -> None:
+        """What was counted since the last change, for a restart. Nothing waits for it."""
+        if self.trial is not None:
+            self._save()
 
 
 def check_decision(version: int, decision: GateDecision) -> None:
@@ -414,11 +509,3 @@ def _disproved(version: int, proof: Proof) -> PolicyRejected:
 def _after_restart(state: PolicyState) -> PolicyState:
     """Engines start with the base alone: whatever was loaded is loaded no more."""
     return state if state is PolicyState.REJECTED else PolicyState.RETIRED
-
-
-def _version(raw: dict[str, Any]) -> PolicyVersion:
-    proof, decision = raw.pop("proof"), raw.pop("decision")
-    if decision:
-        decision = GateDecision(decision["promote"], tuple(decision["reasons"]), decision["numbers"])
-    state = PolicyState(raw.pop("state"))
-    return PolicyVersion(**raw, state=state, proof=Proof(**proof) if proof else None, decision=decision)

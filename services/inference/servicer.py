@@ -19,7 +19,6 @@ from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
-from services.inference.split import choose
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -34,8 +33,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         settings = wire.sampling_from_proto(request.sampling)
         completion_id, total, caller = uuid.uuid4().hex, 0, caller_key()
         self._quota.check(caller)
-        policy = choose(request.policy, caller_name() or completion_id, self._registry.resolve)
-        async with aclosing(self._answering.generate(messages, settings, policy)) as answers:
+        user = caller_name() or completion_id
+        async with aclosing(self._answering.generate(messages, settings, request.policy, user)) as answers:
             async for version, prompt_tokens, chunk in answers:
                 self._quota.use(caller, len(chunk.token_ids) + (0 if total else prompt_tokens))
                 total += len(chunk.token_ids)
@@ -98,9 +97,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         decision = wire.decision_from_proto(request.decision)
         seconds = await self._registry.promote(request.version, decision, request.request_id)
         self._swapped("promote", seconds)
-        return policy_pb2.PromotePolicyResponse(
-            policy=wire.policy_to_proto(self._registry.serving), swap_seconds=seconds
-        )
+        policy = self._registry.get(request.version)
+        return policy_pb2.PromotePolicyResponse(policy=wire.policy_to_proto(policy), swap_seconds=seconds)
 
     async def RollbackPolicy(
         self, request: policy_pb2.RollbackPolicyRequest, context: Any
@@ -135,6 +133,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self._metrics.version.labels("serving").set(self._registry.serving.version)
         candidates = [p.version for p, _ in self._registry.listed() if p.state is PolicyState.PROVED]
         self._metrics.version.labels("candidate").set(max(candidates, default=0))
+        trial = self._registry.trial
+        self._metrics.version.labels("canary").set(trial.version if trial else 0)
 
     def _swapped(self, kind: str, seconds: float) -> None:
         self._metrics.swap.observe(seconds)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from iterpo import feedback_wire
 from iterpo.errors import Unavailable
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.events import read_events
+from iterpo.store.events import newest_cursor, read_events
 from iterpo.store.writer import Commit
 from iterpo.v1 import labeling_pb2
 
@@ -31,7 +31,8 @@ class Feed:
     async def events(
         self, run_id: str, cursor: int, idle_seconds: float
     ) -> AsyncIterator[labeling_pb2.StreamFeedbackResponse]:
-        """Everything after `cursor`, then what comes; ends after `idle_seconds` of nothing (0: never).
+        """Everything after `cursor` (negative: the newest event), then what comes; ends after `idle_seconds` of nothing
+        (0: never).
 
         Raises Unavailable STOPPING when the server drains: the last cursor is where to go on.
         """
@@ -39,6 +40,8 @@ class Feed:
         self._waiting.add(bell)
         try:
             last_event = time.monotonic()
+            if cursor < 0:
+                cursor = await asyncio.wrap_future(self._database.read(newest_cursor)) - 1
             while not self._closing:
                 bell.clear()
                 page = await self._page(run_id, cursor)

@@ -136,7 +136,7 @@ class LabelingServicer(labeling_pb2_grpc.LabelingServiceServicer):
     async def StreamFeedback(
         self, request: pb.StreamFeedbackRequest, context: Context
     ) -> AsyncIterator[pb.StreamFeedbackResponse]:
-        limits.in_range("cursor", request.cursor, 0, 2**62)
+        limits.in_range("cursor", request.cursor, -1, 2**62)
         limits.in_range("idle_seconds", request.idle_seconds, 0, 24 * 3600)
         async for message in self._feed.events(request.run_id, request.cursor, request.idle_seconds):
             yield message

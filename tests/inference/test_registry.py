@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
-from services.inference.delivery import Source, not_loaded
+from services.inference.delivery import MergedDelivery, Source, not_loaded
 from services.inference.registry import PolicyRegistry
 from tests.policies.builders import BASE, BASE_DIGEST, SEQUENCES, probe, publish, shifted
 
@@ -51,7 +52,9 @@ class FakeDelivery:
         return {v for v in self.places if v is not None}
 
     def evictions(self, serving, previous):
-        return self.loaded() - {serving} if None not in self.places else set()
+        merged = MergedDelivery(Path(), Path(), 16, lambda: None)
+        merged._versions = self.places
+        return merged.evictions(serving, previous)
 
     async def install(self, version, adapter, files):
         self.places[self.places.index(None)] = version
@@ -62,11 +65,12 @@ class FakeDelivery:
         self.log.append(f"remove {version}")
 
 
-async def started(tmp_path, **delivery) -> tuple[PolicyRegistry, FakeDelivery]:
+async def started(tmp_path, canary_share: float = 0.0, **delivery) -> tuple[PolicyRegistry, FakeDelivery]:
     fake = FakeDelivery(**delivery)
     root = tmp_path / "policies"
     root.mkdir(exist_ok=True)
-    registry = PolicyRegistry(root, tmp_path / "state.json", fake, BASE_DIGEST, SEQUENCES, max_rank=16)
+    state = tmp_path / "state.json"
+    registry = PolicyRegistry(root, state, fake, BASE_DIGEST, SEQUENCES, 16, canary_share)
     await registry.start()
     return registry, fake
 
@@ -223,8 +227,8 @@ async def test_a_run_that_samples_from_its_reference_brings_the_base_back(tmp_pa
     with pytest.raises(WrongState, match="not loaded"):
         async with registry.using("base"):
             pass
-    async with registry.using("base", fetch_base=True) as (version, _):
-        assert version.version == 0
+    async with registry.using("base", fetch_base=True) as lease:
+        assert lease.version.version == 0
     assert registry.serving.version == 2
     await serve(registry, tmp_path, 3)  # and the next candidate finds its place again
     assert registry.serving.version == 3
@@ -295,10 +299,10 @@ async def test_without_a_previous_version_there_is_nothing_to_roll_back_to(tmp_p
 async def test_a_request_keeps_the_version_it_started_on_and_its_place_until_it_ends(tmp_path):
     registry, delivery = await started(tmp_path)
     await serve(registry, tmp_path, 1)
-    async with registry.using("serving") as (pinned, _):
+    async with registry.using("serving") as lease:
         await registry.load(2, publish(tmp_path / "policies", 2))
         await registry.promote(2, YES, "r2")
-        assert (pinned.version, registry.serving.version) == (1, 2)
+        assert (lease.version.version, registry.serving.version) == (1, 2)
         loading = asyncio.create_task(registry.load(3, publish(tmp_path / "policies", 3)))
         await asyncio.sleep(0.05)
         assert not loading.done()  # the only other place is still answering for version 1

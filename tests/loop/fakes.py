@@ -222,6 +222,9 @@ class FakePublisher:
     bad: dict[int, Exception] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
     known: set[int] = field(default_factory=lambda: {0})
+    canaries: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    """Version -> (for how many looks it is the canary, whether it passes)."""
+    refused: dict[int, GateDecision] = field(default_factory=dict)
 
     def load(self, version, digest):
         self.known.add(version)
@@ -234,8 +237,9 @@ class FakePublisher:
     def promote(self, version, decision: GateDecision, request_id):
         if version not in self.loaded:
             raise WrongState(f"Version {version} is not loaded.", "Load it.", "POLICY_NOT_LOADED")
-        self.serving = version
         self.history.append(f"promote {version}")
+        if version not in self.canaries:
+            self.serving = version
         return 0.1
 
     def reject(self, version, decision, request_id):
@@ -243,9 +247,19 @@ class FakePublisher:
         self.history.append(f"reject {version}")
 
     def versions(self):
-        states = {self.serving: PolicyState.SERVING}
+        states = {self.serving: PolicyState.SERVING} | dict.fromkeys(self.refused, PolicyState.REJECTED)
+        for version, (looks, passes) in list(self.canaries.items()):
+            if f"promote {version}" in self.history and version not in self.refused and version > self.serving:
+                states[version] = PolicyState.CANARY
+                self.canaries[version] = (looks - 1, passes)
+                if looks <= 1 and passes:
+                    self.serving = version
+                elif looks <= 1:
+                    self.refused[version] = GateDecision(False, ("users like it less",), {"canary_bad": 9.0})
         return [
-            PolicyVersion(v, "", states.get(v, PolicyState.RETIRED), run_id=RUN if v else "")
+            PolicyVersion(
+                v, "", states.get(v, PolicyState.RETIRED), run_id=RUN if v else "", decision=self.refused.get(v)
+            )
             for v in sorted(self.known)
         ]
 

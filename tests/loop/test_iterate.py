@@ -69,6 +69,26 @@ def test_a_refused_candidate_gives_the_learner_its_weights_back_and_never_serves
     assert run.learner.weights == second_half
 
 
+def test_the_run_waits_for_a_canary_and_goes_on_from_it_when_it_passes(make_run, monkeypatch):
+    monkeypatch.setattr("iterpo.iterate.CANARY_PERIOD_SECONDS", 0.001)
+    run = make_run(iterations=2)
+    run.publisher.canaries = {1: (3, True)}
+    rows = run.finish()
+    assert [(r.policy_version, r.promoted) for r in rows] == [(1, True), (2, True)]
+    assert sum(text == "version 1 is the canary" for text, waiting in run.statuses if waiting) == 3
+
+
+def test_a_canary_that_users_refuse_gives_the_learner_its_weights_back(make_run, monkeypatch):
+    monkeypatch.setattr("iterpo.iterate.CANARY_PERIOD_SECONDS", 0.001)
+    run = make_run(iterations=2)
+    run.publisher.canaries = {1: (2, False)}
+    first, second = run.finish()
+    assert (first.promoted, first.policy_version, first.decision.reasons) == (False, 0, ("users like it less",))
+    assert (second.promoted, second.policy_version) == (True, 2)
+    later = [c.completion_id for g in run.feedback.groups[2:] for c in g.completions]
+    assert run.learner.weights == later  # nothing of the first iteration's is left
+
+
 def test_without_a_refusal_the_first_half_would_be_in_the_weights(make_run):
     """Negative control of the test above."""
     run = make_run(iterations=2)

@@ -31,7 +31,6 @@ from services.inference.openai.feedback import Feedback
 from services.inference.openai.said import Choice, Form, model_id
 from services.inference.openai.served import Served
 from services.inference.registry import ALIASES, SERVABLE, PolicyRegistry
-from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
@@ -123,20 +122,21 @@ class OpenAiDoor:
         prompt_tokens = sum(len(each) for each in ids)
         chunks = self._chunks(ids, question)
         # The first chunk is waited for here: until then, whatever is wrong is an error with its own status.
-        version, first = await self._first(chunks)
+        first = await self._first(chunks)
+        version = first[0]
         self._quota.use(caller, prompt_tokens)
         choices = [Choice() for _ in range(len(ids) * question.n)]
 
-        async def growing() -> AsyncGenerator[tuple[int, Chunk], None]:
+        async def growing() -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
             try:
                 async with aclosing(chunks):
-                    number, chunk = first
+                    by, number, chunk = first
                     while True:
                         self._quota.use(caller, len(chunk.token_ids))
-                        choices[number].add(chunk)
-                        yield number, chunk
+                        choices[number].add(chunk, by)
+                        yield by, number, chunk
                         try:
-                            _, number, chunk = await anext(chunks)
+                            by, number, chunk = await anext(chunks)
                         except StopAsyncIteration:
                             break
             finally:
@@ -155,9 +155,9 @@ class OpenAiDoor:
         self, ids: list[tuple[int, ...]], question: Question
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together take too long."""
-        policy = self._policy(choose(question.model, question.user or uuid.uuid4().hex, self._known))
+        policy, user = self._policy(question.model), question.user or uuid.uuid4().hex
         ends = time.monotonic() + self._deadline
-        answers = self._answering.answers(ids, question.n, question.settings, policy, question.likeliest)
+        answers = self._answering.answers(ids, question.n, question.settings, policy, user, question.likeliest)
         async with aclosing(answers):
             while True:
                 try:
@@ -176,19 +176,18 @@ class OpenAiDoor:
     @staticmethod
     async def _first(
         chunks: AsyncGenerator[tuple[PolicyVersion, int, Chunk], None],
-    ) -> tuple[PolicyVersion, tuple[int, Chunk]]:
+    ) -> tuple[PolicyVersion, int, Chunk]:
         try:
-            version, number, chunk = await anext(chunks)
+            return await anext(chunks)
         except BaseException:  # refused or cancelled, whichever it was: the engine must not go on for nobody
             await chunks.aclose()
             raise
-        return version, (number, chunk)
 
     async def _events(
         self,
         form: Form,
         version: PolicyVersion,
-        growing: AsyncGenerator[tuple[int, Chunk], None],
+        growing: AsyncGenerator[tuple[PolicyVersion, int, Chunk], None],
         choices: Sequence[Choice],
         question: Question,
         prompt_tokens: int,
@@ -199,11 +198,11 @@ class OpenAiDoor:
         try:
             # Closed with the stream: whoever hangs up while an event goes out must not leave the engine at work.
             async with aclosing(growing):
-                async for number, chunk in growing:
+                async for by, number, chunk in growing:
                     if chat and number not in started:
                         started.add(number)
-                        yield _event(form.first(version, number))
-                    yield _event(form.part(version, number, chunk))
+                        yield _event(form.first(by, number))
+                    yield _event(form.part(by, number, chunk))
         except IterpoError as error:
             yield _event(error_body(error)[1])
             return
@@ -220,7 +219,8 @@ class OpenAiDoor:
         question: Question,
         choices: Sequence[Choice],
     ) -> None:
-        """Each prompt's finished answers are a group that feedback can name."""
+        """Each prompt's finished answers are a group that feedback can name. An answer that more than one version gave
+        is of the first: as old as its oldest token."""
         for p, prompt in enumerate(prompts):
             group_id = f"{form.name}-{p}"
             numbers = range(p * question.n, (p + 1) * question.n)
@@ -262,11 +262,13 @@ class OpenAiDoor:
                 f"The content-type is {kind or 'missing'}.", "Send content-type application/json.", "NOT_JSON"
             )
 
-    def _known(self, model: str) -> None:
-        self._registry.resolve(self._policy(model))
-
     def _policy(self, model: str) -> str:
-        """The registry's word for a model's name: a version, an alias, or the base model's own name (what serves)."""
+        """The registry's words for a model's name: a version, an alias, a split of such, or the base model's own name
+        (what serves)."""
+        if "=" in model:
+            parts = [part.partition("=") for part in model.split(",")]
+            names = [self._policy(name.strip()) if name.strip() else "" for name, _, _ in parts]
+            return ",".join(f"{name}={weight}" for name, (_, _, weight) in zip(names, parts, strict=True))
         if model in ("", self._base_name):
             return "serving"
         if model.startswith("v") and model[1:].isdecimal():
@@ -281,9 +283,15 @@ class OpenAiDoor:
 
     def _names(self) -> list[str]:
         """Of all that can answer now."""
-        versions = [p.version for p, _ in self._registry.listed() if p.state in SERVABLE or p.version == 0]
-        proved = any(p.state is PolicyState.PROVED for p, _ in self._registry.listed())
-        aliases = [alias for alias in ALIASES if alias != "candidate" or proved]
+        listed = [policy for policy, _ in self._registry.listed()]
+        versions = [p.version for p in listed if p.state in SERVABLE or p.version == 0]
+        states = {p.state for p in listed}
+        absent = {
+            alias
+            for alias, state in (("candidate", PolicyState.PROVED), ("canary", PolicyState.CANARY))
+            if state not in states
+        }
+        aliases = [alias for alias in ALIASES if alias not in absent]
         return [self._base_name, *aliases, *map(model_id, versions)]
 
     def _model(self, name: str) -> dict[str, Any]:

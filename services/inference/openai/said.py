@@ -23,8 +23,13 @@ class Choice:
     logprobs: list[float] = field(default_factory=list)
     likeliest: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    spans: list[list[int]] = field(default_factory=list)
+    """[policy version, tokens], in order: more than one when another version took the answer up."""
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk, by: PolicyVersion) -> None:
+        if not self.spans or self.spans[-1][0] != by.version:
+            self.spans.append([by.version, 0])
+        self.spans[-1][1] += len(chunk.token_ids)
         self.text += chunk.text
         self.token_ids += chunk.token_ids
         self.logprobs += chunk.logprobs
@@ -43,8 +48,10 @@ class Form:
     def whole(self, version: PolicyVersion, choices: Sequence[Choice], prompt_tokens: int) -> dict[str, Any]:
         shown = []
         for number, choice in enumerate(choices):
-            part: dict[str, Any] = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
-            shown.append(self._choice(number, choice, part if self._chat else {"text": choice.text}, choice))
+            message = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
+            part: dict[str, Any] = message if self._chat else {"text": choice.text}
+            spans = [{"policy_version": version, "tokens": tokens} for version, tokens in choice.spans]
+            shown.append(self._choice(number, choice, part, choice) | {"policy_spans": spans})
         kind = "chat.completion" if self._chat else "text_completion"
         return {**self._head(version, kind), "choices": shown, "usage": usage(choices, prompt_tokens)}
 
@@ -54,7 +61,7 @@ class Form:
 
     def part(self, version: PolicyVersion, number: int, chunk: Chunk) -> dict[str, Any]:
         new = Choice()
-        new.add(chunk)
+        new.add(chunk, version)
         shown: dict[str, Any] = {"delta": {"content": chunk.text}} if self._chat else {"text": chunk.text}
         return self._chunk(version, number, shown, new)
 
