@@ -95,6 +95,18 @@ class CanarySettings(Section):
     """What becomes of it then. `hold`: it goes on; a person decides (`iterpo policies promote` or `rollback`)."""
 
 
+class ReplicaSettings(Section):
+    """`[inference.replicas]`: what a promotion waits for, where other inference services follow this one."""
+
+    quorum: float = Field(1.0, ge=0, le=1)
+    """Share of the connected replicas that must have proved a version before it is promoted."""
+    patience_seconds: float = Field(60.0, ge=0)
+    """How long a promotion waits for them."""
+    missed: Literal["promote", "refuse"] = "promote"
+    """What then. `promote`: it serves where it is proved, and a replica that is late goes on with the previous version
+    until it has proved this one, too. `refuse`: the promotion fails (QUORUM_MISSED), and nothing changes."""
+
+
 class InferenceSettings(Section):
     address: Address = "127.0.0.1:50051"
     """Where it listens and where clients find it. Port 0 takes a free one."""
@@ -130,6 +142,11 @@ class InferenceSettings(Section):
     """What becomes of an application's answers under way when another version is promoted. `finish`: they end with the
     version that they began with. `continue`: the new one reads prompt and answer so far and goes on; each part says
     which version gave it. (Answers with stop words, and those that asked for a version, finish.)"""
+    follow: OptionalAddress = ""
+    """The address of another inference service, whose policies this one follows: a replica. Empty: it is its own."""
+    replica: str = ""
+    """A replica's name. Empty: its address."""
+    replicas: ReplicaSettings = ReplicaSettings()
     canary: CanarySettings = CanarySettings()
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from iterpo.errors import InvalidInput
+from iterpo.policies.canary import Arm
+from iterpo.policies.replicas import Report, View
 from iterpo.types import (
     Completion,
     Example,
@@ -240,6 +242,56 @@ def policy_from_proto(policy: policy_pb2.PolicyVersion) -> PolicyVersion:
         reason=policy.reason,
         metrics=dict(policy.metrics),
         decision=decision_from_proto(policy.decision) if policy.HasField("decision") else None,
+    )
+
+
+def view_to_proto(view: View) -> policy_pb2.WatchPoliciesResponse:
+    return policy_pb2.WatchPoliciesResponse(
+        base_digest=view.base_digest,
+        policies=[policy_to_proto(policy) for policy in view.policies],
+        serving_version=view.serving,
+        previous_version=view.previous,
+        canary_version=view.canary,
+        canary_share=view.canary_share,
+    )
+
+
+def view_from_proto(view: policy_pb2.WatchPoliciesResponse) -> View:
+    return View(
+        view.base_digest,
+        tuple(policy_from_proto(policy) for policy in view.policies),
+        view.serving_version,
+        view.previous_version,
+        view.canary_version,
+        view.canary_share,
+    )
+
+
+def replica_to_proto(report: Report, connected: bool = True) -> policy_pb2.Replica:
+    return policy_pb2.Replica(
+        name=report.replica,
+        connected=connected,
+        serving_version=report.serving,
+        proved_versions=sorted(report.proved),
+        refused=report.refused,
+    )
+
+
+def report_to_proto(report: Report) -> policy_pb2.ReportReplicaRequest:
+    counts = [
+        policy_pb2.CanaryCounts(answered=arm.answered, failed=arm.failed) for arm in (report.canary, report.others)
+    ]
+    return policy_pb2.ReportReplicaRequest(replica=replica_to_proto(report), canary=counts[0], serving=counts[1])
+
+
+def report_from_proto(report: policy_pb2.ReportReplicaRequest) -> Report:
+    replica = report.replica
+    return Report(
+        replica.name,
+        replica.serving_version,
+        frozenset(replica.proved_versions),
+        dict(replica.refused),
+        *(Arm(arm.answered, arm.failed) for arm in (report.canary, report.serving)),
     )
 
 

@@ -1,4 +1,4 @@
-"""`iterpo policies`: what inference has, what serves, and the two moves that a person may make by hand."""
+"""`iterpo policies`: what inference has, what serves and where, and the two moves that a person may make by hand."""
 
 from __future__ import annotations
 
@@ -63,6 +63,33 @@ def history(config_path: Path | None, as_json: bool) -> None:
         click.echo("Nothing has been decided yet. A run's candidates are: iterpo run start")
     else:
         print_table([_decided(policy) for policy in decided], folding="why")
+
+
+@command.command()
+@config_option
+@json_option
+def replicas(config_path: Path | None, as_json: bool) -> None:
+    """The inference services that follow this one, what each has proved, refuses and serves."""
+    from iterpo.v1 import policy_pb2
+
+    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    rows: list[dict[str, object]] = [
+        {
+            "replica": replica.name,
+            "connected": replica.connected,
+            "serving": replica.serving_version,
+            "proved": list(replica.proved_versions),
+            "refused": dict(replica.refused),
+        }
+        for replica in answer.replicas
+    ]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("No replica follows this service. One is another inference service with inference.follow set to")
+        click.echo("this one's address.")
+    else:
+        print_table([_plainly(row) for row in rows])
 
 
 @command.command()
@@ -161,6 +188,12 @@ def rollback(reason: str, config_path: Path | None, as_json: bool) -> None:
 
     request = policy_pb2.RollbackPolicyRequest(request_id=uuid.uuid4().hex, reason=reason)
     _print_swap(_ask(config_path, "RollbackPolicy", request), as_json)
+
+
+def _plainly(row: dict[str, Any]) -> dict[str, object]:
+    refused = ", ".join(f"{version}: {reason}" for version, reason in sorted(row["refused"].items()))
+    proved = ", ".join(map(str, row["proved"]))
+    return row | {"connected": "yes" if row["connected"] else "no", "proved": proved, "refused": refused}
 
 
 def _part(text: str) -> tuple[int, float]:

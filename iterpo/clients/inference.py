@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 
 from iterpo import wire
 from iterpo.clients.channel import translated_errors
 from iterpo.errors import Unavailable
+from iterpo.policies.replicas import Report, View
 from iterpo.types import Completion, GateDecision, Message, PolicyVersion, Prompt, SamplingSettings
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
@@ -72,6 +74,8 @@ class PolicyClient:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = policy_pb2_grpc.PolicyServiceStub(channel)
+        self._watching: Any = None
+        self._stopped = False
 
     def load(self, version: int, manifest_digest: str) -> PolicyVersion:
         request = policy_pb2.LoadPolicyRequest(version=version, manifest_digest=manifest_digest)
@@ -101,3 +105,37 @@ class PolicyClient:
         with translated_errors():
             response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
         return [wire.policy_from_proto(p) for p in response.policies]
+
+    # What a replica asks its primary.
+
+    def watch(self, replica: str) -> Iterator[View]:
+        """What serves, now and at every change, until `stop_watching` or the server goes away (Unavailable)."""
+        call = self._stub.WatchPolicies(policy_pb2.WatchPoliciesRequest(replica=replica))
+        self._watching = call
+        if self._stopped:  # between the decision to watch and this line
+            call.cancel()
+        try:
+            with translated_errors():
+                for message in call:
+                    yield wire.view_from_proto(message)
+        finally:
+            call.cancel()
+
+    def stop_watching(self) -> None:
+        """For good; from any thread."""
+        self._stopped = True
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def fetch(self, version: int, manifest_digest: str) -> dict[str, bytes]:
+        """A version's files, unverified: name -> content."""
+        files: dict[str, bytearray] = {}
+        request = policy_pb2.FetchPolicyRequest(version=version, manifest_digest=manifest_digest)
+        with translated_errors():
+            for part in self._stub.FetchPolicy(request, timeout=LOAD_TIMEOUT_SECONDS):
+                files.setdefault(part.file_name, bytearray()).extend(part.content)
+        return {name: bytes(content) for name, content in files.items()}
+
+    def report(self, report: Report) -> None:
+        with translated_errors():
+            self._stub.ReportReplica(wire.report_to_proto(report), timeout=CALL_TIMEOUT_SECONDS)

@@ -122,6 +122,33 @@ def publish(root: Path, manifest: Manifest, write_adapter: Callable[[Path], None
     return digest_bytes(data)
 
 
+def receive(root: Path, version: int, files: Mapping[str, bytes]) -> None:
+    """Put a version that was fetched from elsewhere where `read` finds it, whole or not at all, in the place of what
+    lies there. It is believed no more than anything else on the disk: `read` verifies it.
+
+    Raises ResourceExhausted when the disk is full.
+    """
+    target = directory(root, version)
+    staging = root / f".{target.name}.fetching"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        for name in (MANIFEST, *ADAPTER_FILES):
+            (staging / name).write_bytes(files.get(name, b""))
+        for path in (*staging.iterdir(), staging):
+            sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+        sync(root)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise ResourceExhausted(
+            f"Policy version {version} could not be written under {root}: {error.strerror or error}.",
+            "Free disk space there (old versions may be deleted).",
+            "DISK_FULL",
+        ) from error
+
+
 def read(root: Path, version: int, manifest_digest: str) -> tuple[Manifest, dict[str, bytes]]:
     """The version's manifest and adapter files, each verified on the very bytes that are returned.
 
@@ -151,6 +178,12 @@ def read(root: Path, version: int, manifest_digest: str) -> tuple[Manifest, dict
                 "DIGEST_MISMATCH",
             )
     return manifest, files
+
+
+def read_raw(root: Path, version: int, manifest_digest: str) -> dict[str, bytes]:
+    """All files of a version, the manifest's own among them, verified. Raises as `read` does."""
+    _, files = read(root, version, manifest_digest)
+    return {MANIFEST: _read(directory(root, version) / MANIFEST, "POLICY_MISSING"), **files}
 
 
 def peek(root: Path, version: int) -> Manifest | None:

@@ -60,6 +60,21 @@ class PolicyServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_policy__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_policy__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.WatchPolicies = channel.unary_stream(
+                '/iterpo.v1.PolicyService/WatchPolicies',
+                request_serializer=iterpo_dot_v1_dot_policy__pb2.WatchPoliciesRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_policy__pb2.WatchPoliciesResponse.FromString,
+                _registered_method=True)
+        self.FetchPolicy = channel.unary_stream(
+                '/iterpo.v1.PolicyService/FetchPolicy',
+                request_serializer=iterpo_dot_v1_dot_policy__pb2.FetchPolicyRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_policy__pb2.FetchPolicyResponse.FromString,
+                _registered_method=True)
+        self.ReportReplica = channel.unary_unary(
+                '/iterpo.v1.PolicyService/ReportReplica',
+                request_serializer=iterpo_dot_v1_dot_policy__pb2.ReportReplicaRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_policy__pb2.ReportReplicaResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -101,6 +116,27 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchPolicies(self, request, context):
+        """What serves and what may serve: at once, and again at every change. What replicas follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchPolicy(self, request, context):
+        """A version's files as they were published, in parts: for a replica on another machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportReplica(self, request, context):
+        """A replica says what it has proved, what it refuses, and what it serves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +164,21 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=iterpo_dot_v1_dot_policy__pb2.ListPoliciesRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_policy__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'WatchPolicies': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPolicies,
+                    request_deserializer=iterpo_dot_v1_dot_policy__pb2.WatchPoliciesRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_policy__pb2.WatchPoliciesResponse.SerializeToString,
+            ),
+            'FetchPolicy': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchPolicy,
+                    request_deserializer=iterpo_dot_v1_dot_policy__pb2.FetchPolicyRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_policy__pb2.FetchPolicyResponse.SerializeToString,
+            ),
+            'ReportReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportReplica,
+                    request_deserializer=iterpo_dot_v1_dot_policy__pb2.ReportReplicaRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_policy__pb2.ReportReplicaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +317,87 @@ class PolicyService(object):
             '/iterpo.v1.PolicyService/ListPolicies',
             iterpo_dot_v1_dot_policy__pb2.ListPoliciesRequest.SerializeToString,
             iterpo_dot_v1_dot_policy__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iterpo.v1.PolicyService/WatchPolicies',
+            iterpo_dot_v1_dot_policy__pb2.WatchPoliciesRequest.SerializeToString,
+            iterpo_dot_v1_dot_policy__pb2.WatchPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/iterpo.v1.PolicyService/FetchPolicy',
+            iterpo_dot_v1_dot_policy__pb2.FetchPolicyRequest.SerializeToString,
+            iterpo_dot_v1_dot_policy__pb2.FetchPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.PolicyService/ReportReplica',
+            iterpo_dot_v1_dot_policy__pb2.ReportReplicaRequest.SerializeToString,
+            iterpo_dot_v1_dot_policy__pb2.ReportReplicaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from iterpo.clients.channel import connect_service
+from iterpo.clients.channel import connect, connect_service
+from iterpo.clients.inference import PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings, load
 from iterpo.embedded_model import model_directory
@@ -27,10 +28,12 @@ from services.inference.attestation import Attestation
 from services.inference.canary import CanaryKeeper
 from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
+from services.inference.follower import Follower
 from services.inference.metrics import InferenceMetrics
 from services.inference.openai.app import OpenAiDoor
 from services.inference.openai.feedback import Feedback
 from services.inference.registry import PolicyRegistry
+from services.inference.replicas import Replicas
 from services.inference.servicer import InferenceServicer, PolicyServicer
 
 SERVICES = ("iterpo.v1.InferenceService", "iterpo.v1.PolicyService")
@@ -76,7 +79,9 @@ async def serve(settings: Settings) -> None:
         device=device,
         max_lora_rank=settings.inference.max_lora_rank,
     )
-    policies = PolicyServicer(registry, metrics)
+    root, primary = settings.data_dir / "policies", settings.inference.follow
+    replicas = Replicas(registry, settings.inference.replicas)
+    policies = PolicyServicer(registry, metrics, replicas, root, primary)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(answering, registry, model, quota), host.server
     )
@@ -93,10 +98,25 @@ async def serve(settings: Settings) -> None:
     def labeling() -> LabelingClient:
         return LabelingClient(connect_service(settings, "labeling", "lead"))
 
-    keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling)
-    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), keeper.run())]
+    keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling, replicas.tally)
+
+    async def follow_or_lead() -> None:
+        while not host.ready:  # noqa: ASYNC110  (the host offers a flag, not an event)
+            await asyncio.sleep(HEALTH_PERIOD_SECONDS)
+        if primary:
+            name = settings.inference.replica or settings.inference.address
+            channel = connect(primary, settings.token("learner"), settings.auth.tls_ca)
+            await Follower(registry, PolicyClient(channel), name, root).run()
+        await keeper.run()
+
+    async def drain() -> None:
+        replicas.close()
+        if http is not None:
+            await http.stop()
+
+    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), follow_or_lead())]
     try:
-        await host.run(SERVICES, prepare=prepare, drain=http.stop if http else None)
+        await host.run(SERVICES, prepare=prepare, drain=drain)
     finally:
         for task in beside:
             task.cancel()

@@ -21,6 +21,7 @@ from iterpo.types import USER, FeedbackEvent, Group
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
 from services.inference.registry_file import Trial
+from services.inference.replicas import added
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,11 @@ class CanaryKeeper:
         settings: CanarySettings,
         metrics: InferenceMetrics,
         labeling: Callable[[], LabelingClient],
+        elsewhere: Callable[[int], Tally] = lambda _version: Tally(),
     ) -> None:
-        """`labeling` makes a client; the service need not be there."""
+        """`labeling` makes a client; the service need not be there. `elsewhere`: what replicas saw of the canary."""
         self._registry, self._settings, self._metrics = registry, settings, metrics
-        self._labeling = labeling
+        self._labeling, self._elsewhere = labeling, elsewhere
         self._votes = Votes()
 
     async def run(self) -> None:
@@ -61,8 +63,9 @@ class CanaryKeeper:
                 listening.cancel()
 
     async def _decide(self, trial: Trial) -> None:
-        self._show(trial.tally)
-        found = judge(self._settings, trial.tally, time.time() - trial.began_unix_seconds)
+        tally = added(trial.tally, self._elsewhere(trial.version))
+        self._show(tally)
+        found = judge(self._settings, tally, time.time() - trial.began_unix_seconds)
         if found.verdict is Verdict.HOLD:
             self._registry.save_trial()
         elif await self._registry.conclude(trial, found):

@@ -55,6 +55,12 @@ class InferenceMetrics:
         self.canary_verdicts = Counter(
             "iterpo_inference_canary_verdicts_total", "Canaries ended by their test.", ["verdict"], registry=registry
         )
+        self.replicas = Gauge(
+            "iterpo_inference_replicas",
+            "Services that follow this one: connected, and those of them that serve what serves here.",
+            ["which"],
+            registry=registry,
+        )
         self.http = Counter("iterpo_inference_http_total", "Answers by status.", ["path", "status"], registry=registry)
         self.http_seconds = Histogram(
             "iterpo_inference_http_seconds",

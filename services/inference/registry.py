@@ -22,6 +22,7 @@ from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unav
 from iterpo.policies import adapter as adapters
 from iterpo.policies import manifest, probe
 from iterpo.policies.canary import Judgement, Verdict
+from iterpo.policies.replicas import View
 from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion, Proof
 from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded
@@ -51,7 +52,7 @@ class PolicyRegistry:
         canary_share: float = 0.0,
     ) -> None:
         """`canary_share` of the applications' requests goes to a promoted version first; 0: it serves at once."""
-        self._canary_share = canary_share
+        self.canary_share = canary_share
         self._root, self._file, self._delivery = root, state_file, delivery
         self._probe_sequences, self._max_rank = tuple(probe_sequences), max_rank
         self.base_digest = base_digest
@@ -62,6 +63,7 @@ class PolicyRegistry:
         """The canary under way."""
         self._leaving: set[int] = set()
         self._dropping: set[asyncio.Future[None]] = set()
+        self._listeners: set[asyncio.Event] = set()
         self._in_flight: Counter[int] = Counter()
         self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
@@ -159,7 +161,7 @@ class PolicyRegistry:
     def _traffic(self) -> str:
         if self.trial is None:
             return "serving"
-        return f"{self._serving}={1 - self._canary_share},{self.trial.version}={self._canary_share}"
+        return f"{self._serving}={1 - self.canary_share},{self.trial.version}={self.canary_share}"
 
     def _entered(self, lease: Lease) -> None:
         self._in_flight[lease.version.version] += 1
@@ -195,6 +197,11 @@ class PolicyRegistry:
         """End a canary: it serves, or is REJECTED. False when it has ended already."""
         return await asyncio.shield(asyncio.ensure_future(self._conclude(trial, judgement)))
 
+    async def adopt(self, view: View) -> None:
+        """A replica's promotion: serve what the primary serves (which must be ready here, or the base), and its canary
+        if that is ready, too."""
+        await asyncio.shield(asyncio.ensure_future(self._adopt(view)))
+
     async def retire(self, version: int, decision: GateDecision | None, request_id: str = "") -> PolicyVersion:
         """Take a version out; with a decision that refuses it, REJECTED for good. What serves, or what a rollback
         would return to, cannot go."""
@@ -209,7 +216,7 @@ class PolicyRegistry:
                     "A version is immutable: publish under the next number.",
                     "VERSION_REUSED",
                 )
-            if not self._ready(version):
+            if not self.is_ready(version):
                 await self._load(version, manifest_digest)
                 self._save()
             return self._versions[version]
@@ -283,11 +290,11 @@ class PolicyRegistry:
             entry = self.get(version)
             if version == BASE_VERSION:
                 await self._bring_back_base()
-            elif not self._ready(version):
+            elif not self.is_ready(version):
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
             self._requests.remember(request_id, "promote", version)
-            if self._canary_share and not by_hand:
+            if self.canary_share and not by_hand:
                 self._set_state(version, PolicyState.CANARY)
                 self.trial = Trial(version, time.time())
             else:
@@ -310,7 +317,7 @@ class PolicyRegistry:
                 raise WrongState("There is no previous version.", "Promote a version first.", "NO_PREVIOUS")
             if target == BASE_VERSION:
                 await self._bring_back_base()
-            elif not self._ready(target):
+            elif not self.is_ready(target):
                 await self._load(target, self.get(target).digest)
             self._requests.remember(request_id, "rollback", target)
             self._serve(target, left)
@@ -340,6 +347,25 @@ class PolicyRegistry:
         else:
             self._set_state(version, PolicyState.REJECTED, "CANARY_REFUSED")
         self._save()
+
+    async def _adopt(self, view: View) -> None:
+        async with self._change:
+            for theirs in view.policies:
+                mine = self._versions.get(theirs.version) or replace(theirs, state=PolicyState.RETIRED)
+                self._versions[theirs.version] = replace(mine, decision=theirs.decision, reason=theirs.reason)
+            if view.serving != self._serving:
+                if view.serving == BASE_VERSION:
+                    await self._bring_back_base()
+                self._serve(view.serving, view.previous if view.previous in self._versions else BASE_VERSION)
+            if self.trial is not None and self.trial.version != view.canary:
+                refused = any(p.state is PolicyState.REJECTED for p in view.policies if p.version == self.trial.version)
+                self._set_state(self.trial.version, PolicyState.REJECTED if refused else PolicyState.RETIRED)
+                self.trial = None
+            self.canary_share = view.canary_share
+            if self.trial is None and view.canary and self.is_ready(view.canary):
+                self._set_state(view.canary, PolicyState.CANARY)
+                self.trial = Trial(view.canary, time.time())
+            self._save()
 
     def _has_base(self) -> bool:
         return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
@@ -390,6 +416,15 @@ class PolicyRegistry:
     def listed(self) -> list[tuple[PolicyVersion, int]]:
         """Every known version with its requests in flight, oldest first."""
         return [(self._versions[v], self._in_flight[v]) for v in sorted(self._versions)]
+
+    def listen(self) -> asyncio.Event:
+        """An event that is set at every change, until it is forgotten."""
+        event = asyncio.Event()
+        self._listeners.add(event)
+        return event
+
+    def forget(self, event: asyncio.Event) -> None:
+        self._listeners.discard(event)
 
     def is_live(self, version: int) -> bool:
         """Whether it answers requests that ask for no particular version."""
@@ -461,7 +496,7 @@ class PolicyRegistry:
         finally:
             self._leaving.discard(version)
 
-    def _ready(self, version: int) -> bool:
+    def is_ready(self, version: int) -> bool:
         """Proved, and in the engine now."""
         entry = self._versions.get(version)
         return entry is not None and entry.state in SERVABLE and version in self._delivery.loaded()
@@ -474,6 +509,8 @@ class PolicyRegistry:
     def _save(self) -> None:
         saved = Saved(self.base_digest, self._serving, self._previous, self._versions, self._requests, self.trial)
         registry_file.write(self._file, saved)
+        for event in self._listeners:
+            event.set()
 
     def save_trial(self) -> None:
         """What was counted since the last change, for a restart. Nothing waits for it."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from iterpo import wire
-from iterpo.errors import PolicyRejected
+from iterpo.errors import InvalidInput, PolicyRejected, WrongState
+from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
@@ -19,6 +22,10 @@ from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
 from services.inference.registry import PolicyRegistry
+from services.inference.replicas import Replicas
+
+PART_BYTES = 1024 * 1024
+"""Of a version's file, in one message."""
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -73,10 +80,16 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
-    def __init__(self, registry: PolicyRegistry, metrics: InferenceMetrics) -> None:
-        self._registry, self._metrics = registry, metrics
+    def __init__(
+        self, registry: PolicyRegistry, metrics: InferenceMetrics, replicas: Replicas, root: Path, primary: str = ""
+    ) -> None:
+        """`root`: where versions lie. `primary`: the address of the service that this one follows; changes are made
+        there."""
+        self._registry, self._metrics, self._replicas = registry, metrics, replicas
+        self._root, self._primary = root, primary
 
     async def LoadPolicy(self, request: policy_pb2.LoadPolicyRequest, context: Any) -> policy_pb2.LoadPolicyResponse:
+        self._be_primary()
         started = time.monotonic()
         try:
             policy = await self._registry.load(request.version, request.manifest_digest)
@@ -93,8 +106,11 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def PromotePolicy(
         self, request: policy_pb2.PromotePolicyRequest, context: Any
     ) -> policy_pb2.PromotePolicyResponse:
+        self._be_primary()
         need_ids(request, "request_id")
         decision = wire.decision_from_proto(request.decision)
+        if request.version != self._registry.serving.version:
+            await self._replicas.agree(request.version)
         seconds = await self._registry.promote(request.version, decision, request.request_id)
         self._swapped("promote", seconds)
         policy = self._registry.get(request.version)
@@ -103,6 +119,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def RollbackPolicy(
         self, request: policy_pb2.RollbackPolicyRequest, context: Any
     ) -> policy_pb2.RollbackPolicyResponse:
+        self._be_primary()
         need_ids(request, "request_id")
         seconds = await self._registry.rollback(request.request_id, request.reason)
         self._swapped("rollback", seconds)
@@ -113,6 +130,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def RetirePolicy(
         self, request: policy_pb2.RetirePolicyRequest, context: Any
     ) -> policy_pb2.RetirePolicyResponse:
+        self._be_primary()
         need_ids(request, "request_id")
         decision: GateDecision | None = None
         if request.HasField("decision"):
@@ -126,13 +144,51 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         return policy_pb2.ListPoliciesResponse(
             policies=[wire.policy_to_proto(policy, in_flight) for policy, in_flight in self._registry.listed()],
             serving_version=self._registry.serving.version,
+            replicas=[wire.replica_to_proto(report, connected) for report, connected in self._replicas.listed()],
         )
+
+    async def WatchPolicies(
+        self, request: policy_pb2.WatchPoliciesRequest, context: Any
+    ) -> AsyncIterator[policy_pb2.WatchPoliciesResponse]:
+        async with aclosing(self._replicas.watch(request.replica)) as views:
+            async for view in views:
+                yield wire.view_to_proto(view)
+
+    async def FetchPolicy(
+        self, request: policy_pb2.FetchPolicyRequest, context: Any
+    ) -> AsyncIterator[policy_pb2.FetchPolicyResponse]:
+        files = await asyncio.to_thread(manifest.read_raw, self._root, request.version, request.manifest_digest)
+        for name, content in files.items():
+            for start in range(0, len(content), PART_BYTES):
+                yield policy_pb2.FetchPolicyResponse(file_name=name, content=content[start : start + PART_BYTES])
+
+    async def ReportReplica(
+        self, request: policy_pb2.ReportReplicaRequest, context: Any
+    ) -> policy_pb2.ReportReplicaResponse:
+        if not request.replica.name:
+            raise InvalidInput("The replica has no name.", "Set replica.name.", "MISSING_FIELD")
+        self._replicas.report(wire.report_from_proto(request))
+        self.observe()
+        return policy_pb2.ReportReplicaResponse()
+
+    def _be_primary(self) -> None:
+        """Raises WrongState (REPLICA) where policies are changed elsewhere."""
+        if self._primary:
+            raise WrongState(
+                f"This service is a replica of {self._primary}.",
+                "Change policies there (inference.address); the replicas follow.",
+                "REPLICA",
+            )
 
     def observe(self) -> None:
         """Set the gauges that follow the registry; called when metrics are scraped and after swaps."""
         self._metrics.version.labels("serving").set(self._registry.serving.version)
         candidates = [p.version for p, _ in self._registry.listed() if p.state is PolicyState.PROVED]
         self._metrics.version.labels("candidate").set(max(candidates, default=0))
+        replicas = self._replicas.listed()
+        serving = self._registry.serving.version
+        self._metrics.replicas.labels("connected").set(sum(connected for _, connected in replicas))
+        self._metrics.replicas.labels("serving_the_same").set(sum(r.serving == serving for r, up in replicas if up))
         trial = self._registry.trial
         self._metrics.version.labels("canary").set(trial.version if trial else 0)
 

@@ -256,7 +256,8 @@ class Connection:
         if not self._inbox.empty or self._news.is_set():
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), random.uniform(*NAP_SECONDS))
+            async with asyncio.timeout(random.uniform(*NAP_SECONDS)):
+                await self._news.wait()
         if not self._inbox.labels:
             self._hungry = True
 

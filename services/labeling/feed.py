@@ -88,6 +88,7 @@ class Feed:
 
 async def _nap(bell: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(bell.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await bell.wait()
     except TimeoutError:
         return

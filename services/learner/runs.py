@@ -174,7 +174,8 @@ class RunManager:
     async def changed(self, event: asyncio.Event, timeout_seconds: float) -> None:
         """Wait until something may have changed; `event` was given by `listen`."""
         try:
-            await asyncio.wait_for(event.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await event.wait()
         except TimeoutError:
             return
         event.clear()

@@ -1,0 +1,56 @@
+"""What inference services tell each other: the primary what serves, a replica what it has proved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from iterpo.policies.canary import Arm
+from iterpo.types import BASE_VERSION, PolicyVersion
+
+
+@dataclass(frozen=True)
+class View:
+    """The primary's policies, whole."""
+
+    base_digest: str
+    policies: Sequence[PolicyVersion]
+    """Proved, canary, serving, previous, and the latest that were refused."""
+    serving: int = BASE_VERSION
+    previous: int = BASE_VERSION
+    canary: int = 0
+    """0: none."""
+    canary_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a replica stands."""
+
+    replica: str
+    serving: int = BASE_VERSION
+    proved: frozenset[int] = frozenset()
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Version -> reason."""
+    canary: Arm = field(default_factory=Arm)
+    others: Arm = field(default_factory=Arm)
+    """Live requests of the version that serves, since the canary began."""
+
+
+class Quorum(StrEnum):
+    REACHED = "reached"
+    OPEN = "open"
+    MISSED = "missed"
+    """Too many refused it."""
+
+
+def quorum(version: int, reports: Sequence[Report], share: float) -> Quorum:
+    """Whether enough of the connected replicas have proved a version: `share` of them, rounded up."""
+    needed = math.ceil(share * len(reports) - 1e-9)
+    proved = sum(version in report.proved for report in reports)
+    refused = sum(version in report.refused for report in reports)
+    if proved >= needed:
+        return Quorum.REACHED
+    return Quorum.MISSED if len(reports) - refused < needed else Quorum.OPEN
