@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ALGORITHM ?= grpo
 SEED ?= 0
 
-.PHONY: help install demo test bench lint lock proto clean
+.PHONY: help install demo test bench soak lint lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/^([a-z%-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -31,17 +31,17 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 
-bench: $(STAMP) ## Measure speed and memory; results go to benchmarks/results/
+bench: $(STAMP) ## Measure serving and learning (15 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-bench-%: $(STAMP) ## One of them: bench-labels, bench-people (30 minutes), bench-methods (40 minutes)
+bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes)
 	$(BIN)/python -m benchmarks.$*
+
+soak: $(STAMP) ## 200 swaps under 32 streams, both ways of delivery (25 minutes)
+	$(BIN)/python -m benchmarks.soak
 
 lock: $(STAMP) ## Resolve requirements/cpu.lock anew from pyproject.toml (CONTRIBUTING.md says what it needs)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./requirements/lock.sh
-
-proto: $(STAMP) ## Regenerate iterpo/v1 from protos/
-	$(BIN)/python protos/generate.py
 
 clean: ## Remove .venv and caches; .iterpo (models, policies, feedback) stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -123,6 +123,7 @@ class VllmEngine:
 
     async def remove_lora(self, lora: LoRARequest) -> None:
         await self._llm.remove_lora(lora.lora_int_id)
+        await self._llm.collective_rpc("give_back_memory")
 
     @property
     def dead(self) -> bool:

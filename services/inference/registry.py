@@ -27,6 +27,7 @@ from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion,
 from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded
 from services.inference.lease import Lease
+from services.inference.memory import give_back
 from services.inference.registry_file import DoneRequests, Saved, Trial
 from services.inference.split import choose
 
@@ -217,7 +218,10 @@ class PolicyRegistry:
                     "VERSION_REUSED",
                 )
             if not self.is_ready(version):
-                await self._load(version, manifest_digest)
+                try:
+                    await self._load(version, manifest_digest)
+                finally:
+                    give_back()
                 self._save()
             return self._versions[version]
 

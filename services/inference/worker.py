@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from iterpo.policies import adapter as adapters
 from iterpo.policies.manifest import ADAPTER_FILES
 from iterpo.policies.merge import merged_weights
+from services.inference.memory import give_back
 
 if current_platform.is_cpu():
     import services.inference.cpu_lora  # noqa: F401  (gives the platform another way to apply slots)
@@ -32,6 +33,11 @@ class Worker:
         if adapter:
             made = adapters.parse({name: (Path(adapter) / name).read_bytes() for name in ADAPTER_FILES}, max_rank)
         self.reload_weights(weights_iterator=merged_weights(Path(base), made))  # type: ignore[attr-defined]  # vLLM's
+        give_back()
+
+    def give_back_memory(self) -> None:
+        """After adapters came and went."""
+        give_back()
 
     def weights_digest(self) -> str:
         """SHA-256 of every parameter, in order of their names, as the engine holds them now."""

@@ -72,7 +72,7 @@ def test_the_stubs_are_those_of_the_protos(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "protos/generate.py", tmp_path], check=True, timeout=60)
     made = {p.name: p.read_text() for p in (tmp_path / "iterpo/v1").glob("*_pb2*")}
     committed = {p.name: p.read_text() for p in (ROOT / "iterpo/v1").glob("*_pb2*")}
-    assert made == committed, "run `make proto`"
+    assert made == committed, "run: python protos/generate.py"
 
 
 def test_the_lock_pins_every_package_and_leaves_out_what_breaks_transformers() -> None:
