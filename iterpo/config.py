@@ -142,6 +142,9 @@ class InferenceSettings(Section):
     """What becomes of an application's answers under way when another version is promoted. `finish`: they end with the
     version that they began with. `continue`: the new one reads prompt and answer so far and goes on; each part says
     which version gave it. (Answers with stop words, and those that asked for a version, finish.)"""
+    bake_seconds: float = Field(0.0, ge=0)
+    """In adapter delivery: a version that has served this long is merged into a second engine and answers there, at the
+    base's speed. 0: never, and no second engine (it takes its own weights and key-value cache)."""
     follow: OptionalAddress = ""
     """The address of another inference service, whose policies this one follows: a replica. Empty: it is its own."""
     replica: str = ""

