@@ -1,11 +1,21 @@
-"""The same engine without iterpo around it: what serving over gRPC is compared with."""
+"""The same engine without iterpo around it: what serving over gRPC is compared with.
+
+In a process of its own, so that nothing else runs in the event loop that reads the engine's answers:
+`python -m benchmarks.bare_engine MODEL` answers lines of [streams, settings] with lines of [tokens/s, seconds].
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.workload import prompts
 from iterpo.config import InferenceSettings
@@ -14,32 +24,70 @@ from services.inference.engine import VllmEngine
 
 
 class BareEngine:
-    """vLLM's AsyncLLM in this process, asked for the same streams."""
+    """The other side of the pipe."""
 
     def __init__(self, base: Path) -> None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        chats = [[{"role": m.role, "content": m.content} for m in p.messages] for p in prompts()]
-        self._encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
-        self._engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
+        """Blocks until the engine answers."""
+        command = [sys.executable, "-m", "benchmarks.bare_engine", str(base)]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._ask(1, SamplingSettings(max_tokens=1))
 
     async def burst(self, count: int, settings: SamplingSettings) -> tuple[float, float]:
         """`count` streams at once, to the last one's end: (tokens/s, median seconds to the first token)."""
-        first: list[float] = []
-
-        async def one(number: int) -> int:
-            began, total = time.monotonic(), 0
-            ids = self._encoded[number % len(self._encoded)]
-            async for chunk in self._engine.generate(ids, settings, settings.seed, None, stream=True):
-                if not total:
-                    first.append(time.monotonic() - began)
-                total += len(chunk.token_ids)
-            return total
-
-        started = time.monotonic()
-        counts = await asyncio.gather(*(one(number) for number in range(count)))
-        return sum(counts) / (time.monotonic() - started), statistics.median(first)
+        return await asyncio.to_thread(self._ask, count, settings)
 
     def shutdown(self) -> None:
-        self._engine.shutdown()
+        self._child.communicate(timeout=60)  # its input ends, and so does it
+
+    def _ask(self, count: int, settings: SamplingSettings) -> tuple[float, float]:
+        if self._child.stdin is None or self._child.stdout is None:
+            raise RuntimeError("the bare engine has no pipes")
+        self._child.stdin.write(json.dumps([count, asdict(settings)]) + "\n")
+        self._child.stdin.flush()
+        for line in self._child.stdout:
+            if line.startswith("["):
+                rate, seconds = json.loads(line)
+                return rate, seconds
+        raise RuntimeError("the bare engine died")
+
+
+def main(base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    chats = [[{"role": m.role, "content": m.content} for m in p.messages] for p in prompts()]
+    encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
+    engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
+
+    async def answer() -> None:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            count, fields = json.loads(line)
+            fields["stop"] = tuple(fields["stop"])
+            print(json.dumps(await burst(engine, encoded, count, SamplingSettings(**fields))), flush=True)
+
+    try:
+        asyncio.run(answer())
+    finally:
+        engine.shutdown()
+
+
+async def burst(engine: Any, encoded: Sequence[list[int]], count: int, settings: SamplingSettings) -> list[float]:
+    first: list[float] = []
+
+    async def one(number: int) -> int:
+        began, total = time.monotonic(), 0
+        async for chunk in engine.generate(encoded[number % len(encoded)], settings, settings.seed, None, stream=True):
+            if not total:
+                first.append(time.monotonic() - began)
+            total += len(chunk.token_ids)
+        return total
+
+    started = time.monotonic()
+    counts = await asyncio.gather(*(one(number) for number in range(count)))
+    return [sum(counts) / (time.monotonic() - started), statistics.median(first)]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
