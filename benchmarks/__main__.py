@@ -6,8 +6,13 @@ benchmarks.labels, benchmarks.people, benchmarks.methods, benchmarks.label_quali
 
 from __future__ import annotations
 
+import argparse
+
 from benchmarks import learner, serving
 
 if __name__ == "__main__":
-    serving.main()
-    learner.main()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--home", default=".iterpo", help="where the model is kept")
+    arguments = parser.parse_args()
+    for benchmark in (serving, learner):
+        benchmark.main(["--home", arguments.home])

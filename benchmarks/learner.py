@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ PROMPT_TOKENS, COMPLETION_TOKENS, GROUPS, SIZE, REPEATS = 44, 48, 8, 8, 3
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--algorithm", help="measure this one alone, in this process, and print it")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     base = prepare(arguments.home / "models", lambda line: print(line, file=sys.stderr))
     if arguments.algorithm:
         print(json.dumps(measure(base, arguments.algorithm)))

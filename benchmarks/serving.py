@@ -16,6 +16,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ RATE_SECONDS = 3.0
 """Before a swap: the rate of decoding without one."""
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--swaps", type=int, default=SWAPS, help="timed swaps of each delivery")
     parser.add_argument("--delivery", choices=DELIVERIES, action="append", help="only this one")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     base = prepare(arguments.home / "models", print)
     started = time.monotonic()
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions()}
@@ -119,7 +120,7 @@ async def overhead(stub: Any, base: Path) -> dict[str, Any]:
         async def bare_alone() -> float:
             return (await bare.burst(1, FIRST))[1]
 
-        idle = await in_turn(20, {"grpc": alone, "bare": bare_alone})
+        idle = await in_turn(10, {"grpc": alone, "bare": bare_alone}, pause_seconds=2.0)
     finally:
         bare.shutdown()
     rates = {side: [rate for rate, _ in rounds] for side, rounds in busy.items()}

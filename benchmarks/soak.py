@@ -24,9 +24,12 @@ from benchmarks.machine import descendants, hardware_key, memory_mib, versions
 from benchmarks.published import Copies
 from benchmarks.serving import ADAPTERS, RESULTS, make_learner, published, spread
 from benchmarks.streams import Streams
+from iterpo.config import InferenceSettings
 from iterpo.embedded_model import prepare
+from iterpo.policies import manifest
 from iterpo.types import Message, Prompt, SamplingSettings
-from tests.engine.served import YES, Served, running_inference
+from services.inference.engine import VllmEngine
+from tests.engine.served import YES, Served, publish_random, running_inference
 
 SWAPS, STREAMS = 200, 32
 TALK = SamplingSettings(temperature=1.0, max_tokens=32)
@@ -40,10 +43,14 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--swaps", type=int, default=SWAPS, help="of each delivery")
+    parser.add_argument("--merges", type=int, default=1000, help="into one engine, before the base is looked at again")
     parser.add_argument("--delivery", choices=["merged", "adapter"], action="append", help="only this one")
     arguments = parser.parse_args()
     base = prepare(arguments.home / "models", print)
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions()}
+    if not arguments.delivery:
+        result["drift"] = drift(base, arguments.merges)
+        print(json.dumps(result["drift"]), flush=True)
     for delivery in arguments.delivery or ("merged", "adapter"):
         result[delivery] = soak(base, delivery, arguments.swaps)
         print(json.dumps({delivery: result[delivery]}, indent=1), flush=True)
@@ -51,7 +58,42 @@ def main() -> int:
     path = arguments.out / f"soak-{hardware_key()}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {path}")
-    return 0 if all(held(result[name]) for name in ("merged", "adapter") if name in result) else 1
+    drifted = not result.get("drift", {}).get("base_is_the_same", True)
+    return 0 if all(held(result[name]) for name in ("merged", "adapter") if name in result) and not drifted else 1
+
+
+def drift(base: Path, merges: int) -> dict[str, Any]:
+    """Merge versions into one engine again and again, then the base: its weights' digest is what it was at first."""
+    learner = make_learner(base)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [manifest.directory(Path(folder), version) for version in range(1, ADAPTERS + 1)]
+        for version in range(1, ADAPTERS + 1):
+            publish_random(learner, Path(folder), version, seed=version)
+        engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
+        try:
+            return asyncio.run(_drift(engine, base, sources, merges))
+        finally:
+            engine.shutdown()
+
+
+async def _drift(engine: VllmEngine, base: Path, sources: list[Path], merges: int) -> dict[str, Any]:
+    before, between = await engine.weights_digest(), set()
+    started = time.monotonic()
+    for number in range(merges):
+        await engine.load_merged(base, sources[number % len(sources)], InferenceSettings().max_lora_rank)
+        if number < len(sources):
+            between.add(await engine.weights_digest())
+        if not (number + 1) % 100:
+            print(f"{number + 1}/{merges} merges", flush=True)
+    seconds = time.monotonic() - started
+    await engine.load_merged(base, None, InferenceSettings().max_lora_rank)
+    after = await engine.weights_digest()
+    different = len(between) == len(sources) and before not in between
+    return {
+        "merges": merges,
+        "base_is_the_same": after == before and different,
+        "seconds_a_merge": round(seconds / merges, 3),
+    }
 
 
 def held(found: dict[str, Any]) -> bool:
@@ -93,7 +135,7 @@ async def _soak(served: Served, copies: Copies, swaps: int) -> dict[str, Any]:
         "swaps": swaps,
         "streams": STREAMS,
         "requests": met.requests,
-        "versions_that_answered": len(met.versions) + 0,
+        "versions_that_answered": len(met.versions),
         "adapters": ADAPTERS,
         "failed": len(met.failed),
         "failures": met.failed[:5],

@@ -27,7 +27,7 @@ class Met:
 
     requests: int = 0
     failed: list[str] = field(default_factory=list)
-    """One line for each stream that failed, was refused, broke off, or changed its version without saying so."""
+    """One line for each stream that failed, was refused, broke off, or had more than one version."""
     versions: Counter[int] = field(default_factory=Counter)
     """Answers by the version that gave them."""
     digests: dict[int, set[str]] = field(default_factory=dict)
@@ -105,11 +105,15 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, min(len(ordered) - 1, int(-(-share * len(ordered) // 1)) - 1))]
 
 
-async def in_turn(rounds: int, sides: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """Every side once a round, so that what the machine does meanwhile meets them all; the first round warms up."""
+async def in_turn(rounds: int, sides: dict[str, Callable[[], Any]], pause_seconds: float = 0.0) -> dict[str, list[Any]]:
+    """Every side once a round, so that what the machine does meanwhile meets them all; the first round warms up.
+
+    `pause_seconds` before each: an engine that has just answered spins for a second, and takes the cores of the other.
+    """
     found: dict[str, list[Any]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
+            await asyncio.sleep(pause_seconds)
             result = await side()
             if number:
                 found[name].append(result)

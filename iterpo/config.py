@@ -26,7 +26,7 @@ from iterpo.errors import InvalidConfig
 from iterpo.run_config import RunConfig
 
 DEFAULT_FILE = "iterpo.toml"
-ROLES = ("client", "annotator", "lead", "learner", "admin")
+ROLES = ("client", "replica", "annotator", "lead", "learner", "admin")
 SERVICES = ("inference", "labeling", "learner")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Slot sizes that vLLM 0.32 can allocate."""
@@ -86,7 +86,7 @@ class CanarySettings(Section):
     error_margin: float = Field(0.02, gt=0, le=1)
     """To be promoted, its share of failed requests is surely at most this much above the serving version's."""
     feedback_margin: float = Field(0.1, gt=0, le=1)
-    """And its share of good feedback surely at most this much below."""
+    """And its share of thumbs up surely at most this much below, or its share of won duels this much below a half."""
     needs_feedback: bool = True
     """Whether feedback must have shown that. Without it, requests that do not fail are enough."""
     patience_seconds: float = Field(3600.0, gt=0)
@@ -115,7 +115,7 @@ class InferenceSettings(Section):
     http_address: OptionalAddress = "127.0.0.1:8000"
     """Where OpenAI clients find it (`/v1/chat/completions` and so on). Empty: nowhere."""
     delivery: Literal["auto", "adapter", "merged"] = "auto"
-    """How policies reach the engine. `auto`: merged on CPU (4 to 8 times faster there), adapter on GPU."""
+    """How policies reach the engine. `auto`: merged on CPU (half as fast again there), adapter on GPU."""
     max_model_len: int = Field(1024, ge=128)
     """Tokens of prompt and answer together; the proof of delivery alone needs 97."""
     max_num_seqs: int = Field(64, ge=1)
@@ -268,7 +268,7 @@ class LearnerSettings(Section):
 class AuthSettings(Section):
     tokens_file: ConfigPath = None
     """Lines of `token = role`, or `token = role:person` for a token that speaks for one annotator or user only; roles
-    are client, annotator, lead, learner, admin. Empty: no tokens, loopback only."""
+    are client, replica, annotator, lead, learner, admin. Empty: no tokens, loopback only."""
     tls_certificate: ConfigPath = None
     """PEM, for the servers."""
     tls_key: ConfigPath = None

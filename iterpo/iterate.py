@@ -39,6 +39,7 @@ from iterpo.types import (
 
 LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
+AGAIN = ("POLICY_NOT_LOADED", "CANARY_UNDER_WAY")
 CANARY_PERIOD_SECONDS = 2.0
 
 
@@ -132,8 +133,9 @@ class Loop:
                 decision = GateDecision(False, (f"{error.reason}: {error.message}",), {})
                 return Delivery(version, False, decision, self.progress.heldout_serving, float("nan"))
             except WrongState as error:
-                if error.reason != "POLICY_NOT_LOADED" or attempt == LOAD_ATTEMPTS - 1:
+                if error.reason not in AGAIN or attempt == LOAD_ATTEMPTS - 1:
                     raise
+                self.without_canary()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def check_serving(self, versions: Sequence[PolicyVersion]) -> None:
@@ -176,13 +178,22 @@ class Loop:
         if not candidate.decision.promote:
             self.world.publisher.reject(candidate.version, candidate.decision, request)
             return candidate
-        swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
+        try:
+            swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
+        except WrongState as error:
+            if error.reason != "QUORUM_MISSED":
+                raise
+            refused = GateDecision(False, (f"{error.reason}: {error.message}",), candidate.decision.numbers)
+            return self.settle(replace(candidate, decision=refused))
         return replace(candidate, swap_ms=swap_ms, decision=self.after_canary(candidate))
 
     def after_canary(self, candidate: Delivery) -> GateDecision:
         """What the gate decided, unless live traffic said otherwise."""
-        found = next(v for v in self.without_canary() if v.version == candidate.version)
-        return found.decision if found.decision and found.state is PolicyState.REJECTED else candidate.decision
+        found = next((v for v in self.without_canary() if v.version == candidate.version), None)
+        if found is None:
+            return GateDecision(False, ("inference forgot it while it was the canary",), candidate.decision.numbers)
+        refused = found.decision is not None and not found.decision.promote
+        return found.decision if found.decision and refused else candidate.decision
 
     def without_canary(self) -> Sequence[PolicyVersion]:
         """The versions, once none is the canary any more: what a run learns and loads beside one would stand on a

@@ -253,6 +253,7 @@ def view_to_proto(view: View) -> policy_pb2.WatchPoliciesResponse:
         previous_version=view.previous,
         canary_version=view.canary,
         canary_share=view.canary_share,
+        candidate_version=view.candidate,
     )
 
 
@@ -262,6 +263,7 @@ def view_from_proto(view: policy_pb2.WatchPoliciesResponse) -> View:
         tuple(policy_from_proto(policy) for policy in view.policies),
         view.serving_version,
         view.previous_version,
+        view.candidate_version,
         view.canary_version,
         view.canary_share,
     )
@@ -272,7 +274,7 @@ def replica_to_proto(report: Report, connected: bool = True) -> policy_pb2.Repli
         name=report.replica,
         connected=connected,
         serving_version=report.serving,
-        proved_versions=sorted(report.proved),
+        proved=report.proved,
         refused=report.refused,
     )
 
@@ -281,7 +283,9 @@ def report_to_proto(report: Report) -> policy_pb2.ReportReplicaRequest:
     counts = [
         policy_pb2.CanaryCounts(answered=arm.answered, failed=arm.failed) for arm in (report.canary, report.others)
     ]
-    return policy_pb2.ReportReplicaRequest(replica=replica_to_proto(report), canary=counts[0], serving=counts[1])
+    return policy_pb2.ReportReplicaRequest(
+        replica=replica_to_proto(report), canary=counts[0], serving=counts[1], canary_version=report.canary_version
+    )
 
 
 def report_from_proto(report: policy_pb2.ReportReplicaRequest) -> Report:
@@ -289,8 +293,9 @@ def report_from_proto(report: policy_pb2.ReportReplicaRequest) -> Report:
     return Report(
         replica.name,
         replica.serving_version,
-        frozenset(replica.proved_versions),
+        dict(replica.proved),
         dict(replica.refused),
+        report.canary_version,
         *(Arm(arm.answered, arm.failed) for arm in (report.canary, report.serving)),
     )
 

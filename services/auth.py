@@ -35,6 +35,12 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LearnerService/ListAlgorithms",
         "LearnerService/Explain",
     ),
+    "replica": (
+        "PolicyService/ListPolicies",
+        "PolicyService/WatchPolicies",
+        "PolicyService/FetchPolicy",
+        "PolicyService/ReportReplica",
+    ),
     "annotator": ANNOTATOR_METHODS,
     "lead": (
         *ANNOTATOR_METHODS,
@@ -58,9 +64,6 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "PolicyService/PromotePolicy",
         "PolicyService/RetirePolicy",
         "PolicyService/ListPolicies",
-        "PolicyService/WatchPolicies",
-        "PolicyService/FetchPolicy",
-        "PolicyService/ReportReplica",
         "LabelingService/RecordCompletions",
         "LabelingService/ScoreCompletions",
         "LabelingService/CreateTasks",

@@ -78,7 +78,7 @@ def replicas(config_path: Path | None, as_json: bool) -> None:
             "replica": replica.name,
             "connected": replica.connected,
             "serving": replica.serving_version,
-            "proved": list(replica.proved_versions),
+            "proved": dict(replica.proved),
             "refused": dict(replica.refused),
         }
         for replica in answer.replicas
@@ -192,7 +192,7 @@ def rollback(reason: str, config_path: Path | None, as_json: bool) -> None:
 
 def _plainly(row: dict[str, Any]) -> dict[str, object]:
     refused = ", ".join(f"{version}: {reason}" for version, reason in sorted(row["refused"].items()))
-    proved = ", ".join(map(str, row["proved"]))
+    proved = ", ".join(map(str, sorted(row["proved"])))
     return row | {"connected": "yes" if row["connected"] else "no", "proved": proved, "refused": refused}
 
 
@@ -260,7 +260,7 @@ def _ask(config_path: Path | None, method: str, request: Any) -> Any:
     from iterpo.v1 import policy_pb2_grpc
 
     with connect_service(load(config_path), "inference") as channel, translated_errors():
-        return getattr(policy_pb2_grpc.PolicyServiceStub(channel), method)(request, timeout=120)
+        return getattr(policy_pb2_grpc.PolicyServiceStub(channel), method)(request, timeout=900)
 
 
 def _print_swap(answer: Any, as_json: bool) -> None:

@@ -1,16 +1,18 @@
 """The canary's sequential test: may a version that passed the gate serve everybody, after a share of live traffic?
 
 It may be looked at after every answer, for as long as one likes: bounds are confidence sequences, which hold at all
-times at once. Each share (of failed requests, of good feedback, for the canary and for what serves) lies within its
-bounds always, with probability 1 - (1 - confidence) / 4; so all four do with the configured confidence, and a canary
-that is as good as what serves is rolled back with probability 1 - confidence at most, however often one looks.
+times at once. Each of five shares (of failed requests and of thumbs up, for the canary and for what serves; of duels
+that the canary won) lies within its bounds always, with probability 1 - (1 - confidence) / 5; so all do with the
+configured confidence, and a canary as good as what serves is rolled back with probability 1 - confidence at most,
+however often one looks. That holds for verdicts that are independent: whoever counts them takes one of each user.
 
-    rollback   surely more failures, or surely less good feedback, than what serves
-    promote    surely neither worse by more than the margins
+    rollback   surely more failures, surely fewer thumbs up, or surely less than half of the duels
+    promote    surely no more failures than the margin allows, and, by thumbs or by duels, no worse than theirs
     hold       not known yet
 
 Bounds: Robbins' mixture (1970) with the Jeffreys prior; Howard, Ramdas, McAuliffe and Sekhon (2021) give the theory.
-Not implemented: feedback as anything but good or bad; a test that uses how the two answers of one user compare.
+Thumbs and duels are not added up: a duel gives each side one verdict whatever its share of the traffic, so a sum would
+compare mixtures. Not implemented: feedback as anything but good or bad; verdicts that are taken back.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from enum import StrEnum
 
 from iterpo.config import CanarySettings
 
-SHARES = 4
+SHARES = 5
 """Bounds that must hold together."""
 BISECTIONS = 60
+EVEN = 0.5
+"""Of duels between equals."""
 
 
 class Verdict(StrEnum):
@@ -48,6 +52,9 @@ class Arm:
 class Tally:
     canary: Arm = field(default_factory=Arm)
     serving: Arm = field(default_factory=Arm)
+    duels_won: int = 0
+    """By the canary: an answer of its was preferred to one of the version that serves."""
+    duels_lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ def judge(settings: CanarySettings, tally: Tally, seconds: float) -> Judgement:
     canary, serving = tally.canary, tally.serving
     failed = [bounds(arm.failed, arm.answered, error) for arm in (canary, serving)]
     good = [bounds(arm.good, arm.bad, error) for arm in (canary, serving)]
+    duels = bounds(tally.duels_won, tally.duels_lost, error)
     numbers = {
         "canary_seconds": seconds,
         "canary_answered": float(canary.answered),
@@ -71,6 +79,9 @@ def judge(settings: CanarySettings, tally: Tally, seconds: float) -> Judgement:
         "canary_bad": float(canary.bad),
         "canary_serving_good": float(serving.good),
         "canary_serving_bad": float(serving.bad),
+        "canary_duels_won": float(tally.duels_won),
+        "canary_duels_lost": float(tally.duels_lost),
+        "canary_duels_at_least": duels[0],
         "canary_more_failures_at_most": failed[0][1] - failed[1][0],
         "canary_less_good_at_most": good[1][1] - good[0][0],
     }
@@ -79,10 +90,13 @@ def judge(settings: CanarySettings, tally: Tally, seconds: float) -> Judgement:
         reasons.append(f"at least {failed[0][0]:.1%} of its requests fail, at most {failed[1][1]:.1%} of the others")
     if good[0][1] < good[1][0]:
         reasons.append(f"at most {good[0][1]:.1%} of its feedback is good, at least {good[1][0]:.1%} of the others'")
+    if duels[1] < EVEN:
+        reasons.append(f"its answers win at most {duels[1]:.1%} of the duels")
     if reasons:
         return Judgement(Verdict.ROLLBACK, tuple(reasons), numbers)
     steady = numbers["canary_more_failures_at_most"] <= settings.error_margin
-    liked = numbers["canary_less_good_at_most"] <= settings.feedback_margin or not settings.needs_feedback
+    thumbs = numbers["canary_less_good_at_most"] <= settings.feedback_margin
+    liked = thumbs or duels[0] >= EVEN - settings.feedback_margin or not settings.needs_feedback
     if steady and liked:
         return Judgement(Verdict.PROMOTE, (), numbers)
     if seconds > settings.patience_seconds:

@@ -20,6 +20,8 @@ class View:
     """Proved, canary, serving, previous, and the latest that were refused."""
     serving: int = BASE_VERSION
     previous: int = BASE_VERSION
+    candidate: int = 0
+    """What may be promoted next: the version that a promotion waits for, else the newest that is proved. 0: none."""
     canary: int = 0
     """0: none."""
     canary_share: float = 0.0
@@ -31,9 +33,12 @@ class Report:
 
     replica: str
     serving: int = BASE_VERSION
-    proved: frozenset[int] = frozenset()
+    proved: Mapping[int, str] = field(default_factory=dict)
+    """Version -> digest."""
     refused: Mapping[int, str] = field(default_factory=dict)
     """Version -> reason."""
+    canary_version: int = 0
+    """Whose test the counts are for."""
     canary: Arm = field(default_factory=Arm)
     others: Arm = field(default_factory=Arm)
     """Live requests of the version that serves, since the canary began."""
@@ -46,10 +51,10 @@ class Quorum(StrEnum):
     """Too many refused it."""
 
 
-def quorum(version: int, reports: Sequence[Report], share: float) -> Quorum:
-    """Whether enough of the connected replicas have proved a version: `share` of them, rounded up."""
+def quorum(version: int, digest: str, reports: Sequence[Report], share: float) -> Quorum:
+    """Whether enough of the connected replicas have proved these bytes of a version: `share` of them, rounded up."""
     needed = math.ceil(share * len(reports) - 1e-9)
-    proved = sum(version in report.proved for report in reports)
+    proved = sum(report.proved.get(version) == digest for report in reports)
     refused = sum(version in report.refused for report in reports)
     if proved >= needed:
         return Quorum.REACHED

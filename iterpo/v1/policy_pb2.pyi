@@ -157,7 +157,14 @@ class ListPoliciesResponse(_message.Message):
     def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "connected", "serving_version", "proved_versions", "refused")
+    __slots__ = ("name", "connected", "serving_version", "proved", "refused")
+    class ProvedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,14 +175,14 @@ class Replica(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
-    PROVED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PROVED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     name: str
     connected: bool
     serving_version: int
-    proved_versions: _containers.RepeatedScalarFieldContainer[int]
+    proved: _containers.ScalarMap[int, str]
     refused: _containers.ScalarMap[int, str]
-    def __init__(self, name: _Optional[str] = ..., connected: bool = ..., serving_version: _Optional[int] = ..., proved_versions: _Optional[_Iterable[int]] = ..., refused: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., connected: bool = ..., serving_version: _Optional[int] = ..., proved: _Optional[_Mapping[int, str]] = ..., refused: _Optional[_Mapping[int, str]] = ...) -> None: ...
 
 class WatchPoliciesRequest(_message.Message):
     __slots__ = ("replica",)
@@ -184,20 +191,22 @@ class WatchPoliciesRequest(_message.Message):
     def __init__(self, replica: _Optional[str] = ...) -> None: ...
 
 class WatchPoliciesResponse(_message.Message):
-    __slots__ = ("base_digest", "policies", "serving_version", "previous_version", "canary_version", "canary_share")
+    __slots__ = ("base_digest", "policies", "serving_version", "previous_version", "canary_version", "canary_share", "candidate_version")
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
     CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
     CANARY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     base_digest: str
     policies: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
     serving_version: int
     previous_version: int
     canary_version: int
     canary_share: float
-    def __init__(self, base_digest: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., previous_version: _Optional[int] = ..., canary_version: _Optional[int] = ..., canary_share: _Optional[float] = ...) -> None: ...
+    candidate_version: int
+    def __init__(self, base_digest: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., previous_version: _Optional[int] = ..., canary_version: _Optional[int] = ..., canary_share: _Optional[float] = ..., candidate_version: _Optional[int] = ...) -> None: ...
 
 class FetchPolicyRequest(_message.Message):
     __slots__ = ("version", "manifest_digest")
@@ -216,14 +225,16 @@ class FetchPolicyResponse(_message.Message):
     def __init__(self, file_name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class ReportReplicaRequest(_message.Message):
-    __slots__ = ("replica", "canary", "serving")
+    __slots__ = ("replica", "canary", "serving", "canary_version")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
+    CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
     replica: Replica
     canary: CanaryCounts
     serving: CanaryCounts
-    def __init__(self, replica: _Optional[_Union[Replica, _Mapping]] = ..., canary: _Optional[_Union[CanaryCounts, _Mapping]] = ..., serving: _Optional[_Union[CanaryCounts, _Mapping]] = ...) -> None: ...
+    canary_version: int
+    def __init__(self, replica: _Optional[_Union[Replica, _Mapping]] = ..., canary: _Optional[_Union[CanaryCounts, _Mapping]] = ..., serving: _Optional[_Union[CanaryCounts, _Mapping]] = ..., canary_version: _Optional[int] = ...) -> None: ...
 
 class CanaryCounts(_message.Message):
     __slots__ = ("answered", "failed")

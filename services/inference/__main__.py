@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import logging
 import shutil
+import socket
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -38,8 +42,11 @@ from services.inference.registry import PolicyRegistry
 from services.inference.replicas import Replicas
 from services.inference.servicer import InferenceServicer, PolicyServicer
 
+logger = logging.getLogger(__name__)
+
 SERVICES = ("iterpo.v1.InferenceService", "iterpo.v1.PolicyService")
 HEALTH_PERIOD_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
 
 
 async def serve(settings: Settings) -> None:
@@ -97,12 +104,14 @@ async def serve(settings: Settings) -> None:
 
     keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling, replicas.tally)
 
+    # Made here, so that a wrong setting ends the start and not a task in the background.
+    upstream = connect(primary, settings.token("replica"), settings.auth.tls_ca) if primary else None
+    name = settings.inference.replica or f"{socket.gethostname()} {settings.inference.address}"
+
     async def follow_or_lead() -> None:
         await until_ready(host)
-        if primary:
-            name = settings.inference.replica or settings.inference.address
-            channel = connect(primary, settings.token("learner"), settings.auth.tls_ca)
-            await Follower(registry, PolicyClient(channel), name, root).run()
+        if upstream is not None:
+            await Follower(registry, PolicyClient(upstream), name, root).run()
         await keeper.run()
 
     async def drain() -> None:
@@ -115,7 +124,9 @@ async def serve(settings: Settings) -> None:
             await until_ready(host)
             await Baker(registry, delivery, prover, metrics, settings.inference.bake_seconds).run()
 
-    beside = [asyncio.create_task(work) for work in (stop_when_dead(delivery, host), follow_or_lead(), bake())]
+    works = (follow_or_lead, bake, policies.follow_changes)
+    beside = [asyncio.create_task(going_on(work)) for work in works]
+    beside.append(asyncio.create_task(stop_when_dead(delivery, host)))
     try:
         await host.run(SERVICES, prepare=prepare, drain=drain)
     finally:
@@ -157,6 +168,16 @@ def openai_server(
     server = HttpServer(door.app(), setting, address, auth.tls_certificate, auth.tls_key)
     server.bind()
     return server
+
+
+async def going_on(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Work in the background that must not end unnoticed: whatever it meets is logged, and it begins again."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            logger.exception("%s met something unexpected and begins again", work.__qualname__)
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def until_ready(host: Host) -> None:

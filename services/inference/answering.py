@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
-from iterpo.errors import InvalidInput
+from iterpo.errors import InvalidInput, Unavailable
 from iterpo.types import Completion, FinishReason, Message, PolicyVersion, Prompt, SamplingSettings
 from services.inference.admission import Admission
 from services.inference.attestation import Answer, Attestation
@@ -21,6 +23,7 @@ from services.inference.registry import PolicyRegistry
 
 MAX_SAMPLES = 4096
 """Completions of one Sample call."""
+TOO_LATE = "DEADLINE_EXCEEDED"
 CHARACTERS_A_TOKEN = 64
 """Longer texts are refused unread: tokenizing 16 MiB to find that they do not fit would take seconds."""
 
@@ -115,9 +118,13 @@ class Answering:
         policy: str,
         user: str,
         likeliest: int = 0,
+        ends: float = math.inf,
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
         """n answers to each prompt, all begun with one version, their chunks as they come: (version, number of the
-        answer, prompt by prompt, chunk). Leaving the iterator aborts what is in flight."""
+        answer, prompt by prompt, chunk). Leaving the iterator aborts what is in flight.
+
+        Raises Unavailable (DEADLINE_EXCEEDED) when they are not complete at `ends`, seconds of the monotonic clock.
+        """
         news: asyncio.Queue[tuple[int, PolicyVersion | None, Chunk | BaseException | None]] = asyncio.Queue()
         count = len(prompts) * n
         async with self._admission.enter(count):
@@ -138,7 +145,13 @@ class Answering:
             tasks = [asyncio.create_task(one(number)) for number in range(count)]
             try:
                 while left:
-                    number, version, chunk = await news.get()
+                    try:
+                        async with asyncio.timeout(None if ends == math.inf else max(0.0, ends - time.monotonic())):
+                            number, version, chunk = await news.get()
+                    except TimeoutError:
+                        for lease in leases:
+                            lease.release(failed=True)
+                        raise too_late() from None
                     if isinstance(chunk, BaseException):
                         raise chunk
                     if version is None or chunk is None:
@@ -149,9 +162,11 @@ class Answering:
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                for lease in leases:
-                    lease.release()
+                try:
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                finally:
+                    for lease in leases:  # those of tasks that never began
+                        lease.release()
 
     async def _follow(
         self,
@@ -177,6 +192,7 @@ class Answering:
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
                         drawn.add(lease.version, chunk)
+                        lease.spoiled = chunk.finish_reason is FinishReason.ABORTED
                         yield lease.version, chunk
                         # A chunk without text: half a character is held back by the engine.
                         if chunk.finish_reason is None and chunk.text and self._is_left_behind(lease, settings):
@@ -260,6 +276,12 @@ class Drawn:
             return None
         (version,) = self._versions
         return Answer(version, prompt_ids, tuple(self.token_ids), tuple(self._logprobs))
+
+
+def too_late() -> Unavailable:
+    return Unavailable(
+        "The answer took longer than allowed.", "Ask for fewer tokens, or raise inference.deadline_seconds.", TOO_LATE
+    )
 
 
 def sample_seed(seed: int, prompt_index: int, sample_index: int) -> int:

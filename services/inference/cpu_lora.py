@@ -24,7 +24,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is not typed
     """Rows of a step grouped by slot. Linear modules only: engine.arguments targets no others."""
 
     def update_metadata(self, *arguments: Any, **more: Any) -> None:
-        """Called once a step, before its layers."""
+        """Called before a step whose tokens have other slots than the last one's."""
         super().update_metadata(*arguments, **more)
         self._groups = group(self.token_lora_indices)
 

@@ -3,8 +3,8 @@
 adapter: one engine with LoRA slots. Many versions at once; each request names its own. The default on GPU.
 merged:  two engines without LoRA, each holding one whole set of weights. A candidate is merged into the base and
          loaded into the engine that does not serve, proved and judged there, and a promotion merely changes which
-         engine new requests go to: no pause, no unproved token, base speed. The default on CPU, where LoRA slots are
-         4 to 8 times slower than the base. Price: the weights and the key-value cache twice.
+         engine new requests go to: no pause, no unproved token, base speed. The default on CPU, where LoRA slots have
+         two thirds of it. Price: the weights and the key-value cache twice.
 """
 
 from __future__ import annotations

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from iterpo.clients.inference import PolicyClient
-from iterpo.errors import IterpoError, PolicyRejected
+from iterpo.errors import Conflict, IterpoError, PolicyRejected
 from iterpo.policies import manifest
 from iterpo.policies.canary import Tally
 from iterpo.policies.replicas import Report, View
-from iterpo.types import BASE_VERSION, PolicyState, PolicyVersion
+from iterpo.types import BASE_VERSION, PolicyVersion
 from services.inference.registry import PolicyRegistry
 
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
+SAVE_SECONDS = 10.0
+PASSING = ("POLICY_MISSING", "STALE_MANIFEST", "FILE_MISSING")
+"""Reasons that say nothing of a version's bytes."""
 AGAIN_SECONDS = 1.0
 """After the primary went away, or a load failed for a reason that may pass."""
 
@@ -32,7 +36,11 @@ class Follower:
         self._registry, self._primary, self._name, self._root = registry, primary, name, root
         self._view: View | None = None
         self._news = asyncio.Event()
-        self._refused: dict[int, str] = {}
+        self._refused: dict[tuple[int, str], str] = {}
+        """(version, digest) -> reason, for good."""
+        self._strange = False
+        """Whether the primary serves another base."""
+        self._saved = 0.0
         self._hears = True
 
     async def run(self) -> None:
@@ -46,6 +54,7 @@ class Follower:
                         await self._news.wait()
                 except TimeoutError:
                     await self._report()
+                    self._save()
                     continue
                 self._news.clear()
                 if self._view is not None:
@@ -69,46 +78,66 @@ class Follower:
                 self._hears = False
             await asyncio.sleep(AGAIN_SECONDS)
 
+    def _save(self) -> None:
+        """What was counted of a canary, now and then."""
+        if time.monotonic() > self._saved + SAVE_SECONDS:
+            self._saved = time.monotonic()
+            self._registry.save_trial()
+
     def _heard(self, view: View) -> None:
         self._view, self._hears = view, True
         self._news.set()
 
     async def _converge(self, view: View) -> None:
-        """Bring in what the primary serves, its canary and its newest candidate, in this order; then serve alike."""
-        if view.base_digest != self._registry.base_digest:
-            self._refused = {p.version: "BASE_MISMATCH" for p in view.policies}
+        """Give up what the primary gave up; then bring in what it serves, its canary and its candidate, one after the
+        other, each with its role before the next may need room."""
+        self._strange = view.base_digest != self._registry.base_digest
+        if self._strange:
             logger.error("the primary serves another base model: set the same model.path")
             return
         known = {policy.version: policy for policy in view.policies}
-        candidates = [v for v, policy in known.items() if policy.state is PolicyState.PROVED]
-        for version in dict.fromkeys((view.serving, view.canary, max(candidates, default=0))):
-            if version != BASE_VERSION and version in known:
+        await self._registry.adopt(view)
+        for version in dict.fromkeys((view.serving, view.canary, view.candidate)):
+            if version in known and version != BASE_VERSION:
                 await self._bring(known[version])
-        if view.serving == BASE_VERSION or self._registry.is_ready(view.serving):
-            await self._registry.adopt(view)
+                await self._registry.adopt(view)
 
     async def _bring(self, policy: PolicyVersion) -> None:
-        version = policy.version
-        if self._registry.is_ready(version) or version in self._refused:
+        version, key = policy.version, (policy.version, policy.digest)
+        if self._registry.is_ready(version, policy.digest) or key in self._refused:
             return
         try:
             await self._fetch(policy)
             await self._registry.load(version, policy.digest)
-        except PolicyRejected as error:
-            self._refused[version] = error.reason
-            logger.error("version %d is refused here: %s", version, error)
+        except (PolicyRejected, Conflict) as error:
+            if error.reason in PASSING:
+                self._later(version, error)
+            else:
+                self._refused[key] = error.reason
+                logger.error("version %d is refused here: %s", version, error)
         except IterpoError as error:
-            logger.warning("version %d is not here yet: %s", version, error)
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._news.set)
+            self._later(version, error)
+
+    def _later(self, version: int, error: IterpoError) -> None:
+        logger.warning("version %d is not here yet: %s", version, error)
+        asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._news.set)
 
     async def _fetch(self, policy: PolicyVersion) -> None:
-        """From the primary, unless the very bytes lie here already (on the same machine, or from before)."""
+        """From the primary, unless the very bytes lie here already (on the same machine, or from before). Raises
+        Conflict (VERSION_REUSED) when this number was other bytes here."""
+        version, digest = policy.version, policy.digest
+        if (mine := self._registry.find(version)) is not None and mine.digest != digest:
+            raise Conflict(
+                f"Version {version} is {digest[:12]} at the primary and was {mine.digest[:12]} here.",
+                "Empty this replica's data_dir and start it again.",
+                "VERSION_REUSED",
+            )
 
         def fetch() -> None:
-            made = manifest.directory(self._root, policy.version) / manifest.MANIFEST
-            if made.is_file() and manifest.digest_bytes(made.read_bytes()) == policy.digest:
-                return
-            manifest.receive(self._root, policy.version, self._primary.fetch(policy.version, policy.digest))
+            try:
+                manifest.read(self._root, version, digest)
+            except PolicyRejected:
+                manifest.receive(self._root, version, self._primary.fetch(version, digest))
 
         await asyncio.to_thread(fetch)
 
@@ -118,8 +147,9 @@ class Follower:
         report = Report(
             self._name,
             self._registry.serving.version,
-            frozenset(p.version for p, _ in self._registry.listed() if self._registry.is_ready(p.version)),
-            dict(self._refused),
+            {p.version: p.digest for p, _ in self._registry.listed() if self._registry.is_ready(p.version)},
+            {version: reason for (version, _), reason in self._refused.items()} | self._mismatches(),
+            trial.version if trial else 0,
             tally.canary,
             tally.serving,
         )
@@ -127,3 +157,7 @@ class Follower:
             await asyncio.to_thread(self._primary.report, report)
         except IterpoError as error:
             logger.debug("no report: %s", error)
+
+    def _mismatches(self) -> dict[int, str]:
+        versions = self._view.policies if self._strange and self._view else ()
+        return {policy.version: "BASE_MISMATCH" for policy in versions}

@@ -25,6 +25,8 @@ class Lease:
     """With whether the request failed; None when it was given up, or was wrong."""
     live: bool
     """An application's, which left the choice of the version to us."""
+    spoiled: bool = False
+    """The engine ended the answer before it was one."""
     _holds: bool = False
 
     def hold(self) -> Self:
@@ -46,7 +48,7 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release(has_failed(error))
+        self.release(True if self.spoiled and error is None else has_failed(error))
 
 
 def has_failed(error: BaseException | None) -> bool | None:

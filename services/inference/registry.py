@@ -13,12 +13,12 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
+from iterpo.errors import Conflict, InvalidInput, IterpoError, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies.canary import Judgement, Verdict
 from iterpo.policies.replicas import View
 from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion
@@ -37,6 +37,8 @@ ALIASES = ("serving", "candidate", "canary", "previous", "base")
 SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.CANARY, PolicyState.PROVED)
 NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
 """Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
+NOT_BACK = Judgement(Verdict.ROLLBACK, ("the canary did not come back after a restart",), {})
+OVERTAKEN = Judgement(Verdict.ROLLBACK, ("another version was promoted by hand while it was the canary",), {})
 IDLE_TIMEOUT_SECONDS = 120.0
 """How long a load waits for the last requests of the version whose place it takes."""
 
@@ -85,11 +87,14 @@ class PolicyRegistry:
         known = {v.version: replace(v, state=_after_restart(v.state)) for v in saved.policies.values()}
         self._versions = known | {BASE_VERSION: replace(self._versions[BASE_VERSION], state=PolicyState.RETIRED)}
         self._requests = saved.requests
-        wanted = saved.serving if await self._come_back(saved.serving) else BASE_VERSION
-        self._serve(wanted, saved.previous if wanted == saved.serving else BASE_VERSION)
-        if saved.trial and await self._come_back(saved.trial.version):
-            self._set_state(saved.trial.version, PolicyState.CANARY)
-            self.trial = saved.trial
+        back = await self._come_back(saved.serving)
+        self._serve(saved.serving if back else BASE_VERSION, saved.previous if back else BASE_VERSION)
+        if saved.trial is not None:
+            if back and await self._come_back(saved.trial.version):
+                self._set_state(saved.trial.version, PolicyState.CANARY)
+                self.trial = saved.trial
+            else:
+                self._record(saved.trial.version, NOT_BACK)
         self._save()
 
     async def _come_back(self, version: int) -> bool:
@@ -98,8 +103,8 @@ class PolicyRegistry:
             return True
         try:
             await self._load(version, self._versions[version].digest)
-        except PolicyRejected as error:
-            logger.error("version %d, which was there before, is refused: %s", version, error)
+        except IterpoError as error:
+            logger.error("version %d, which was there before, is not back: %s", version, error)
             return False
         return True
 
@@ -125,6 +130,9 @@ class PolicyRegistry:
         if not policy.isdecimal():
             raise InvalidInput(f"Unknown policy {policy!r}.", f"Use a version number or {', '.join(ALIASES)}.")
         return self.get(int(policy)).version
+
+    def find(self, version: int) -> PolicyVersion | None:
+        return self._versions.get(version)
 
     def get(self, version: int) -> PolicyVersion:
         if version not in self._versions:
@@ -201,8 +209,8 @@ class PolicyRegistry:
         return await asyncio.shield(asyncio.ensure_future(self._conclude(trial, judgement)))
 
     async def adopt(self, view: View) -> None:
-        """A replica's promotion: serve what the primary serves (which must be ready here, or the base), and its canary
-        if that is ready, too."""
+        """A replica's promotion: serve what the primary serves, once it is ready here, and then its canary, likewise.
+        Whatever the primary has given up is given up first. The same view twice is the same as once."""
         await asyncio.shield(asyncio.ensure_future(self._adopt(view)))
 
     async def retire(self, version: int, decision: GateDecision | None, request_id: str = "") -> PolicyVersion:
@@ -268,9 +276,8 @@ class PolicyRegistry:
     async def _promote(self, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if self._requests.done(request_id, "promote", version) or self._serving == version:
+            if not self.may_promote(version, decision, request_id):
                 return 0.0
-            check_decision(version, decision)
             by_hand = "by_hand" in decision.numbers
             if self.trial is not None and not by_hand:
                 raise WrongState(
@@ -285,13 +292,32 @@ class PolicyRegistry:
                 raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
             self._requests.remember(request_id, "promote", version)
-            if self.canary_share and not by_hand:
+            if self.canary_share and not by_hand and version not in (BASE_VERSION, self._previous):
                 self._set_state(version, PolicyState.CANARY)
                 self.trial = Trial(version, time.time())
             else:
+                if self.trial is not None and self.trial.version != version:
+                    self._record(self.trial.version, OVERTAKEN)
                 self._serve(version, self._serving)
             self._save()
         return time.monotonic() - started
+
+    def may_promote(self, version: int, decision: GateDecision, request_id: str) -> bool:
+        """False when it has been done. Raises NotFound, Conflict, and WrongState (NOT_GATED) for a decision that is
+        none."""
+        if self._requests.done(request_id, "promote", version) or self._serving == version:
+            return False
+        check_decision(version, decision)
+        self.get(version)
+        return True
+
+    def _record(self, version: int, why: Judgement) -> GateDecision:
+        """A canary's end; the decision with which it began grows by its numbers."""
+        before = self._versions[version].decision or GateDecision(True, (), {})
+        promoted = why.verdict is Verdict.PROMOTE
+        decision = GateDecision(promoted, before.reasons + why.reasons, {**before.numbers, **why.numbers})
+        self._versions[version] = replace(self._versions[version], decision=decision)
+        return decision
 
     async def _rollback(self, request_id: str, reason: str) -> float:
         started = time.monotonic()
@@ -325,15 +351,10 @@ class PolicyRegistry:
             return True
 
     def _end_trial(self, judgement: Judgement) -> None:
-        """The decision with which it began grows by the canary's numbers."""
         if self.trial is None:
             return
-        version, promoted = self.trial.version, judgement.verdict is Verdict.PROMOTE
-        before = self._versions[version].decision or GateDecision(True, (), {})
-        decision = GateDecision(promoted, before.reasons + judgement.reasons, {**before.numbers, **judgement.numbers})
-        self._versions[version] = replace(self._versions[version], decision=decision)
-        self.trial = None
-        if promoted:
+        version, self.trial = self.trial.version, None
+        if self._record(version, judgement).promote:
             self._serve(version, self._serving)
         else:
             self._set_state(version, PolicyState.REJECTED, "CANARY_REFUSED")
@@ -341,22 +362,43 @@ class PolicyRegistry:
 
     async def _adopt(self, view: View) -> None:
         async with self._change:
-            for theirs in view.policies:
-                mine = self._versions.get(theirs.version) or replace(theirs, state=PolicyState.RETIRED)
-                self._versions[theirs.version] = replace(mine, decision=theirs.decision, reason=theirs.reason)
-            if view.serving != self._serving:
+            before = (dict(self._versions), self._serving, self._previous, self.trial, self.canary_share)
+            self.canary_share = view.canary_share
+            theirs = {policy.version: policy for policy in view.policies}
+            if self.trial is not None and self.trial.version != view.canary:
+                self._set_state(self.trial.version, PolicyState.PROVED)  # until the next lines say better
+                self.trial = None
+            for policy in view.policies:
+                self._note(policy)
+            for version, mine in list(self._versions.items()):
+                if mine.state is PolicyState.PROVED and version not in theirs:
+                    self._set_state(version, PolicyState.RETIRED)
+            if view.serving != self._serving and self._is_theirs(view.serving, theirs):
                 if view.serving == BASE_VERSION:
                     await self._bring_back_base()
                 self._serve(view.serving, view.previous if view.previous in self._versions else BASE_VERSION)
-            if self.trial is not None and self.trial.version != view.canary:
-                refused = any(p.state is PolicyState.REJECTED for p in view.policies if p.version == self.trial.version)
-                self._set_state(self.trial.version, PolicyState.REJECTED if refused else PolicyState.RETIRED)
-                self.trial = None
-            self.canary_share = view.canary_share
-            if self.trial is None and view.canary and self.is_ready(view.canary):
+            begins = self.trial is None and self._serving == view.serving and view.canary not in (0, view.serving)
+            if begins and self._is_theirs(view.canary, theirs):
                 self._set_state(view.canary, PolicyState.CANARY)
                 self.trial = Trial(view.canary, time.time())
-            self._save()
+            if before != (self._versions, self._serving, self._previous, self.trial, self.canary_share):
+                self._drop_idle()
+                self._save()
+
+    def _note(self, policy: PolicyVersion) -> None:
+        """What the primary decided about a version; that it is refused there, if it is. Proof and reason are ours."""
+        mine = self._versions.get(policy.version)
+        if mine is None:
+            state = PolicyState.REJECTED if policy.state is PolicyState.REJECTED else PolicyState.RETIRED
+            self._versions[policy.version] = replace(policy, state=state, proof=None)
+        elif mine.digest == policy.digest:
+            self._versions[policy.version] = replace(mine, decision=policy.decision)
+            if policy.state is PolicyState.REJECTED and policy.version not in self._roles():
+                self._set_state(policy.version, PolicyState.REJECTED, policy.reason)
+
+    def _is_theirs(self, version: int, theirs: Mapping[int, PolicyVersion]) -> bool:
+        """Ready here, with the primary's bytes."""
+        return version == BASE_VERSION or (version in theirs and self.is_ready(version, theirs[version].digest))
 
     def _has_base(self) -> bool:
         return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
@@ -496,21 +538,27 @@ class PolicyRegistry:
         finally:
             self._leaving.discard(version)
 
-    def is_ready(self, version: int) -> bool:
-        """Proved, and in the engine now."""
+    def is_ready(self, version: int, digest: str = "") -> bool:
+        """Proved, and in the engine now; with a digest, these very bytes."""
         entry = self._versions.get(version)
-        return entry is not None and entry.state in SERVABLE and version in self._delivery.loaded()
+        known = entry is not None and entry.state in SERVABLE and digest in ("", entry.digest)
+        return known and version in self._delivery.loaded()
 
-    def _save(self) -> None:
+    def _save(self, quietly: bool = False) -> None:
         saved = Saved(self.base_digest, self._serving, self._previous, self._versions, self._requests, self.trial)
         registry_file.write(self._file, saved)
-        for event in self._listeners:
-            event.set()
+        if not quietly:
+            self.announce()
 
     def save_trial(self) -> None:
-        """What was counted since the last change, for a restart. Nothing waits for it."""
+        """What was counted since the last change, for a restart. Nothing waits for it, and nobody is told."""
         if self.trial is not None:
-            self._save()
+            self._save(quietly=True)
+
+    def announce(self) -> None:
+        """Wake whoever listens."""
+        for event in self._listeners:
+            event.set()
 
 
 def check_decision(version: int, decision: GateDecision) -> None:

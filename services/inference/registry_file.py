@@ -111,5 +111,6 @@ def _version(raw: dict[str, Any]) -> PolicyVersion:
 def _trial(raw: dict[str, Any] | None) -> Trial | None:
     if raw is None:
         return None
-    tally = Tally(**{name: Arm(**arm) for name, arm in raw.pop("tally").items()})
-    return Trial(**raw, tally=tally)
+    counts = raw.pop("tally")
+    canary, serving = (Arm(**counts.pop(name)) for name in ("canary", "serving"))
+    return Trial(**raw, tally=Tally(canary, serving, **counts))

@@ -32,11 +32,15 @@ class Replicas:
         self._reported = asyncio.Event()
         self._closing = False
         self._bells: set[asyncio.Event] = set()
+        self._wanted = 0
+        """The version that a promotion waits for."""
 
     async def watch(self, replica: str) -> AsyncGenerator[View, None]:
         """The view now, and again at every change. Raises Unavailable (STOPPING) when the service drains."""
         bell = self._registry.listen()
         self._bells.add(bell)
+        if not self._watching[replica]:
+            self._reports.pop(replica, None)  # what it had before it went away says nothing of what it has now
         self._watching[replica] += 1
         try:
             while not self._closing:
@@ -52,6 +56,7 @@ class Replicas:
             self._bells.discard(bell)
             self._watching[replica] -= 1
             self._reported.set()
+            self._registry.announce()
         raise Unavailable("The inference server is stopping.", "Watch again when it is back.", "STOPPING")
 
     def view(self) -> View:
@@ -62,6 +67,7 @@ class Replicas:
             tuple(p for p in listed if p.state in SERVABLE) + tuple(p for p in listed if _is_refused(p))[-REFUSED:],
             registry.serving.version,
             next((p.version for p in listed if p.state is PolicyState.PREVIOUS), registry.serving.version),
+            self._wanted or max((p.version for p in listed if p.state is PolicyState.PROVED), default=0),
             registry.trial.version if registry.trial else 0,
             registry.canary_share,
         )
@@ -85,7 +91,7 @@ class Replicas:
         """What the replicas saw of a canary."""
         total = Tally()
         for report, _ in self.listed():
-            if version in report.proved:
+            if report.canary_version == version:
                 for mine, theirs in ((total.canary, report.canary), (total.serving, report.others)):
                     mine.answered += theirs.answered
                     mine.failed += theirs.failed
@@ -95,6 +101,8 @@ class Replicas:
         """Wait until enough of the connected replicas have proved the version. Raises WrongState (QUORUM_MISSED) when
         they do not, and the settings say that it shall not be promoted then."""
         found = Quorum.OPEN
+        self._wanted = version
+        self._registry.announce()
         try:
             async with asyncio.timeout(self._settings.patience_seconds):
                 while (found := self._quorum(version)) is Quorum.OPEN:
@@ -102,6 +110,8 @@ class Replicas:
                     await self._reported.wait()
         except TimeoutError:
             logger.warning("version %d: not every replica has proved it in time", version)
+        finally:
+            self._wanted = 0
         if found is Quorum.REACHED:
             return
         late = [report.replica for report, connected in self.listed() if connected and version not in report.proved]
@@ -115,7 +125,7 @@ class Replicas:
 
     def _quorum(self, version: int) -> Quorum:
         connected = [report for report, connected in self.listed() if connected]
-        return quorum(version, connected, self._settings.quorum)
+        return quorum(version, self._registry.get(version).digest, connected, self._settings.quorum)
 
 
 def _is_refused(policy: PolicyVersion) -> bool:
@@ -123,7 +133,12 @@ def _is_refused(policy: PolicyVersion) -> bool:
 
 
 def added(a: Tally, b: Tally) -> Tally:
-    return Tally(*(_sum(x, y) for x, y in ((a.canary, b.canary), (a.serving, b.serving))))
+    return Tally(
+        _sum(a.canary, b.canary),
+        _sum(a.serving, b.serving),
+        duels_won=a.duels_won + b.duels_won,
+        duels_lost=a.duels_lost + b.duels_lost,
+    )
 
 
 def _sum(a: Arm, b: Arm) -> Arm:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from iterpo import wire
-from iterpo.errors import InvalidInput, PolicyRejected, WrongState
+from iterpo.errors import PolicyRejected, WrongState
 from iterpo.policies import manifest
-from iterpo.types import GateDecision, PolicyState
+from iterpo.types import BASE_VERSION, GateDecision, PolicyState
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
 from services.auth import caller_key, caller_name
@@ -109,7 +109,10 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self._be_primary()
         need_ids(request, "request_id")
         decision = wire.decision_from_proto(request.decision)
-        if request.version != self._registry.serving.version:
+        if (
+            self._registry.may_promote(request.version, decision, request.request_id)
+            and request.version != BASE_VERSION
+        ):
             await self._replicas.agree(request.version)
         seconds = await self._registry.promote(request.version, decision, request.request_id)
         self._swapped("promote", seconds)
@@ -150,6 +153,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def WatchPolicies(
         self, request: policy_pb2.WatchPoliciesRequest, context: Any
     ) -> AsyncIterator[policy_pb2.WatchPoliciesResponse]:
+        if request.replica:
+            need_ids(request, "replica")
         async with aclosing(self._replicas.watch(request.replica)) as views:
             async for view in views:
                 yield wire.view_to_proto(view)
@@ -165,10 +170,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def ReportReplica(
         self, request: policy_pb2.ReportReplicaRequest, context: Any
     ) -> policy_pb2.ReportReplicaResponse:
-        if not request.replica.name:
-            raise InvalidInput("The replica has no name.", "Set replica.name.", "MISSING_FIELD")
+        need_ids(request.replica, "name")
         self._replicas.report(wire.report_from_proto(request))
-        self.observe()
         return policy_pb2.ReportReplicaResponse()
 
     def _be_primary(self) -> None:
@@ -181,7 +184,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             )
 
     def observe(self) -> None:
-        """Set the gauges that follow the registry; called when metrics are scraped and after swaps."""
+        """Set the gauges that follow the registry; called at every change (`follow_changes`)."""
         self._metrics.version.labels("serving").set(self._registry.serving.version)
         candidates = [p.version for p, _ in self._registry.listed() if p.state is PolicyState.PROVED]
         self._metrics.version.labels("candidate").set(max(candidates, default=0))
@@ -192,7 +195,14 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         trial = self._registry.trial
         self._metrics.version.labels("canary").set(trial.version if trial else 0)
 
+    async def follow_changes(self) -> None:
+        """Until it is cancelled."""
+        bell = self._registry.listen()
+        while True:
+            self.observe()
+            await bell.wait()
+            bell.clear()
+
     def _swapped(self, kind: str, seconds: float) -> None:
         self._metrics.swap.observe(seconds)
         self._metrics.swaps.labels(kind).inc()
-        self.observe()

@@ -73,17 +73,8 @@ class Served:
 
     def publish(self, seed: int, std: float = 0.02) -> tuple[int, str]:
         """(version, digest) of an adapter whose B matrices are random, as the next version."""
-        import torch
-
-        draw = torch.Generator().manual_seed(seed)
-        weights = {
-            name: t if ".lora_A." in name else torch.randn(t.shape, generator=draw) * std
-            for name, t in self.learner.model.adapter().items()
-        }
-        self.learner.model.load_adapter(weights)
         version = 1 + max(manifest.latest_version(self.policies), *(p.version for p in self.registry.versions()))
-        lineage = {"parent": 0, "run_id": "test", "iteration": 1, "feedback_cursor": 0}
-        return version, self.learner.publish(self.policies, version, lineage, {})
+        return version, publish_random(self.learner, self.policies, version, seed, std)
 
     def serve(self, seed: int, std: float = 0.02) -> int:
         """Publish, load, prove and promote."""
@@ -102,6 +93,20 @@ class Served:
         stub = policy_pb2_grpc.PolicyServiceStub(self.channel)
         listed = stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=10).policies
         return sum(p.in_flight_requests for p in listed)
+
+
+def publish_random(learner: LoraLearner, root: Path, version: int, seed: int, std: float = 0.02) -> str:
+    """The digest of a version whose B matrices are random."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    weights = {
+        name: t if ".lora_A." in name else torch.randn(t.shape, generator=draw) * std
+        for name, t in learner.model.adapter().items()
+    }
+    learner.model.load_adapter(weights)
+    lineage = {"parent": 0, "run_id": "test", "iteration": 1, "feedback_cursor": 0}
+    return learner.publish(root, version, lineage, {})
 
 
 @contextmanager

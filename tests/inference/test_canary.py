@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 
 import pytest
@@ -24,7 +25,7 @@ from iterpo.types import (
     Reward,
 )
 from services.inference import canary
-from services.inference.canary import CanaryKeeper, Votes
+from services.inference.canary import CanaryKeeper, Thumb, Votes
 from services.inference.metrics import InferenceMetrics
 from tests.inference.test_registry import YES, started, states
 from tests.policies.builders import publish
@@ -118,6 +119,33 @@ async def test_a_person_may_end_it_by_promoting(tmp_path):
     assert (registry.serving.version, registry.trial) == (2, None)
 
 
+async def test_another_version_promoted_by_hand_over_it_is_a_recorded_no(tmp_path):
+    registry, _ = await with_canary(tmp_path)
+    await registry.promote(1, GateDecision(True, (), {"by_hand": 1.0}), "same")  # serves already: nothing
+    assert registry.trial is not None
+    registry._delivery.places = [2, 0]  # the base, wherever it came from
+    await registry.promote(0, GateDecision(True, (), {"by_hand": 1.0}), "base")
+    assert (registry.serving.version, registry.trial) == (0, None)
+    assert registry.get(2).decision.promote is False
+    assert "by hand while it was the canary" in registry.get(2).decision.reasons[0]
+
+
+async def test_what_a_rollback_returns_to_is_never_the_canary(tmp_path):
+    """A refused canary is rejected for good, and a rollback to it would fail."""
+    registry, _ = await with_canary(tmp_path)
+    await registry.conclude(registry.trial, GOOD)  # 2 serves, 1 is the previous version
+    await registry.promote(1, YES, "back")
+    assert (registry.serving.version, registry.trial) == (1, None)
+
+
+async def test_a_canary_that_does_not_come_back_after_a_restart_is_a_recorded_no(tmp_path):
+    await with_canary(tmp_path)
+    shutil.rmtree(tmp_path / "policies" / "v000002")
+    again, _ = await started(tmp_path, 0.2)
+    assert (again.serving.version, again.trial) == (1, None)
+    assert again.get(2).decision.promote is False
+
+
 async def test_a_second_candidate_waits(tmp_path):
     registry, _ = await with_canary(tmp_path)
     with pytest.raises(WrongState) as refused:  # two engines, both taken
@@ -145,8 +173,8 @@ async def test_a_restart_goes_on_with_the_canary_and_its_counts(tmp_path):
 # What people say of it.
 
 
-def group(version: int, name: str, author: str = "") -> Group:
-    answer = Completion(name, "p", f"g-{name}", "x", (), (), (), FinishReason.STOP, version, "", author=author)
+def group(version: int, name: str, author: str = "", digest: str = "d") -> Group:
+    answer = Completion(name, "p", f"g-{name}", "x", (), (), (), FinishReason.STOP, version, digest, author=author)
     return Group(f"g-{name}", Prompt("p", (Message("user", "x"),)), (answer,))
 
 
@@ -154,23 +182,24 @@ def event(cursor: int = 1, **body) -> FeedbackEvent:
     return FeedbackEvent(cursor, f"e{cursor}", "run", 0.0, **body)
 
 
-def test_thumbs_and_preferences_speak_of_versions() -> None:
+def test_thumbs_and_duels_speak_of_versions() -> None:
     votes = Votes()
-
-    def said(**body) -> list[tuple[int, bool]]:
-        return list(votes.of(event(**body)))
-
     for version, name in ((1, "a"), (2, "b"), (2, "c")):
-        assert said(group=group(version, name)) == []
-    assert said(group=group(2, "mine", author="user:u")) == []
-    assert said(reward=Reward("b", 1.0, "user:u")) == [(2, True)]
-    assert said(reward=Reward("a", 0.0, "user:u")) == [(1, False)]
-    assert said(reward=Reward("b", 1.0, "exact_match")) == []  # a verifier is no user
-    assert said(reward=Reward("unknown", 1.0, "user:u")) == []
-    assert said(preference=Preference("g", "a", "b", 0.2, 1.0)) == [(1, False), (2, True)]
-    assert said(preference=Preference("g", "b", "c", 0.9, 1.0)) == []  # both of one version
-    assert said(preference=Preference("g", "a", "b", 0.5, 1.0)) == []
-    assert said(preference=Preference("g", "a", "mine", 0.0, 1.0)) == []  # an edited answer is nobody's
+        votes.note(event(group=group(version, name)))
+    votes.note(event(group=group(2, "mine", author="user:u")))
+    votes.note(event(group=group(0, "sent-back", digest="")))  # a text whose policy nobody knows
+
+    def thumb(name: str, value: float, labeler: str = "user:u"):
+        return votes.thumb(event(reward=Reward(name, value, labeler)))
+
+    def duel(first: str, second: str, p: float):
+        return votes.duel(event(preference=Preference("g", first, second, p, 1.0)))
+
+    assert thumb("b", 1.0) == Thumb("user:u", 2, True)
+    assert thumb("a", 0.0) == Thumb("user:u", 1, False)
+    assert [thumb("b", 1.0, "exact_match"), thumb("unknown", 1.0), thumb("sent-back", 1.0)] == [None] * 3
+    assert (duel("a", "b", 0.2), duel("a", "b", 0.8)) == ((2, 1), (1, 2))
+    assert (duel("a", "b", 0.5), duel("a", "mine", 0.0)) == (None, None)
 
 
 class Labeling:
@@ -194,8 +223,8 @@ async def test_live_feedback_decides_by_itself(tmp_path, monkeypatch, likes: boo
     arms.canary.answered = arms.serving.answered = 1000
     events = [event(1, group=group(1, "old")), event(2, group=group(2, "new"))]
     for n in range(300):
-        events.append(event(3 + 2 * n, reward=Reward("new", float(likes), "user:u")))
-        events.append(event(4 + 2 * n, reward=Reward("old", float(n % 2), "user:u")))
+        events.append(event(3 + 2 * n, reward=Reward("new", float(likes), f"user:{n}")))
+        events.append(event(4 + 2 * n, reward=Reward("old", float(n % 2), f"user:{n}")))
     labeling = Labeling(events)
     metrics = InferenceMetrics(CollectorRegistry())
     keeper = CanaryKeeper(registry, CanarySettings(share=0.2), metrics, lambda: labeling)
@@ -209,6 +238,26 @@ async def test_live_feedback_decides_by_itself(tmp_path, monkeypatch, likes: boo
     assert labeling.cursors[0] == -1
     verdict = "promote" if likes else "rollback"
     assert metrics.canary_verdicts.labels(verdict)._value.get() == 1
+
+
+async def test_one_user_has_one_voice_a_side_and_duels_are_counted_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(canary, "PERIOD_SECONDS", 0.01)
+    registry, _ = await with_canary(tmp_path)
+    events = [event(1, group=group(1, "old")), event(2, group=group(2, "new")), event(3, group=group(2, "too"))]
+    events += [event(4 + n, reward=Reward("new", 0.0, "user:angry")) for n in range(50)]
+    events += [event(60, reward=Reward("old", 1.0, "user:angry"))]
+    events += [event(61 + n, preference=Preference("g", "new", "old", float(n % 4 > 0), 1.0)) for n in range(8)]
+    events += [event(70, preference=Preference("g", "new", "too", 1.0, 1.0))]  # both the canary's
+    labeling = Labeling(events)
+    keeper = CanaryKeeper(registry, CanarySettings(share=0.2), InferenceMetrics(CollectorRegistry()), lambda: labeling)
+    work = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(10):
+        while registry.trial.cursor < 70:
+            await asyncio.sleep(0.01)
+    work.cancel()
+    tally = registry.trial.tally
+    assert (tally.canary.bad, tally.canary.good, tally.serving.good) == (1, 0, 1)
+    assert (tally.duels_won, tally.duels_lost) == (6, 2)
 
 
 async def test_without_the_labeling_service_a_canary_goes_on(tmp_path, monkeypatch) -> None:

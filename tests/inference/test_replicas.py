@@ -260,6 +260,78 @@ async def test_the_canary_is_the_canary_everywhere_and_the_replicas_requests_cou
     await soon(lambda: one.serving.version == 2 and one.trial is None)
 
 
+async def test_a_replica_that_joins_during_a_canary_or_beside_a_candidate_converges(fleet) -> None:
+    """Two engines, three versions: each gets its role before the next may need room."""
+    await fleet.begin(share=0.25)
+    await fleet.load(1)
+    await fleet.promote(1, GateDecision(True, (), {"by_hand": 1.0}))
+    await fleet.load(2)
+    beside, _ = await fleet.join("beside")
+    await soon(lambda: beside.serving.version == 1 and beside.is_ready(2))
+    await fleet.promote(2)
+    late, _ = await fleet.join("late")
+    await soon(lambda: late.serving.version == 1 and late.trial is not None)
+    await soon(lambda: beside.trial is not None)
+    assert late.trial.version == beside.trial.version == 2
+
+
+async def test_a_canary_that_was_refused_while_a_replica_was_away_does_not_keep_it_from_converging(fleet) -> None:
+    await fleet.begin(share=0.25)
+    one, line = await fleet.join("one")
+    await fleet.load(1)
+    await fleet.promote(1, GateDecision(True, (), {"by_hand": 1.0}))
+    await fleet.load(2)
+    await fleet.promote(2)
+    await soon(lambda: one.trial is not None)
+    line.cut = True
+    line.drop()
+    await soon(lambda: not any(connected for _, connected in fleet.replicas.listed()))
+    await fleet.primary.rollback("away with it", "worse")
+    await fleet.load(3)
+    await fleet.promote(3, GateDecision(True, (), {"by_hand": 1.0}))
+    line.cut = False
+    await soon(lambda: one.serving.version == 3 and one.trial is None)
+    assert states(one)[2] is PolicyState.REJECTED
+
+
+async def test_a_number_that_was_other_bytes_here_is_refused_and_not_served(fleet) -> None:
+    await fleet.begin()
+    (fleet.folder / "one").mkdir()
+    old, _ = await started(fleet.folder / "one")
+    await old.load(1, publish(fleet.folder / "one" / "policies", 1, b=2.0))
+    await old.promote(1, YES, "r1")
+    await fleet.load(1)
+    await fleet.promote(1)
+    one, line = await fleet.join("one")  # of the same data_dir: it comes back on its own version 1
+    await soon(lambda: any(1 in report.refused for report, _ in fleet.replicas.listed()))
+    assert fleet.replicas.listed()[0][0].refused == {1: "VERSION_REUSED"}
+    assert line.fetched == []
+    assert one.get(1).digest != fleet.primary.get(1).digest
+
+
+async def test_a_damaged_copy_is_fetched_anew(fleet) -> None:
+    await fleet.begin()
+    await fleet.load(1)
+    await fleet.promote(1)
+    (fleet.folder / "one").mkdir()
+    shutil.copytree(fleet.root, fleet.folder / "one" / "policies")
+    (fleet.folder / "one" / "policies" / "v000001" / "adapter_model.safetensors").write_bytes(b"damaged")
+    one, line = await fleet.join("one")
+    await soon(lambda: one.serving.version == 1)
+    assert line.fetched == [1]
+
+
+async def test_what_the_gate_refused_answers_nobody_at_a_replica_either(fleet) -> None:
+    await fleet.begin()
+    one, _ = await fleet.join("one")
+    await fleet.load(1)
+    await soon(lambda: one.is_ready(1))
+    await fleet.primary.retire(1, GateDecision(False, ("worse",), {"heldout_gain": -1.0}), "no")
+    await soon(lambda: states(one)[1] is PolicyState.REJECTED)
+    with pytest.raises(WrongState):
+        one.lease("1")
+
+
 async def test_a_canary_that_is_rolled_back_leaves_the_replicas(fleet) -> None:
     await fleet.begin(share=0.25)
     one, _ = await fleet.join("one")
@@ -291,11 +363,15 @@ async def test_raw_files_are_verified_before_they_leave(tmp_path) -> None:
 
 
 def test_the_quorum_by_hand() -> None:
-    yes, no, late = Report("a", proved=frozenset({7})), Report("b", refused={7: "X"}), Report("c")
-    assert quorum(7, [], 1.0) is Quorum.REACHED
-    assert quorum(7, [yes, yes], 1.0) is Quorum.REACHED
-    assert quorum(7, [yes, late], 1.0) is Quorum.OPEN
-    assert quorum(7, [yes, no], 1.0) is Quorum.MISSED
-    assert quorum(7, [yes, no, late], 0.5) is Quorum.OPEN  # two of three
-    assert quorum(7, [yes, no], 0.5) is Quorum.REACHED
-    assert quorum(7, [late], 0.0) is Quorum.REACHED
+    yes, no, late = Report("a", proved={7: "d"}), Report("b", refused={7: "X"}), Report("c")
+    for reports, share, found in (
+        ([], 1.0, Quorum.REACHED),
+        ([yes, yes], 1.0, Quorum.REACHED),
+        ([yes, late], 1.0, Quorum.OPEN),
+        ([yes, no], 1.0, Quorum.MISSED),
+        ([yes, no, late], 0.5, Quorum.OPEN),  # two of three
+        ([yes, no], 0.5, Quorum.REACHED),
+        ([late], 0.0, Quorum.REACHED),
+    ):
+        assert quorum(7, "d", reports, share) is found
+    assert quorum(7, "other bytes", [yes], 1.0) is Quorum.OPEN

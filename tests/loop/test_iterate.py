@@ -89,6 +89,22 @@ def test_a_canary_that_users_refuse_gives_the_learner_its_weights_back(make_run,
     assert run.learner.weights == later  # nothing of the first iteration's is left
 
 
+def test_a_version_that_the_replicas_do_not_prove_is_a_refused_candidate_and_the_run_goes_on(make_run):
+    run = make_run(iterations=2)
+    promote, missed = run.publisher.promote, []
+
+    def without_quorum(version, decision, request_id):
+        if version == 1:
+            missed.append(version)
+            raise WrongState("Two replicas have not proved it.", "Look at them.", "QUORUM_MISSED")
+        return promote(version, decision, request_id)
+
+    run.publisher.promote = without_quorum
+    first, second = run.finish()
+    assert (first.promoted, first.decision.reasons) == (False, ("QUORUM_MISSED: Two replicas have not proved it.",))
+    assert (second.promoted, run.publisher.history.count("reject 1"), missed) == (True, 1, [1])
+
+
 def test_without_a_refusal_the_first_half_would_be_in_the_weights(make_run):
     """Negative control of the test above."""
     run = make_run(iterations=2)

@@ -87,6 +87,16 @@ def test_a_better_canary_is_promoted_and_an_equal_one_never_rolled_back() -> Non
     assert Verdict.ROLLBACK not in {simulate(0.7, 0.7, steps=5000, seed=seed)[0].verdict for seed in range(20)}
 
 
+def test_duels_are_held_against_a_half_and_never_added_to_thumbs() -> None:
+    """Both have 80 % thumbs up and win half of the duels; added up, the canary would have 65 % and the other 77 %."""
+    equal = Tally(Arm(9000, 0, 320, 80), Arm(90_000, 0, 2880, 720), duels_won=200, duels_lost=200)
+    assert judge(SETTINGS, equal, 1.0).verdict is not Verdict.ROLLBACK
+    lost = Tally(Arm(9000), Arm(90_000), duels_won=20, duels_lost=80)
+    found = judge(SETTINGS, lost, 1.0)
+    assert (found.verdict, "of the duels" in found.reasons[0]) == (Verdict.ROLLBACK, True)
+    assert judge(SETTINGS, Tally(Arm(9000), Arm(90_000), duels_won=180, duels_lost=60), 1.0).verdict is Verdict.PROMOTE
+
+
 def test_nothing_is_decided_on_nothing() -> None:
     found = judge(SETTINGS, Tally(), 10.0)
     assert (found.verdict, found.reasons) == (Verdict.HOLD, ())

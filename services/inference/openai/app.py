@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
-from iterpo.types import Completion, FinishReason, Group, Message, PolicyState, PolicyVersion, Prompt
+from iterpo.types import BASE_VERSION, Completion, Group, Message, PolicyState, PolicyVersion, Prompt
 from services.auth import TokenGuard, caller_key
 from services.calls import Method
 from services.http_server import STATUS, is_loopback_name
 from services.inference.admission import Quota
-from services.inference.answering import Answering
+from services.inference.answering import TOO_LATE, Answering, too_late
 from services.inference.engine import Chunk
 from services.inference.metrics import InferenceMetrics
 from services.inference.openai.asked import REST, BadField, Question, body_of, chat_question, text_question
@@ -45,7 +45,8 @@ TYPES: Mapping[str, str] = {
     "UNAVAILABLE": "service_unavailable_error",
 }
 """IterpoError.code -> error.type."""
-TOO_LATE = "DEADLINE_EXCEEDED"
+GRACE_SECONDS = 1.0
+"""Beyond the deadline, for the answers' own clock to end them."""
 GENERATE = Method("iterpo.v1.InferenceService", "Generate", "unary")
 FEEDBACK = Method("iterpo.v1.LabelingService", "SubmitFeedback", "unary")
 LIST = Method("iterpo.v1.PolicyService", "ListPolicies", "unary")
@@ -154,23 +155,18 @@ class OpenAiDoor:
     async def _chunks(
         self, ids: list[tuple[int, ...]], question: Question
     ) -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
-        """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together take too long."""
+        """Raises Unavailable (DEADLINE_EXCEEDED) when all answers together, and the wait for a place, take too long."""
         policy, user = self._policy(question.model), question.user or uuid.uuid4().hex
         ends = time.monotonic() + self._deadline
-        answers = self._answering.answers(ids, question.n, question.settings, policy, user, question.likeliest)
+        answers = self._answering.answers(ids, question.n, question.settings, policy, user, question.likeliest, ends)
         async with aclosing(answers):
-            while True:
-                try:
-                    async with asyncio.timeout(max(0.0, ends - time.monotonic())):
-                        news = await anext(answers)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    raise Unavailable(
-                        f"The answer took more than {self._deadline:g} s.",
-                        "Ask for fewer tokens, or raise inference.deadline_seconds.",
-                        TOO_LATE,
-                    ) from None
+            try:
+                async with asyncio.timeout(self._deadline + GRACE_SECONDS):
+                    first = await anext(answers)
+            except TimeoutError:  # in the queue: once it is in the engine, the answers' own clock ends it
+                raise too_late() from None
+            yield first
+            async for news in answers:
                 yield news
 
     @staticmethod
@@ -219,32 +215,35 @@ class OpenAiDoor:
         question: Question,
         choices: Sequence[Choice],
     ) -> None:
-        """Each prompt's finished answers are a group that feedback can name. An answer that more than one version gave
-        is of the first: as old as its oldest token."""
+        """Each prompt's finished answers are a group that feedback can name. Of an answer that more than one version
+        gave the text alone is kept, as of one that somebody else wrote: a completion has one policy."""
         for p, prompt in enumerate(prompts):
             group_id = f"{form.name}-{p}"
-            numbers = range(p * question.n, (p + 1) * question.n)
-            answers = tuple(
-                Completion(
-                    completion_id=form.completion_id(number),
-                    prompt_id=group_id,
-                    group_id=group_id,
-                    text=choices[number].text,
-                    prompt_token_ids=ids[p],
-                    token_ids=tuple(choices[number].token_ids),
-                    logprobs=tuple(choices[number].logprobs),
-                    finish_reason=choices[number].finish_reason or FinishReason.ABORTED,
-                    policy_version=version.version,
-                    policy_digest=version.digest,
-                    temperature=question.settings.temperature,
-                    top_p=question.settings.top_p,
-                    top_k=question.settings.top_k,
+            answers: list[Completion] = []
+            for number in range(p * question.n, (p + 1) * question.n):
+                choice = choices[number]
+                if choice.finish_reason is None:
+                    continue
+                whole = len(choice.spans) == 1
+                answers.append(
+                    Completion(
+                        completion_id=form.completion_id(number),
+                        prompt_id=group_id,
+                        group_id=group_id,
+                        text=choice.text,
+                        prompt_token_ids=ids[p] if whole else (),
+                        token_ids=tuple(choice.token_ids) if whole else (),
+                        logprobs=tuple(choice.logprobs) if whole else (),
+                        finish_reason=choice.finish_reason,
+                        policy_version=version.version if whole else BASE_VERSION,
+                        policy_digest=version.digest if whole else "",
+                        temperature=question.settings.temperature,
+                        top_p=question.settings.top_p,
+                        top_k=question.settings.top_k,
+                    )
                 )
-                for number in numbers
-                if choices[number].finish_reason is not None
-            )
             if answers:
-                self._served.remember(Group(group_id, Prompt(group_id, prompt.messages), answers))
+                self._served.remember(Group(group_id, Prompt(group_id, prompt.messages), tuple(answers)))
 
     def _refuse_foreign_sites(self, request: Request) -> None:
         """A foreign site can make a browser on this machine post here, as plain text without asking first. Raises
