@@ -1,6 +1,8 @@
 """Channels to the three services, and the errors that come back through them.
 
 Only UNAVAILABLE is retried, by gRPC itself; every mutation carries a request id, so a retry is never a second effect.
+Streams are not: whoever reads one knows where to go on, and a stream that meets the death of its connection and then
+runs out of retries is never ended by grpcio 1.85 (tests/services/test_labeling_process.py): its reader would wait on.
 """
 
 from __future__ import annotations
@@ -20,8 +22,17 @@ from iterpo import errors
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
+STREAMS = {
+    "InferenceService": ("Generate", "Sample"),
+    "PolicyService": ("WatchPolicies", "FetchPolicy"),
+    "LabelingService": ("Annotate", "StreamFeedback"),
+    "LearnerService": ("WatchRun",),
+}
+"""Methods whose answers are streams."""
+
 _RETRY = {
     "methodConfig": [
+        {"name": [{"service": f"iterpo.v1.{service}", "method": m} for service, ms in STREAMS.items() for m in ms]},
         {
             "name": [{}],
             "retryPolicy": {
@@ -31,7 +42,7 @@ _RETRY = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
-        }
+        },
     ]
 }
 

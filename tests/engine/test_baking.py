@@ -12,6 +12,8 @@ from tests.engine.served import Served, greedy, mean_difference, prompts, runnin
 pytestmark = pytest.mark.engine
 
 BAKE_SECONDS = 6.0
+ROUNDED = 0.02
+"""Nats a token: a merge is rounded to the base's bfloat16, whatever the engine computes in."""
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +26,15 @@ def served(base_model, learner, tmp_path_factory) -> Iterator[Served]:
 def test_a_baked_version_says_what_it_said_in_its_slot_and_a_later_one_starts_in_a_slot(served: Served) -> None:
     ids = [tuple(served.learner.tokenizer.encode("The sea is a wide and quiet place in the morning."))]
     served.serve(seed=70)
-    in_slot, answers = served.inference.score(ids), texts(served)
+    in_slot, base = served.inference.score(ids), served.inference.score(ids, "base")
     deadline = time.monotonic() + 60
-    while served.inference.score(ids) == in_slot:  # the other engine rounds otherwise in the last bits
+    while served.inference.score(ids) == in_slot:  # a rounded merge shows that it answers from the other engine
         assert time.monotonic() < deadline, "it was never baked"
         time.sleep(0.5)
-    assert mean_difference(served.inference.score(ids), in_slot) < 1e-4
-    assert texts(served) == answers
+    baked = served.inference.score(ids)
+    assert mean_difference(baked, in_slot) < ROUNDED
+    assert mean_difference(baked, base) > 10 * ROUNDED
     later = served.serve(seed=71)
     assert served.inference.sample(prompts(1), 1, greedy(2))[0][0].policy_version == later
-    assert served.registry.rollback("test").state == "serving"
-    assert mean_difference(served.inference.score(ids), in_slot) < 1e-4
-
-
-def texts(served: Served) -> list[str]:
-    return [group[0].text for group in served.inference.sample(prompts(2), 1, greedy(12))]
+    served.registry.rollback("test")
+    assert served.inference.score(ids) == baked

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from iterpo.clients.channel import connect, connect_service, is_loopback, translate, translated_errors
+from iterpo.clients.channel import STREAMS, connect, connect_service, is_loopback, translate, translated_errors
 from iterpo.config import load
 from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, ResourceExhausted, Unavailable
-from iterpo.v1 import inference_pb2, inference_pb2_grpc, learner_pb2, learner_pb2_grpc
+from iterpo.v1 import inference_pb2, inference_pb2_grpc, labeling_pb2, learner_pb2, learner_pb2_grpc, policy_pb2
 from services.host import ServerSettings
 from tests.platform.serving import running
 
@@ -83,6 +83,17 @@ async def test_a_method_of_another_service_is_an_unknown_method() -> None:
 def test_other_exceptions_are_left_alone() -> None:
     with pytest.raises(KeyError), translated_errors():
         raise KeyError("x")
+
+
+def test_streams_are_those_of_the_contract() -> None:
+    """None may be retried by gRPC; a new one must be named."""
+    services = [
+        descriptor
+        for module in (inference_pb2, labeling_pb2, learner_pb2, policy_pb2)
+        for descriptor in module.DESCRIPTOR.services_by_name.values()
+    ]
+    streams = {s.name: tuple(m.name for m in s.methods if m.server_streaming) for s in services}
+    assert {name: set(methods) for name, methods in streams.items()} == {n: set(m) for n, m in STREAMS.items()}
 
 
 async def test_a_service_that_comes_up_late_is_found_by_the_retries() -> None:

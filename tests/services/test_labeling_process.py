@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from iterpo.errors import Unavailable
 from iterpo.types import Outcome
 from tests.labeling.builders import group
 from tests.services.labeling_process import ROOT, labeling_process, write_config
@@ -75,3 +77,24 @@ def test_a_wrong_configuration_ends_the_process_with_two_and_the_fix(tmp_path: P
     )
     assert ended.returncode == 2
     assert "Use one of ends_properly, exact_number" in ended.stderr
+
+
+@pytest.mark.e2e
+def test_a_stream_to_a_server_that_was_killed_ends_and_its_reader_hears_of_it(tmp_path: Path) -> None:
+    """With gRPC's retries a stream that met the death of its connection never ended: see iterpo.clients.channel."""
+    config, address = write_config(tmp_path)
+    with labeling_process(config, address, tmp_path / "log") as (process, client):
+        list(client.stream("", 0, 0.1))
+        heard: list[float] = []
+
+        def read() -> None:
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                list(client.stream("", 0, 0.1))
+            heard.append(time.monotonic() - started)
+
+        process.send_signal(signal.SIGKILL)
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(15)
+        assert heard, "it waits for an answer that will never come"
