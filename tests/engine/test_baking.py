@@ -33,7 +33,7 @@ def test_a_baked_version_says_what_it_said_in_its_slot_and_a_later_one_starts_in
         time.sleep(0.5)
     baked = served.inference.score(ids)
     assert mean_difference(baked, in_slot) < ROUNDED
-    assert mean_difference(baked, base) > 10 * ROUNDED
+    assert mean_difference(baked, base) > 3 * ROUNDED
     later = served.serve(seed=71)
     assert served.inference.sample(prompts(1), 1, greedy(2))[0][0].policy_version == later
     served.registry.rollback("test")
