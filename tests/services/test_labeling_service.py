@@ -233,9 +233,16 @@ async def test_an_unknown_labeler_is_refused_and_nothing_is_stored(running: Runn
     assert await running.stream() == []
 
 
-async def test_streaming_a_negative_cursor_is_refused(running: Running) -> None:
+async def test_a_stream_may_begin_at_the_newest_event(running: Running) -> None:
+    assert await running.stream("", cursor=-1) == []
+    for n in range(3):
+        await running.call(running.client.record, "run", "none", [group("a", "b", group_id=f"g{n}")], f"r{n}")
+    assert [e.cursor for e in await running.stream("", cursor=-1)] == [3]
+
+
+async def test_other_negative_cursors_are_refused(running: Running) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
-        await running.stream(cursor=-1)
+        await running.stream(cursor=-2)
 
 
 async def test_a_drain_ends_open_streams_with_a_reason(running: Running) -> None:
