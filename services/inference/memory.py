@@ -1,7 +1,7 @@
 """What a load leaves behind: freed pages that the C library keeps.
 
-Loading a version allocates and frees tens of megabytes between smaller pieces that live on. Without this the server's
-process grew by 1.3 MB a swap under 32 streams; it levelled off, but much later.
+Loading a version allocates and frees tens of megabytes between smaller pieces that live on. With this the service's
+processes held 3,920 MiB after 70 swaps in adapter mode, without it 4,110 (one run each); both still grew.
 """
 
 from __future__ import annotations
