@@ -115,7 +115,7 @@ class InferenceSettings(Section):
     http_address: OptionalAddress = "127.0.0.1:8000"
     """Where OpenAI clients find it (`/v1/chat/completions` and so on). Empty: nowhere."""
     delivery: Literal["auto", "adapter", "merged"] = "auto"
-    """How policies reach the engine. `auto`: merged on CPU (half as fast again there), adapter on GPU."""
+    """How policies reach the engine. `auto`: merged on CPU (a fifth faster there), adapter on GPU."""
     max_model_len: int = Field(1024, ge=128)
     """Tokens of prompt and answer together; the proof of delivery alone needs 97."""
     max_num_seqs: int = Field(64, ge=1)

@@ -31,8 +31,6 @@ PERIOD_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 """A stream of feedback ends after this long without any; the next one goes on where it ended."""
 REMEMBERED_ANSWERS = 100_000
-SAVE_SECONDS = 10.0
-"""A restart forgets this much of what was counted, at most."""
 LIKED = 0.5
 
 
@@ -52,7 +50,6 @@ class CanaryKeeper:
         self._votes = Votes()
         self._heard: tuple[Trial | None, set[tuple[str, int]]] = (None, set())
         """The canary, and (user, version) of the thumbs that were counted for it."""
-        self._saved = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -75,9 +72,7 @@ class CanaryKeeper:
         self._show(tally)
         found = judge(self._settings, tally, time.time() - trial.began_unix_seconds)
         if found.verdict is Verdict.HOLD:
-            if time.monotonic() > self._saved + SAVE_SECONDS:  # every save is a flush to the disk
-                self._saved = time.monotonic()
-                self._registry.save_trial()
+            self._registry.save_trial()
         elif await self._registry.conclude(trial, found):
             logger.warning("canary %d: %s %s", trial.version, found.verdict, "; ".join(found.reasons))
             self._metrics.canary_verdicts.labels(found.verdict).inc()

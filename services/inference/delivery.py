@@ -4,7 +4,7 @@ adapter: one engine with LoRA slots. Many versions at once; each request names i
 merged:  two engines without LoRA, each holding one whole set of weights. A candidate is merged into the base and
          loaded into the engine that does not serve, proved and judged there, and a promotion merely changes which
          engine new requests go to: no pause, no unproved token, base speed. The default on CPU, where LoRA slots have
-         two thirds of it. Price: the weights and the key-value cache twice.
+         four fifths of it. Price: the weights and the key-value cache twice.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 
 from iterpo.clients.inference import PolicyClient
@@ -23,7 +22,6 @@ from services.inference.registry import PolicyRegistry
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
-SAVE_SECONDS = 10.0
 PASSING = ("POLICY_MISSING", "STALE_MANIFEST", "FILE_MISSING")
 """Reasons that say nothing of a version's bytes."""
 AGAIN_SECONDS = 1.0
@@ -40,7 +38,6 @@ class Follower:
         """(version, digest) -> reason, for good."""
         self._strange = False
         """Whether the primary serves another base."""
-        self._saved = 0.0
         self._hears = True
 
     async def run(self) -> None:
@@ -54,7 +51,7 @@ class Follower:
                         await self._news.wait()
                 except TimeoutError:
                     await self._report()
-                    self._save()
+                    self._registry.save_trial()
                     continue
                 self._news.clear()
                 if self._view is not None:
@@ -77,12 +74,6 @@ class Follower:
                     logger.warning("the primary is away, what served goes on serving: %s", error.message)
                 self._hears = False
             await asyncio.sleep(AGAIN_SECONDS)
-
-    def _save(self) -> None:
-        """What was counted of a canary, now and then."""
-        if time.monotonic() > self._saved + SAVE_SECONDS:
-            self._saved = time.monotonic()
-            self._registry.save_trial()
 
     def _heard(self, view: View) -> None:
         self._view, self._hears = view, True

@@ -37,6 +37,8 @@ ALIASES = ("serving", "candidate", "canary", "previous", "base")
 SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.CANARY, PolicyState.PROVED)
 NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
 """Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
+TRIAL_SAVE_SECONDS = 10.0
+"""A restart forgets this much of a canary's counts, at most."""
 NOT_BACK = Judgement(Verdict.ROLLBACK, ("the canary did not come back after a restart",), {})
 OVERTAKEN = Judgement(Verdict.ROLLBACK, ("another version was promoted by hand while it was the canary",), {})
 IDLE_TIMEOUT_SECONDS = 120.0
@@ -66,6 +68,7 @@ class PolicyRegistry:
         self._in_flight: Counter[int] = Counter()
         self._on_engine: Counter[int] = Counter()
         self._serving_since = time.monotonic()
+        self._trial_saved = -math.inf
         self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
         self._base_logprobs: Logprobs = []
@@ -231,7 +234,7 @@ class PolicyRegistry:
                 try:
                     await self._load(version, manifest_digest)
                 finally:
-                    give_back()
+                    await asyncio.to_thread(give_back)  # it walks the whole heap
                 self._save()
             return self._versions[version]
 
@@ -288,8 +291,6 @@ class PolicyRegistry:
             entry = self.get(version)
             if version == BASE_VERSION:
                 await self._bring_back_base()
-            elif not self.is_ready(version):
-                raise not_loaded(version)
             self._versions[version] = replace(entry, decision=decision)
             self._requests.remember(request_id, "promote", version)
             if self.canary_share and not by_hand and version not in (BASE_VERSION, self._previous):
@@ -303,12 +304,14 @@ class PolicyRegistry:
         return time.monotonic() - started
 
     def may_promote(self, version: int, decision: GateDecision, request_id: str) -> bool:
-        """False when it has been done. Raises NotFound, Conflict, and WrongState (NOT_GATED) for a decision that is
-        none."""
+        """False when it has been done. Raises NotFound, Conflict, and WrongState: NOT_GATED for a decision that is
+        none, POLICY_NOT_LOADED for a version that nobody could answer with (the base is brought back)."""
         if self._requests.done(request_id, "promote", version) or self._serving == version:
             return False
         check_decision(version, decision)
         self.get(version)
+        if version != BASE_VERSION and not self.is_ready(version):
+            raise not_loaded(version)
         return True
 
     def _record(self, version: int, why: Judgement) -> GateDecision:
@@ -551,8 +554,10 @@ class PolicyRegistry:
             self.announce()
 
     def save_trial(self) -> None:
-        """What was counted since the last change, for a restart. Nothing waits for it, and nobody is told."""
-        if self.trial is not None:
+        """What was counted since the last change, for a restart, now and then: a save is a flush to the disk. Nobody is
+        told."""
+        if self.trial is not None and time.monotonic() > self._trial_saved + TRIAL_SAVE_SECONDS:
+            self._trial_saved = time.monotonic()
             self._save(quietly=True)
 
     def announce(self) -> None:

@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 10.0
 """A watcher hears from us at least this often."""
-
-
 REFUSED = 16
 """Of the versions that were refused, how many of the latest a view names."""
 
