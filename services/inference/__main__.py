@@ -61,7 +61,7 @@ async def serve(settings: Settings) -> None:
     device = find_device(settings.inference.device)
     scratch = scratch_directory(settings.data_dir)
     delivery = make_delivery(settings, base, scratch, device)
-    root, primary = settings.data_dir / "policies", settings.inference.follow
+    root = settings.data_dir / "policies"
     base_digest = await asyncio.to_thread(manifest.digest_model, base)
     prover = Prover(root, base_digest, probe.sequences(tokenizer), settings.inference.max_lora_rank)
     state_file = settings.data_dir / "inference.json"
@@ -85,7 +85,7 @@ async def serve(settings: Settings) -> None:
         max_lora_rank=settings.inference.max_lora_rank,
     )
     replicas = Replicas(registry, settings.inference.replicas)
-    policies = PolicyServicer(registry, metrics, replicas, root, primary)
+    policies = PolicyServicer(registry, metrics, replicas, root, settings.inference.follow)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(answering, registry, model, quota), host.server
     )
@@ -95,38 +95,15 @@ async def serve(settings: Settings) -> None:
 
     async def prepare() -> None:
         await registry.start()
-        policies.observe()
         if http is not None:
             await http.start()
-
-    def labeling() -> LabelingClient:
-        return LabelingClient(connect_service(settings, "labeling", "lead"))
-
-    keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling, replicas.tally)
-
-    # Made here, so that a wrong setting ends the start and not a task in the background.
-    upstream = connect(primary, settings.token("replica"), settings.auth.tls_ca) if primary else None
-    name = settings.inference.replica or f"{socket.gethostname()} {settings.inference.address}"
-
-    async def follow_or_lead() -> None:
-        await until_ready(host)
-        if upstream is not None:
-            await Follower(registry, PolicyClient(upstream), name, root).run()
-        await keeper.run()
 
     async def drain() -> None:
         replicas.close()
         if http is not None:
             await http.stop()
 
-    async def bake() -> None:
-        if isinstance(delivery, BakingDelivery):
-            await until_ready(host)
-            await Baker(registry, delivery, prover, metrics, settings.inference.bake_seconds).run()
-
-    works = (follow_or_lead, bake, policies.follow_changes)
-    beside = [asyncio.create_task(going_on(work)) for work in works]
-    beside.append(asyncio.create_task(stop_when_dead(delivery, host)))
+    beside = background(settings, host, registry, delivery, prover, metrics, policies, replicas)
     try:
         await host.run(SERVICES, prepare=prepare, drain=drain)
     finally:
@@ -137,6 +114,49 @@ async def serve(settings: Settings) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if died:
         raise Unavailable("The engine died.", "See the traceback above; iterpo up starts it again.", "ENGINE_DIED")
+
+
+def background(
+    settings: Settings,
+    host: Host,
+    registry: PolicyRegistry,
+    delivery: Delivery,
+    prover: Prover,
+    metrics: InferenceMetrics,
+    policies: PolicyServicer,
+    replicas: Replicas,
+) -> list[asyncio.Task[None]]:
+    """What goes on beside the calls: the canary's test, or the primary to follow; baking; gauges; the engine's pulse.
+
+    Raises InvalidConfig when the primary could not be reached safely.
+    """
+
+    def labeling() -> LabelingClient:
+        return LabelingClient(connect_service(settings, "labeling", "lead"))
+
+    keeper = CanaryKeeper(registry, settings.inference.canary, metrics, labeling, replicas.tally)
+
+    primary = settings.inference.follow
+    # Made here, so that a wrong setting ends the start and not a task in the background.
+    upstream = connect(primary, settings.token("replica"), settings.auth.tls_ca) if primary else None
+    name = settings.inference.replica or f"{socket.gethostname()} {settings.inference.address}"
+
+    async def follow_or_lead() -> None:
+        await until_ready(host)
+        if upstream is not None:
+            await Follower(registry, PolicyClient(upstream), name, prover.root).run()
+        await keeper.run()
+
+    async def bake() -> None:
+        if isinstance(delivery, BakingDelivery):
+            await until_ready(host)
+            await Baker(registry, delivery, prover, metrics, settings.inference.bake_seconds).run()
+
+    works = (follow_or_lead, bake, policies.follow_changes)
+    return [
+        asyncio.create_task(stop_when_dead(delivery, host)),
+        *(asyncio.create_task(going_on(work)) for work in works),
+    ]
 
 
 def openai_server(
