@@ -31,7 +31,7 @@ import grpc
 from benchmarks.machine import hardware_key
 from iterpo.clients.channel import OPTIONS, connect
 from iterpo.clients.labeling import LabelingClient
-from iterpo.demo.demo import free_ports
+from iterpo.demo.free_ports import free_ports
 from iterpo.errors import Unavailable
 from iterpo.types import Completion, FinishReason, Group, Message, Prompt
 from iterpo.v1 import labeling_pb2 as pb

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import load
 from iterpo.demo import plot
+from iterpo.demo.free_ports import free_ports
 from iterpo.demo.settings import demo_run
 from iterpo.demo.traffic import Traffic
 from iterpo.embedded_model import prepare
@@ -124,15 +124,3 @@ def write_settings(folder: Path, base: Path) -> Path:
     path = folder / "iterpo.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now; held open together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()

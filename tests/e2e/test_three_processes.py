@@ -22,7 +22,8 @@ from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings, load
-from iterpo.demo.demo import free_ports, write_settings
+from iterpo.demo.demo import write_settings
+from iterpo.demo.free_ports import free_ports
 from iterpo.demo.traffic import Traffic
 from iterpo.embedded_model import prepare
 from iterpo.errors import Unavailable

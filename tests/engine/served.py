@@ -15,7 +15,7 @@ import grpc
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.config import load
-from iterpo.demo.demo import free_ports
+from iterpo.demo.free_ports import free_ports
 from iterpo.policies import manifest
 from iterpo.supervisor import Supervisor, service_specs
 from iterpo.types import GateDecision, Message, Prompt, SamplingSettings

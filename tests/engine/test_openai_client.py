@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iterpo.demo.demo import free_ports
+from iterpo.demo.free_ports import free_ports
 from tests.engine.served import QUESTIONS, Served, running_inference
 
 openai = pytest.importorskip("openai")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from iterpo.clients.channel import connect
 from iterpo.clients.labeling import LabelingClient
+from iterpo.demo.free_ports import free_ports
 from iterpo.types import Completion, FinishReason, Group, Label, Message, Prompt
-from tests.services.labeling_process import ROOT, START_SECONDS, free_port
+from tests.services.labeling_process import ROOT, START_SECONDS
 
 MODULE = "services.labeling"
 STOP = FinishReason.STOP
@@ -46,11 +47,19 @@ class PageService:
     more: str = ""
     """Further sections."""
     token: str | None = None
-    grpc: int = field(default_factory=free_port)
-    http: int = field(default_factory=free_port)
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
+    """gRPC, page."""
     texts: dict[str, str] = field(default_factory=dict)
     """completion_id -> text, of what was recorded."""
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def grpc(self) -> int:
+        return self.ports[0]
+
+    @property
+    def http(self) -> int:
+        return self.ports[1]
 
     @property
     def address(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,22 +12,16 @@ from pathlib import Path
 
 from iterpo.clients.channel import connect
 from iterpo.clients.labeling import LabelingClient
+from iterpo.demo.free_ports import free_ports
 from iterpo.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def write_config(directory: Path, labelers: str = "") -> tuple[Path, str]:
     """(iterpo.toml, address)."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     config = directory / "iterpo.toml"
     config.write_text(
         f'data_dir = "{directory / "data"}"\n[labeling]\naddress = "{address}"\n'
