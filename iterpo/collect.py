@@ -155,8 +155,9 @@ class Collector:
         if draw.policy == "mixture":
             self._control.status(f"drawing rivals of {len(prompts)} answers", False)
             return self._world.learner.mixture(prompts, draw.n, settings, draw.share, at.version)
+        policy = self._config.policy(self._run_id) if draw.policy == "serving" else draw.policy
         return self._control.patiently(
-            "sampling", lambda: self._world.generator.sample(prompts, draw.n, settings, draw.policy)
+            "sampling", lambda: self._world.generator.sample(prompts, draw.n, settings, policy)
         )
 
     def _narrowed(self, groups: list[Group], at: Progress) -> list[Group]:

@@ -136,6 +136,9 @@ class InferenceSettings(Section):
     """Of the weights in the engine. float32 is slower, and agrees with a float32 trainer token for token."""
     max_lora_rank: Annotated[int, AfterValidator(_lora_rank)] = 16
     """Largest rank of an adapter, in adapter mode."""
+    run_slots: int = Field(0, ge=0, le=16)
+    """In adapter delivery: how many runs may be served under their own names, `run/NAME`, beside what serves
+    (run.beside). Each takes two LoRA slots of the engine."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: a GPU when the installed vllm finds one."""
     in_flight: Literal["finish", "continue"] = "finish"
@@ -263,6 +266,8 @@ class LearnerSettings(Section):
     """As for inference."""
     threads: int = Field(0, ge=0)
     """CPU threads of torch. 0: all cores."""
+    runs: int = Field(1, ge=1, le=16)
+    """At the same time, each with a model of its own. All but one must be `beside` what serves (run.beside)."""
 
 
 class AuthSettings(Section):

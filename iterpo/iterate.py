@@ -75,6 +75,7 @@ class Loop:
         self.run_id, self.config, self.algorithm, self.world = run_id, config, algorithm, world
         self.heldout, self.progress, self.buffer, self.control = heldout, progress, buffer, control
         self.replays = replay is not None
+        self.policy = config.policy(run_id)
         self.serving: Sequence[gate.Judged] | None = None
         """The serving version's held-out answers: what a candidate is compared with."""
         self.collector = replay or Collector(run_id, config, algorithm, examples, world, buffer, control)
@@ -114,7 +115,6 @@ class Loop:
         """Publish, load, prove, judge, promote. A refusal is a recorded decision, not an error."""
         versions = self.without_canary()
         self.check_serving(versions)
-        version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
         lineage = {
             "parent": self.progress.version,
             "run_id": self.run_id,
@@ -122,7 +122,9 @@ class Loop:
             "feedback_first": min((cursor for cursor, _ in consumed), default=0),
             "feedback_cursor": self.buffer.cursor,
         }
-        digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
+        with self.world.publishing:
+            version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
+            digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
         for attempt in range(LOAD_ATTEMPTS):
             try:
                 candidate = self.control.patiently(
@@ -143,7 +145,7 @@ class Loop:
         or promoted something else: going on would undo it (which is what a replay is for). A candidate of this run's
         own, promoted just before a crash, is no stranger; it is judged anew, as is whatever has no held-out reward
         yet."""
-        serving = next(v for v in versions if v.state is PolicyState.SERVING)
+        serving = self.standing(versions)
         own = serving.run_id == self.run_id and serving.version > self.progress.version
         if not self.replays and serving.version != self.progress.version and not own:
             raise WrongState(
@@ -153,12 +155,26 @@ class Loop:
                 "SERVING_CHANGED",
             )
         if self.serving is None or own:
-            self.serving = self.control.patiently("judging the serving policy", lambda: self.evaluate("serving"))
+            self.serving = self.control.patiently("judging the serving policy", lambda: self.evaluate(self.policy))
             heldout = gate.mean_reward(self.serving)
             before = heldout if math.isnan(self.progress.heldout_before) else self.progress.heldout_before
             self.progress = replace(self.progress, heldout_before=before, heldout_serving=heldout)
             if not own:
                 self.world.note(self.progress)
+
+    def standing(self, versions: Sequence[PolicyVersion]) -> PolicyVersion:
+        """What the run's candidates are compared with, and what it samples from."""
+        if not self.config.beside:
+            return next(v for v in versions if v.state is PolicyState.SERVING)
+        heads = self.control.patiently("asking for the run's version", self.world.publisher.heads)
+        found = next((v for v in versions if v.version == heads.get(self.run_id)), None)
+        if found is None:
+            raise WrongState(
+                f"Inference serves no version as {self.policy} any more: it was retired.",
+                f"iterpo policies promote {self.progress.version} --run {self.run_id}, and resume the run.",
+                "RUN_HEAD_GONE",
+            )
+        return found
 
     def prove(self, version: int, digest: str, numbers: Mapping[str, float]) -> Delivery:
         """Load, judge, decide. Repeatable: loading the same version twice is the same as once."""
@@ -179,7 +195,8 @@ class Loop:
             self.world.publisher.reject(candidate.version, candidate.decision, request)
             return candidate
         try:
-            swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request)
+            run = self.run_id if self.config.beside else ""
+            swap_ms = self.world.publisher.promote(candidate.version, candidate.decision, request, run)
         except WrongState as error:
             if error.reason != "QUORUM_MISSED":
                 raise
@@ -197,11 +214,11 @@ class Loop:
 
     def without_canary(self) -> Sequence[PolicyVersion]:
         """The versions, once none is the canary any more: what a run learns and loads beside one would stand on a
-        policy that users may not want."""
+        policy that users may not want. A run beside what serves has nothing to do with it."""
         while True:
             versions = self.control.patiently("asking for versions", self.world.publisher.versions)
             canary = next((v.version for v in versions if v.state is PolicyState.CANARY), None)
-            if canary is None:
+            if canary is None or self.config.beside:
                 return versions
             self.control.wait(f"version {canary} is the canary", CANARY_PERIOD_SECONDS)
 

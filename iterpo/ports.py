@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,8 +70,9 @@ class PolicyPublisher(Protocol):
         """Verify, load and probe. Raises PolicyRejected with a stable reason when any proof fails."""
         ...
 
-    def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
-        """Make a proved version the serving one; returns the swap's duration in milliseconds."""
+    def promote(self, version: int, decision: GateDecision, request_id: str, run: str = "") -> float:
+        """Make a proved version the serving one; returns the swap's duration in milliseconds. With `run`, make it what
+        `run/RUN` names, and leave what serves."""
         ...
 
     def reject(self, version: int, decision: GateDecision, request_id: str) -> None:
@@ -78,6 +80,10 @@ class PolicyPublisher(Protocol):
         ...
 
     def versions(self) -> list[PolicyVersion]: ...
+
+    def heads(self) -> dict[str, int]:
+        """Run -> the version that `run/RUN` names, of the runs beside what serves."""
+        ...
 
 
 class Learner(Protocol):
@@ -144,3 +150,5 @@ class World:
     """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
     note: Callable[[Progress], None]
     """Records progress between iterations."""
+    publishing: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while a version is numbered and written: runs side by side share the numbers."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from iterpo.types import RUN
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +79,9 @@ class RunConfig(_Section):
     """With pairs that name `values`: learn what this one prefers. Empty: chosen over rejected, as the file says."""
     min_consistency: float | None = Field(None, ge=0, le=1)
     """With pairs that name `values`: leave out those whose values agree less than this (cosine with all-ones)."""
+    beside: bool = False
+    """Serve this run's versions under its own name, `run/NAME`, and leave what serves alone: for runs side by side.
+    Needs inference.delivery = "adapter" and inference.run_slots."""
     iterations: int = Field(10, ge=1)
     seed: int = 0
     prompts_per_iteration: int | None = Field(None, ge=1)
@@ -114,6 +119,10 @@ class RunConfig(_Section):
     """Set by `iterpo run replay`, not by hand."""
     lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
+
+    def policy(self, run_id: str) -> str:
+        """What the run samples from, and compares its candidates with."""
+        return f"{RUN}{run_id}" if self.beside else "serving"
 
     @property
     def judge(self) -> str:

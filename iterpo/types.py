@@ -12,6 +12,8 @@ from enum import StrEnum
 
 BASE_VERSION = 0
 """`policy_version` of the untouched base model."""
+RUN = "run/"
+"""Before a run's name: the policy of a run that is served beside what serves."""
 
 
 class FinishReason(StrEnum):

@@ -254,6 +254,7 @@ def view_to_proto(view: View) -> policy_pb2.WatchPoliciesResponse:
         canary_version=view.canary,
         canary_share=view.canary_share,
         candidate_version=view.candidate,
+        run_heads=view.heads,
     )
 
 
@@ -266,6 +267,7 @@ def view_from_proto(view: policy_pb2.WatchPoliciesResponse) -> View:
         view.candidate_version,
         view.canary_version,
         view.canary_share,
+        dict(view.run_heads),
     )
 
 

@@ -1,10 +1,10 @@
-"""Ids in requests: what every service asks of them."""
+"""Ids and names in requests: what every service asks of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from iterpo.errors import InvalidInput
+from iterpo.errors import InvalidConfig, InvalidInput
 
 MAX_ID_CHARACTERS = 256
 
@@ -18,3 +18,9 @@ def need_ids(request: Any, *names: str) -> None:
             raise InvalidInput(
                 f"{name} is empty or longer than {MAX_ID_CHARACTERS} characters.", f"Set {name}{unique}.", "INVALID_ID"
             )
+
+
+def check_run(name: str) -> None:
+    """Raises InvalidConfig unless it can be a run's name, in paths and in `run/NAME`."""
+    if not name or len(name) > 80 or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+        raise InvalidConfig(f"{name!r} is no name for a run.", "Use letters, digits, `-`, `_` and `.`, at most 80.")

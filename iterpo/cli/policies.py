@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from iterpo.cli.options import config_option, json_option, print_json, print_table
+from iterpo.types import RUN
 
 
 @click.group()
 def command() -> None:
-    """List, show, promote, roll back, merge and evaluate policy versions."""
+    """List, show, promote, roll back, retire, merge and evaluate policy versions."""
 
 
 @command.command("list")
@@ -26,9 +27,12 @@ def list_policies(config_path: Path | None, as_json: bool) -> None:
 
     answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
     if as_json:
-        print_json({"serving_version": answer.serving_version, "policies": [_plain(p) for p in answer.policies]})
+        found = {"serving_version": answer.serving_version, "run_heads": dict(answer.run_heads)}
+        print_json(found | {"policies": [_plain(p) for p in answer.policies]})
         return
     print_table([_row(p, answer.serving_version) for p in answer.policies])
+    for run, version in sorted(answer.run_heads.items()):
+        click.echo(f"{RUN}{run} is version {version}.")
 
 
 @command.command()
@@ -94,11 +98,12 @@ def replicas(config_path: Path | None, as_json: bool) -> None:
 
 @command.command()
 @click.argument("version", type=click.IntRange(0))
+@click.option("--run", default="", help="Serve it to requests for run/NAME alone, and leave what serves.")
 @click.option("--reason", default="", help="Why; recorded with the decision.")
 @click.option("--by", default=getpass.getuser, help="Who; recorded as well.  [default: your login]")
 @config_option
 @json_option
-def promote(version: int, reason: str, by: str, config_path: Path | None, as_json: bool) -> None:
+def promote(version: int, run: str, reason: str, by: str, config_path: Path | None, as_json: bool) -> None:
     """Make a proved VERSION serve, whatever the gate said. The decision is recorded as taken by hand."""
     from iterpo.v1 import policy_pb2, types_pb2
 
@@ -107,9 +112,26 @@ def promote(version: int, reason: str, by: str, config_path: Path | None, as_jso
         version=version,
         decision=types_pb2.GateDecision(promote=True, reasons=reasons, numbers={"by_hand": 1.0}),
         request_id=uuid.uuid4().hex,
+        run=run,
     )
     answer = _ask(config_path, "PromotePolicy", request)
-    _print_swap(answer, as_json)
+    if run and not as_json:
+        click.echo(f"{RUN}{run} is version {version} now.")
+    else:
+        _print_swap(answer, as_json)
+
+
+@command.command()
+@click.argument("version", type=click.IntRange(1))
+@config_option
+@json_option
+def retire(version: int, config_path: Path | None, as_json: bool) -> None:
+    """Take VERSION out of the engine, and off the name of the run that it is served under. What serves, or what a
+    rollback would return to, stays."""
+    from iterpo.v1 import policy_pb2
+
+    request = policy_pb2.RetirePolicyRequest(version=version, request_id=uuid.uuid4().hex)
+    _print_one(_ask(config_path, "RetirePolicy", request).policy, as_json)
 
 
 @command.command()

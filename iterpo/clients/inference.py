@@ -82,9 +82,9 @@ class PolicyClient:
         with translated_errors():
             return wire.policy_from_proto(self._stub.LoadPolicy(request, timeout=LOAD_TIMEOUT_SECONDS).policy)
 
-    def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
+    def promote(self, version: int, decision: GateDecision, request_id: str, run: str = "") -> float:
         request = policy_pb2.PromotePolicyRequest(
-            version=version, decision=wire.decision_to_proto(decision), request_id=request_id
+            version=version, decision=wire.decision_to_proto(decision), request_id=request_id, run=run
         )
         with translated_errors():
             return 1000 * float(self._stub.PromotePolicy(request, timeout=LOAD_TIMEOUT_SECONDS).swap_seconds)
@@ -105,6 +105,11 @@ class PolicyClient:
         with translated_errors():
             response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
         return [wire.policy_from_proto(p) for p in response.policies]
+
+    def heads(self) -> dict[str, int]:
+        with translated_errors():
+            response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return dict(response.run_heads)
 
     # What a replica asks its primary.
 

@@ -25,6 +25,8 @@ class View:
     canary: int = 0
     """0: none."""
     canary_share: float = 0.0
+    heads: Mapping[str, int] = field(default_factory=dict)
+    """Run -> its version, of the runs beside what serves."""
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,16 @@ class LoadPolicyResponse(_message.Message):
     def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ..., load_seconds: _Optional[float] = ...) -> None: ...
 
 class PromotePolicyRequest(_message.Message):
-    __slots__ = ("version", "decision", "request_id")
+    __slots__ = ("version", "decision", "request_id", "run")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     version: int
     decision: _types_pb2.GateDecision
     request_id: str
-    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    run: str
+    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
 
 class PromotePolicyResponse(_message.Message):
     __slots__ = ("policy", "swap_seconds")
@@ -147,14 +149,23 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListPoliciesResponse(_message.Message):
-    __slots__ = ("policies", "serving_version", "replicas")
+    __slots__ = ("policies", "serving_version", "replicas", "run_heads")
+    class RunHeadsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    RUN_HEADS_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
     serving_version: int
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
-    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
+    run_heads: _containers.ScalarMap[str, int]
+    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., run_heads: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Replica(_message.Message):
     __slots__ = ("name", "connected", "serving_version", "proved", "refused")
@@ -191,7 +202,14 @@ class WatchPoliciesRequest(_message.Message):
     def __init__(self, replica: _Optional[str] = ...) -> None: ...
 
 class WatchPoliciesResponse(_message.Message):
-    __slots__ = ("base_digest", "policies", "serving_version", "previous_version", "canary_version", "canary_share", "candidate_version")
+    __slots__ = ("base_digest", "policies", "serving_version", "previous_version", "canary_version", "canary_share", "candidate_version", "run_heads")
+    class RunHeadsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +217,7 @@ class WatchPoliciesResponse(_message.Message):
     CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
     CANARY_SHARE_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_HEADS_FIELD_NUMBER: _ClassVar[int]
     base_digest: str
     policies: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
     serving_version: int
@@ -206,7 +225,8 @@ class WatchPoliciesResponse(_message.Message):
     canary_version: int
     canary_share: float
     candidate_version: int
-    def __init__(self, base_digest: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., previous_version: _Optional[int] = ..., canary_version: _Optional[int] = ..., canary_share: _Optional[float] = ..., candidate_version: _Optional[int] = ...) -> None: ...
+    run_heads: _containers.ScalarMap[str, int]
+    def __init__(self, base_digest: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., previous_version: _Optional[int] = ..., canary_version: _Optional[int] = ..., canary_share: _Optional[float] = ..., candidate_version: _Optional[int] = ..., run_heads: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class FetchPolicyRequest(_message.Message):
     __slots__ = ("version", "manifest_digest")

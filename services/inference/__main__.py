@@ -31,7 +31,7 @@ from services.inference.answering import Answering
 from services.inference.attestation import Attestation
 from services.inference.baking import Baker, BakingDelivery
 from services.inference.canary import CanaryKeeper
-from services.inference.delivery import LORA_SLOTS, AdapterDelivery, Delivery, MergedDelivery
+from services.inference.delivery import AdapterDelivery, Delivery, MergedDelivery
 from services.inference.engine import VllmEngine, find_device
 from services.inference.follower import Follower
 from services.inference.metrics import InferenceMetrics
@@ -222,13 +222,15 @@ def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) ->
     def plain() -> VllmEngine:
         return VllmEngine(base, settings.inference, 0, device, engines)
 
-    def slotted() -> VllmEngine:
-        return VllmEngine(base, settings.inference, LORA_SLOTS, device, engines)
+    def slotted(slots: int) -> VllmEngine:
+        return VllmEngine(base, settings.inference, slots, device, engines)
 
-    max_rank = settings.inference.max_lora_rank
+    max_rank, runs = settings.inference.max_lora_rank, settings.inference.run_slots
     if mode == "merged":
         return MergedDelivery(base, scratch, max_rank, plain)
-    return BakingDelivery(scratch, slotted, plain, base, max_rank) if bakes else AdapterDelivery(scratch, slotted)
+    if bakes:
+        return BakingDelivery(scratch, slotted, plain, base, max_rank, runs)
+    return AdapterDelivery(scratch, slotted, runs)
 
 
 def scratch_directory(data_dir: Path) -> Path:

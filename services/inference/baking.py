@@ -30,12 +30,13 @@ class BakingDelivery(AdapterDelivery):
     def __init__(
         self,
         scratch: Path,
-        make: Callable[[], VllmEngine],
+        make: Callable[[int], VllmEngine],
         make_plain: Callable[[], VllmEngine],
         base: Path,
         max_rank: int,
+        run_slots: int = 0,
     ) -> None:
-        super().__init__(scratch, make)
+        super().__init__(scratch, make, run_slots)
         self._make_plain, self._base, self._max_rank = make_plain, base, max_rank
         self._plain: VllmEngine | None = None
         self.baked = BASE_VERSION

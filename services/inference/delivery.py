@@ -24,6 +24,8 @@ from services.inference.engine import Engine, VllmEngine
 
 LORA_SLOTS = 4
 """Serving, previous, candidate, and one that is still finishing its last requests."""
+RUN_SLOTS = 2
+"""Of every run beside what serves: its version, and its candidate."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Source:
 
 class Delivery(Protocol):
     name: str
+    run_slots: int
+    """How many runs can be served beside what serves."""
 
     async def start(self) -> None:
         """Start the engines with the base's weights."""
@@ -48,7 +52,7 @@ class Delivery(Protocol):
     def loaded(self) -> set[int]: ...
 
     def evictions(self, serving: set[int], previous: int) -> set[int]:
-        """Versions that must be idle and go before another can be installed. `serving`: what answers live traffic.
+        """Versions that must be idle and go before another can be installed. `serving`: what must stay.
 
         Raises WrongState (CANARY_UNDER_WAY) when nothing can go.
         """
@@ -76,6 +80,7 @@ class MergedDelivery:
     """Two engines; `_versions[i]` is what engine i holds."""
 
     name = "merged"
+    run_slots = 0
 
     def __init__(self, base: Path, scratch: Path, max_rank: int, make: Callable[[], VllmEngine]) -> None:
         self._base, self._scratch, self._max_rank, self._make = base, scratch, max_rank, make
@@ -139,13 +144,18 @@ class AdapterDelivery:
 
     name = "adapter"
 
-    def __init__(self, scratch: Path, make: Callable[[], VllmEngine]) -> None:
-        self._scratch, self._make = scratch, make
+    def __init__(self, scratch: Path, make: Callable[[int], VllmEngine], run_slots: int = 0) -> None:
+        """`make`: an engine with so many LoRA slots."""
+        self._scratch, self._make, self.run_slots = scratch, make, run_slots
         self._engine: VllmEngine | None = None
         self._loras: dict[int, Any] = {}
 
     async def start(self) -> None:
-        self._engine = await asyncio.to_thread(self._make)
+        self._engine = await asyncio.to_thread(self._make, self._slots)
+
+    @property
+    def _slots(self) -> int:
+        return LORA_SLOTS + RUN_SLOTS * self.run_slots
 
     def source(self, version: int) -> Source:
         if self._engine is None or (version != BASE_VERSION and version not in self._loras):
@@ -156,8 +166,11 @@ class AdapterDelivery:
         return {BASE_VERSION, *self._loras}
 
     def evictions(self, serving: set[int], previous: int) -> set[int]:
-        """The one slot beyond serving, previous and candidate may still hold a retired version's last requests."""
-        return self._loras.keys() - serving - {previous}
+        """The oldest that has no role, once all slots are taken: a retired version with its last requests, or a
+        candidate that nobody decided about."""
+        if len(self._loras) < self._slots:
+            return set()
+        return set(sorted(self._loras.keys() - serving - {previous})[:1])
 
     async def install(self, version: int, adapter: Adapter | None, files: Mapping[str, bytes]) -> None:
         from vllm.lora.request import LoRARequest

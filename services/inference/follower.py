@@ -80,15 +80,15 @@ class Follower:
         self._news.set()
 
     async def _converge(self, view: View) -> None:
-        """Give up what the primary gave up; then bring in what it serves, its canary and its candidate, one after the
-        other, each with its role before the next may need room."""
+        """Give up what the primary gave up; then bring in what it serves, its canary, its runs and its candidate, one
+        after the other, each with its role before the next may need room."""
         self._strange = view.base_digest != self._registry.base_digest
         if self._strange:
             logger.error("the primary serves another base model: set the same model.path")
             return
         known = {policy.version: policy for policy in view.policies}
         await self._registry.adopt(view)
-        for version in dict.fromkeys((view.serving, view.canary, view.candidate)):
+        for version in dict.fromkeys((view.serving, view.canary, *view.heads.values(), view.candidate)):
             if version in known and version != BASE_VERSION:
                 await self._bring(known[version])
                 await self._registry.adopt(view)

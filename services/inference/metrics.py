@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from iterpo.types import RUN
 
 SWAP_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 HTTP_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -78,7 +82,16 @@ class InferenceMetrics:
             ["reason"],
             registry=registry,
         )
+        self._runs: set[str] = set()
         self.admitted = Gauge("iterpo_inference_answers_admitted", "Answers under way or waiting.", registry=registry)
+
+    def show_heads(self, heads: Mapping[str, int]) -> None:
+        """Versions of the runs beside what serves; runs that are no more leave no number behind."""
+        for gone in self._runs - set(heads):
+            self.version.remove(f"{RUN}{gone}")
+        self._runs = set(heads)
+        for run, version in heads.items():
+            self.version.labels(f"{RUN}{run}").set(version)
 
     def on_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()

@@ -1,6 +1,4 @@
-"""Which policy versions exist, which one serves, and how one becomes the other (invariants 1, 2 and 10).
-
-    LOADING -> PROVED -> [CANARY ->] SERVING -> PREVIOUS -> RETIRED        LOADING, PROVED or CANARY -> REJECTED
+"""How policy versions come, serve and go (invariants 1, 2 and 10). What each is for, `roster` says.
 
 Every change is written to disk before it is answered, so that a restarted server comes back on the version it served.
 Requests hold the version they started on (`lease`); a version leaves the engine only when its last request is over.
@@ -13,12 +11,21 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from iterpo.errors import Conflict, InvalidInput, IterpoError, NotFound, PolicyRejected, Unavailable, WrongState
+from iterpo.errors import (
+    Conflict,
+    InvalidInput,
+    IterpoError,
+    PolicyRejected,
+    ResourceExhausted,
+    Unavailable,
+    WrongState,
+)
 from iterpo.policies.canary import Judgement, Verdict
 from iterpo.policies.replicas import View
 from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion
@@ -29,12 +36,11 @@ from services.inference.lease import Lease
 from services.inference.memory import give_back
 from services.inference.prover import Logprobs, Prover, disproved
 from services.inference.registry_file import DoneRequests, Saved, Trial
+from services.inference.roster import OVER, SERVABLE, Roster
 from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
-ALIASES = ("serving", "candidate", "canary", "previous", "base")
-SERVABLE = (PolicyState.SERVING, PolicyState.PREVIOUS, PolicyState.CANARY, PolicyState.PROVED)
 NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
 """Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
 TRIAL_SAVE_SECONDS = 10.0
@@ -56,12 +62,9 @@ class PolicyRegistry:
         """`canary_share` of the applications' requests goes to a promoted version first; 0: it serves at once."""
         self.canary_share = canary_share
         self._file, self._delivery, self._prover = state_file, delivery, prover
-        self.base_digest = base_digest = prover.base_digest
-        self._versions = {BASE_VERSION: PolicyVersion(BASE_VERSION, base_digest, PolicyState.SERVING)}
-        self._serving, self._previous = BASE_VERSION, BASE_VERSION
+        self.base_digest = prover.base_digest
+        self._roster = Roster(prover.base_digest)
         self._requests = DoneRequests()
-        self.trial: Trial | None = None
-        """The canary under way."""
         self._leaving: set[int] = set()
         self._dropping: set[asyncio.Future[None]] = set()
         self._listeners: set[asyncio.Event] = set()
@@ -87,17 +90,20 @@ class PolicyRegistry:
         if saved.base_digest != self.base_digest:
             logger.warning("the base model changed since the last start: serving the base, older versions are void")
             return
+        base = replace(self._roster.get(BASE_VERSION), state=PolicyState.RETIRED)
         known = {v.version: replace(v, state=_after_restart(v.state)) for v in saved.policies.values()}
-        self._versions = known | {BASE_VERSION: replace(self._versions[BASE_VERSION], state=PolicyState.RETIRED)}
+        self._roster.versions = known | {BASE_VERSION: base}
         self._requests = saved.requests
         back = await self._come_back(saved.serving)
         self._serve(saved.serving if back else BASE_VERSION, saved.previous if back else BASE_VERSION)
         if saved.trial is not None:
             if back and await self._come_back(saved.trial.version):
-                self._set_state(saved.trial.version, PolicyState.CANARY)
-                self.trial = saved.trial
+                self._roster.begin_trial(saved.trial)
             else:
-                self._record(saved.trial.version, NOT_BACK)
+                self._roster.record(saved.trial.version, NOT_BACK)
+        for run, version in saved.heads.items():
+            if self.is_ready(version) or await self._come_back(version):
+                self._roster.set_head(run, version)
         self._save()
 
     async def _come_back(self, version: int) -> bool:
@@ -105,7 +111,7 @@ class PolicyRegistry:
         if version == BASE_VERSION:
             return True
         try:
-            await self._load(version, self._versions[version].digest)
+            await self._load(version, self.get(version).digest)
         except IterpoError as error:
             logger.error("version %d, which was there before, is not back: %s", version, error)
             return False
@@ -114,33 +120,15 @@ class PolicyRegistry:
     # What requests use.
 
     def resolve(self, policy: str) -> int:
-        """A version number from an alias or a decimal number. Raises InvalidInput, NotFound."""
-        if policy in ("", "serving"):
-            return self._serving
-        if policy == "base":
-            return BASE_VERSION
-        if policy == "previous":
-            return self._previous
-        if policy == "canary":
-            if self.trial is None:
-                raise NotFound("There is no canary.", "See: iterpo policies list.", "POLICY_NOT_FOUND")
-            return self.trial.version
-        if policy == "candidate":
-            proved = [v.version for v in self._versions.values() if v.state is PolicyState.PROVED]
-            if not proved:
-                raise NotFound("There is no candidate.", "Load a policy version first.", "POLICY_NOT_FOUND")
-            return max(proved)
-        if not policy.isdecimal():
-            raise InvalidInput(f"Unknown policy {policy!r}.", f"Use a version number or {', '.join(ALIASES)}.")
-        return self.get(int(policy)).version
+        """A version number from an alias, a run's name or a decimal number. Raises InvalidInput, NotFound."""
+        return self._roster.resolve(policy)
 
     def find(self, version: int) -> PolicyVersion | None:
-        return self._versions.get(version)
+        return self._roster.versions.get(version)
 
     def get(self, version: int) -> PolicyVersion:
-        if version not in self._versions:
-            raise NotFound(f"There is no policy version {version}.", "See: iterpo policies list.", "POLICY_NOT_FOUND")
-        return self._versions[version]
+        """Raises NotFound."""
+        return self._roster.get(version)
 
     def lease(self, policy: str, user: str | None = None) -> Lease:
         """Pin a version for one request, to be entered at once. Unproved versions, and those about to leave, serve
@@ -151,7 +139,7 @@ class PolicyRegistry:
         """
         live = user is not None and policy in ("", "serving")
         if user is not None:
-            policy = choose(self._traffic() if live else policy, user, self.resolve)
+            policy = choose(self._roster.traffic(self.canary_share) if live else policy, user, self.resolve)
         version = self.get(self.resolve(policy))
         servable = version.state in SERVABLE or version.version == BASE_VERSION
         if not servable or version.version in self._leaving:
@@ -170,11 +158,6 @@ class PolicyRegistry:
         with self.lease(policy) as lease:
             yield lease
 
-    def _traffic(self) -> str:
-        if self.trial is None:
-            return "serving"
-        return f"{self._serving}={1 - self.canary_share},{self.trial.version}={self.canary_share}"
-
     def _entered(self, lease: Lease) -> None:
         self._in_flight[lease.version.version] += 1
         self._on_engine[id(lease.source.engine)] += 1
@@ -186,7 +169,7 @@ class PolicyRegistry:
         if not self._in_flight[version]:
             self._went_idle.set()
             self._drop_idle()
-        arm = self.trial.arm(version, self._serving) if self.trial and lease.live else None
+        arm = self.trial.arm(version, self._roster.serving) if self.trial and lease.live else None
         if arm is not None and failed is not None:
             arm.failed += failed
             arm.answered += not failed
@@ -199,9 +182,11 @@ class PolicyRegistry:
             raise InvalidInput("manifest_digest is empty.", "Send the SHA-256 of the version's manifest.json.")
         return await asyncio.shield(asyncio.ensure_future(self._load_once(version, manifest_digest)))
 
-    async def promote(self, version: int, decision: GateDecision, request_id: str) -> float:
-        """Serve a proved version; returns the seconds until new requests could start on it."""
-        return await asyncio.shield(asyncio.ensure_future(self._promote(version, decision, request_id)))
+    async def promote(self, version: int, decision: GateDecision, request_id: str, run: str = "") -> float:
+        """Serve a proved version; returns the seconds until new requests could start on it. With `run`, to requests for
+        that run alone (`run/NAME`): what serves stays."""
+        change = partial(self._promote_beside, run) if run else self._promote
+        return await asyncio.shield(asyncio.ensure_future(change(version, decision, request_id)))
 
     async def rollback(self, request_id: str, reason: str = "") -> float:
         """Serve the previous version again; it is loaded and proved once more if the engine no longer holds it."""
@@ -223,7 +208,7 @@ class PolicyRegistry:
 
     async def _load_once(self, version: int, manifest_digest: str) -> PolicyVersion:
         async with self._change:
-            known = self._versions.get(version)
+            known = self.find(version)
             if known is not None and known.digest != manifest_digest:
                 raise Conflict(
                     f"Policy version {version} is already known with digest {known.digest[:12]}.",
@@ -236,11 +221,11 @@ class PolicyRegistry:
                 finally:
                     await asyncio.to_thread(give_back)  # it walks the whole heap
                 self._save()
-            return self._versions[version]
+            return self.get(version)
 
     async def _load(self, version: int, manifest_digest: str) -> None:
         """The proof itself. However it ends, nothing unproved stays in the engine."""
-        before = self._versions.get(version)
+        before = self.find(version)
         if before is not None and before.state is PolicyState.REJECTED:
             raise PolicyRejected(
                 f"Policy version {version} was rejected before: {before.reason}.", "Publish a new version."
@@ -252,7 +237,7 @@ class PolicyRegistry:
             found = await self._prover.read(version, manifest_digest)
             made = found.manifest
             entry = replace(entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics)
-            self._versions[version] = entry
+            self._roster.versions[version] = entry
             await self._make_room()
             await self._delivery.install(version, found.adapter, found.files)
             measured = await self._prover.measure(self._delivery.source(version))
@@ -264,17 +249,17 @@ class PolicyRegistry:
             await self._delivery.remove(version)
             self._forget(entry, before, error)
             raise
-        self._versions[version] = replace(entry, state=PolicyState.PROVED)
+        self._roster.versions[version] = replace(entry, state=PolicyState.PROVED)
 
     def _forget(self, entry: PolicyVersion, before: PolicyVersion | None, error: BaseException) -> None:
         """A version that failed a proof is REJECTED; anything else that went wrong says nothing about its bytes."""
         if isinstance(error, PolicyRejected) and error.reason not in NOT_ITS_FAULT:
-            self._versions[entry.version] = replace(entry, state=PolicyState.REJECTED, reason=error.reason)
+            self._roster.versions[entry.version] = replace(entry, state=PolicyState.REJECTED, reason=error.reason)
             self._save()
         elif before is not None:
-            self._versions[entry.version] = replace(before, state=PolicyState.RETIRED)
+            self._roster.versions[entry.version] = replace(before, state=PolicyState.RETIRED)
         else:
-            self._versions.pop(entry.version, None)
+            self._roster.versions.pop(entry.version, None)
 
     async def _promote(self, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
@@ -291,36 +276,61 @@ class PolicyRegistry:
             entry = self.get(version)
             if version == BASE_VERSION:
                 await self._bring_back_base()
-            self._versions[version] = replace(entry, decision=decision)
+            self._roster.versions[version] = replace(entry, decision=decision)
             self._requests.remember(request_id, "promote", version)
-            if self.canary_share and not by_hand and version not in (BASE_VERSION, self._previous):
-                self._set_state(version, PolicyState.CANARY)
-                self.trial = Trial(version, time.time())
+            if self.canary_share and not by_hand and version not in (BASE_VERSION, self._roster.previous):
+                self._roster.begin_trial(Trial(version, time.time()))
             else:
                 if self.trial is not None and self.trial.version != version:
-                    self._record(self.trial.version, OVERTAKEN)
-                self._serve(version, self._serving)
+                    self._roster.record(self.trial.version, OVERTAKEN)
+                self._serve(version, self._roster.serving)
             self._save()
         return time.monotonic() - started
+
+    async def _promote_beside(self, run: str, version: int, decision: GateDecision, request_id: str) -> float:
+        started = time.monotonic()
+        async with self._change:
+            if self._requests.done(request_id, "promote", version):
+                return 0.0
+            self._check_promotion(version, decision)
+            self._check_run(run)
+            if self.get(version).run_id == run:
+                self._roster.versions[version] = replace(self.get(version), decision=decision)
+            self._requests.remember(request_id, "promote", version)
+            self._roster.set_head(run, version)
+            self._drop_idle()
+            self._save()
+        return time.monotonic() - started
+
+    def _check_run(self, run: str) -> None:
+        """Whether one more run can be served under its name."""
+        heads, places = self._roster.heads, self._delivery.run_slots
+        if not places:
+            raise WrongState(
+                f"{self._delivery.name.capitalize()} delivery serves no runs side by side.",
+                'Set inference.delivery = "adapter" and inference.run_slots.',
+                "NO_RUN_SLOTS",
+            )
+        if run not in heads and len(heads) >= places:
+            raise ResourceExhausted(
+                f"{len(heads)} runs are served beside what serves already: {', '.join(heads)}.",
+                "Retire the version of one: iterpo policies retire. Or raise inference.run_slots.",
+                "NO_RUN_SLOTS",
+            )
 
     def may_promote(self, version: int, decision: GateDecision, request_id: str) -> bool:
         """False when it has been done. Raises NotFound, Conflict, and WrongState: NOT_GATED for a decision that is
         none, POLICY_NOT_LOADED for a version that nobody could answer with (the base is brought back)."""
-        if self._requests.done(request_id, "promote", version) or self._serving == version:
+        if self._requests.done(request_id, "promote", version) or self._roster.serving == version:
             return False
+        self._check_promotion(version, decision)
+        return True
+
+    def _check_promotion(self, version: int, decision: GateDecision) -> None:
         check_decision(version, decision)
         self.get(version)
         if version != BASE_VERSION and not self.is_ready(version):
             raise not_loaded(version)
-        return True
-
-    def _record(self, version: int, why: Judgement) -> GateDecision:
-        """A canary's end; the decision with which it began grows by its numbers."""
-        before = self._versions[version].decision or GateDecision(True, (), {})
-        promoted = why.verdict is Verdict.PROMOTE
-        decision = GateDecision(promoted, before.reasons + why.reasons, {**before.numbers, **why.numbers})
-        self._versions[version] = replace(self._versions[version], decision=decision)
-        return decision
 
     async def _rollback(self, request_id: str, reason: str) -> float:
         started = time.monotonic()
@@ -328,11 +338,11 @@ class PolicyRegistry:
             if self._requests.done(request_id, "rollback"):
                 return 0.0
             if self.trial is not None:
-                self._requests.remember(request_id, "rollback", self._serving)
+                self._requests.remember(request_id, "rollback", self._roster.serving)
                 said = f"rolled back: {reason}" if reason else "rolled back by hand"
                 self._end_trial(Judgement(Verdict.ROLLBACK, (said,), {}))
                 return time.monotonic() - started
-            target, left = self._previous, self._serving
+            target, left = self._roster.previous, self._roster.serving
             if target == left:
                 raise WrongState("There is no previous version.", "Promote a version first.", "NO_PREVIOUS")
             if target == BASE_VERSION:
@@ -342,7 +352,7 @@ class PolicyRegistry:
             self._requests.remember(request_id, "rollback", target)
             self._serve(target, left)
             if reason:
-                self._versions[left] = replace(self._versions[left], reason=f"rolled back: {reason}")
+                self._roster.versions[left] = replace(self.get(left), reason=f"rolled back: {reason}")
             self._save()
         return time.monotonic() - started
 
@@ -356,52 +366,37 @@ class PolicyRegistry:
     def _end_trial(self, judgement: Judgement) -> None:
         if self.trial is None:
             return
-        version, self.trial = self.trial.version, None
-        if self._record(version, judgement).promote:
-            self._serve(version, self._serving)
+        version, self._roster.trial = self.trial.version, None
+        if self._roster.record(version, judgement).promote:
+            self._serve(version, self._roster.serving)
         else:
-            self._set_state(version, PolicyState.REJECTED, "CANARY_REFUSED")
+            self._roster.refuse(version, "CANARY_REFUSED")
         self._save()
 
     async def _adopt(self, view: View) -> None:
         async with self._change:
-            before = (dict(self._versions), self._serving, self._previous, self.trial, self.canary_share)
+            before = self._saved(), self.canary_share
             self.canary_share = view.canary_share
-            theirs = {policy.version: policy for policy in view.policies}
-            if self.trial is not None and self.trial.version != view.canary:
-                self._set_state(self.trial.version, PolicyState.PROVED)  # until the next lines say better
-                self.trial = None
-            for policy in view.policies:
-                self._note(policy)
-            for version, mine in list(self._versions.items()):
-                if mine.state is PolicyState.PROVED and version not in theirs:
-                    self._set_state(version, PolicyState.RETIRED)
-            if view.serving != self._serving and self._is_theirs(view.serving, theirs):
+            digests = {policy.version: policy.digest for policy in view.policies}
+
+            def here(version: int) -> bool:
+                """Ready, with the primary's bytes."""
+                return version == BASE_VERSION or (version in digests and self.is_ready(version, digests[version]))
+
+            self._roster.heed(view)
+            if view.serving != self._roster.serving and here(view.serving):
                 if view.serving == BASE_VERSION:
                     await self._bring_back_base()
-                self._serve(view.serving, view.previous if view.previous in self._versions else BASE_VERSION)
-            begins = self.trial is None and self._serving == view.serving and view.canary not in (0, view.serving)
-            if begins and self._is_theirs(view.canary, theirs):
-                self._set_state(view.canary, PolicyState.CANARY)
-                self.trial = Trial(view.canary, time.time())
-            if before != (self._versions, self._serving, self._previous, self.trial, self.canary_share):
+                self._serve(view.serving, view.previous if self.find(view.previous) else BASE_VERSION)
+            begins = self.trial is None and self._roster.serving == view.serving
+            if begins and view.canary not in (0, view.serving) and here(view.canary):
+                self._roster.begin_trial(Trial(view.canary, time.time()))
+            for run, version in view.heads.items():
+                if self._delivery.run_slots and self._roster.heads.get(run) != version and here(version):
+                    self._roster.set_head(run, version)
+            if before != (self._saved(), self.canary_share):
                 self._drop_idle()
                 self._save()
-
-    def _note(self, policy: PolicyVersion) -> None:
-        """What the primary decided about a version; that it is refused there, if it is. Proof and reason are ours."""
-        mine = self._versions.get(policy.version)
-        if mine is None:
-            state = PolicyState.REJECTED if policy.state is PolicyState.REJECTED else PolicyState.RETIRED
-            self._versions[policy.version] = replace(policy, state=state, proof=None)
-        elif mine.digest == policy.digest:
-            self._versions[policy.version] = replace(mine, decision=policy.decision)
-            if policy.state is PolicyState.REJECTED and policy.version not in self._roles():
-                self._set_state(policy.version, PolicyState.REJECTED, policy.reason)
-
-    def _is_theirs(self, version: int, theirs: Mapping[int, PolicyVersion]) -> bool:
-        """Ready here, with the primary's bytes."""
-        return version == BASE_VERSION or (version in theirs and self.is_ready(version, theirs[version].digest))
 
     def _has_base(self) -> bool:
         return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
@@ -430,7 +425,7 @@ class PolicyRegistry:
             entry = self.get(version)
             if self._requests.done(request_id, "retire", version):
                 return entry
-            if version in self._roles():
+            if version in self._roster.roles():
                 raise WrongState(
                     f"Version {version} is {entry.state}.",
                     "Promote another version first, or roll back.",
@@ -440,17 +435,18 @@ class PolicyRegistry:
                 refused = decision is not None and not decision.promote
                 state = PolicyState.REJECTED if refused else PolicyState.RETIRED
                 reason = "GATE_REFUSED" if refused else ""
-                self._versions[version] = replace(
+                self._roster.drop_head(version)
+                self._roster.versions[version] = replace(
                     entry, state=state, decision=decision or entry.decision, reason=reason
                 )
                 await self._evict(version)
                 self._requests.remember(request_id, "retire", version)
                 self._save()
-            return self._versions[version]
+            return self.get(version)
 
     def listed(self) -> list[tuple[PolicyVersion, int]]:
         """Every known version with its requests in flight, oldest first."""
-        return [(self._versions[v], self._in_flight[v]) for v in sorted(self._versions)]
+        return [(self._roster.versions[v], self._in_flight[v]) for v in sorted(self._roster.versions)]
 
     @property
     def serving_seconds(self) -> float:
@@ -472,35 +468,42 @@ class PolicyRegistry:
 
     def is_live(self, version: int) -> bool:
         """Whether it answers requests that ask for no particular version."""
-        return version == self._serving or (self.trial is not None and version == self.trial.version)
+        return version in self._roster.live()
 
     @property
     def serving(self) -> PolicyVersion:
-        return self._versions[self._serving]
+        return self.get(self._roster.serving)
+
+    @property
+    def trial(self) -> Trial | None:
+        """The canary under way."""
+        return self._roster.trial
+
+    @property
+    def candidate(self) -> int:
+        """The newest version that is proved and has no role yet; 0: none."""
+        return self._roster.candidate
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Run -> the version that requests for it get."""
+        return dict(self._roster.heads)
+
+    def names(self) -> list[str]:
+        """What a request may ask for now, beside version numbers."""
+        return self._roster.names()
 
     def _serve(self, version: int, previous: int) -> None:
-        """The swap itself: from here on, new requests start on `version`. No await: nobody sees half of it."""
-        for other in self._roles():
-            self._set_state(other, PolicyState.RETIRED)
-        self._serving, self._previous, self.trial = version, previous, None
+        """From here on, new requests start on `version`."""
+        self._roster.serve(version, previous)
         self._serving_since = time.monotonic()
-        self._set_state(previous, PolicyState.PREVIOUS)
-        self._set_state(version, PolicyState.SERVING)
         self._drop_idle()
 
-    def _roles(self) -> set[int]:
-        """Versions that must stay: what serves, what a rollback returns to, and the canary."""
-        return {self._serving, self._previous} | ({self.trial.version} if self.trial else set())
-
-    def _set_state(self, version: int, state: PolicyState, reason: str = "") -> None:
-        entry = self._versions[version]
-        self._versions[version] = replace(entry, state=state, reason=reason or entry.reason)
-
     async def _make_room(self) -> None:
-        serving = {self._serving} | ({self.trial.version} if self.trial else set())
-        for version in self._delivery.evictions(serving, self._previous):
-            if self._versions[version].state in (PolicyState.PROVED, PolicyState.PREVIOUS):
-                self._set_state(version, PolicyState.RETIRED)
+        roster = self._roster
+        for version in self._delivery.evictions(roster.live() | set(roster.heads.values()), roster.previous):
+            if self.get(version).state in (PolicyState.PROVED, PolicyState.PREVIOUS):
+                roster.set_state(version, PolicyState.RETIRED)
             await self._evict(version)
 
     def _drop_idle(self) -> None:
@@ -517,9 +520,8 @@ class PolicyRegistry:
                 await self._evict(version)
 
     def _is_over(self, version: int) -> bool:
-        entry = self._versions.get(version)
-        over = entry is not None and entry.state in (PolicyState.RETIRED, PolicyState.REJECTED)
-        return over and not self._in_flight[version]
+        entry = self.find(version)
+        return entry is not None and entry.state in OVER and not self._in_flight[version]
 
     async def _evict(self, version: int) -> None:
         """Take a version out once its last request is over; meanwhile no new one starts on it."""
@@ -543,15 +545,20 @@ class PolicyRegistry:
 
     def is_ready(self, version: int, digest: str = "") -> bool:
         """Proved, and in the engine now; with a digest, these very bytes."""
-        entry = self._versions.get(version)
+        entry = self.find(version)
         known = entry is not None and entry.state in SERVABLE and digest in ("", entry.digest)
         return known and version in self._delivery.loaded()
 
     def _save(self, quietly: bool = False) -> None:
-        saved = Saved(self.base_digest, self._serving, self._previous, self._versions, self._requests, self.trial)
-        registry_file.write(self._file, saved)
+        registry_file.write(self._file, self._saved())
         if not quietly:
             self.announce()
+
+    def _saved(self) -> Saved:
+        at = self._roster
+        return Saved(
+            self.base_digest, at.serving, at.previous, dict(at.versions), self._requests, at.trial, dict(at.heads)
+        )
 
     def save_trial(self) -> None:
         """What was counted since the last change, for a restart, now and then: a save is a flush to the disk. Nobody is

@@ -68,6 +68,8 @@ class Saved:
     policies: dict[int, PolicyVersion]
     requests: DoneRequests
     trial: Trial | None = None
+    heads: dict[str, int] = field(default_factory=dict)
+    """Run -> its version, of the runs beside what serves."""
 
 
 def read(path: Path) -> Saved | None:
@@ -76,7 +78,8 @@ def read(path: Path) -> Saved | None:
     raw = json.loads(path.read_text())
     policies = {v.version: v for v in map(_version, raw["policies"])}
     requests = DoneRequests(raw["requests"])
-    return Saved(raw["base_digest"], raw["serving"], raw["previous"], policies, requests, _trial(raw.get("trial")))
+    trial, heads = _trial(raw.get("trial")), raw.get("heads", {})
+    return Saved(raw["base_digest"], raw["serving"], raw["previous"], policies, requests, trial, heads)
 
 
 def write(path: Path, saved: Saved) -> None:
@@ -87,6 +90,7 @@ def write(path: Path, saved: Saved) -> None:
         "previous": saved.previous,
         "requests": saved.requests.plain(),
         "policies": list(map(asdict, _published(saved.policies.values()))),
+        "heads": saved.heads,
         "trial": asdict(saved.trial) if saved.trial else None,
     }
     staging = path.with_suffix(".writing")

@@ -12,7 +12,8 @@ from iterpo.errors import Unavailable, WrongState
 from iterpo.policies.canary import Arm, Tally
 from iterpo.policies.replicas import Quorum, Report, View, quorum
 from iterpo.types import PolicyState, PolicyVersion
-from services.inference.registry import SERVABLE, PolicyRegistry
+from services.inference.registry import PolicyRegistry
+from services.inference.roster import SERVABLE
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,10 @@ class Replicas:
             tuple(p for p in listed if p.state in SERVABLE) + tuple(p for p in listed if _is_refused(p))[-REFUSED:],
             registry.serving.version,
             next((p.version for p in listed if p.state is PolicyState.PREVIOUS), registry.serving.version),
-            self._wanted or max((p.version for p in listed if p.state is PolicyState.PROVED), default=0),
+            self._wanted or registry.candidate,
             registry.trial.version if registry.trial else 0,
             registry.canary_share,
+            registry.heads,
         )
 
     def report(self, report: Report) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 from iterpo import wire
 from iterpo.errors import PolicyRejected, WrongState
 from iterpo.policies import manifest
-from iterpo.types import BASE_VERSION, GateDecision, PolicyState
+from iterpo.types import BASE_VERSION, GateDecision
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
 from services.auth import caller_key, caller_name
-from services.ids import need_ids
+from services.ids import check_run, need_ids
 from services.inference.admission import Quota
 from services.inference.answering import Answering
 from services.inference.metrics import InferenceMetrics
@@ -108,13 +108,16 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     ) -> policy_pb2.PromotePolicyResponse:
         self._be_primary()
         need_ids(request, "request_id")
+        if request.run:
+            check_run(request.run)
         decision = wire.decision_from_proto(request.decision)
         if (
-            self._registry.may_promote(request.version, decision, request.request_id)
+            not request.run  # replicas bring in a run's version when they hear of it: nobody is switched to it
+            and self._registry.may_promote(request.version, decision, request.request_id)
             and request.version != BASE_VERSION
         ):
             await self._replicas.agree(request.version)
-        seconds = await self._registry.promote(request.version, decision, request.request_id)
+        seconds = await self._registry.promote(request.version, decision, request.request_id, request.run)
         self._swapped("promote", seconds)
         policy = self._registry.get(request.version)
         return policy_pb2.PromotePolicyResponse(policy=wire.policy_to_proto(policy), swap_seconds=seconds)
@@ -148,6 +151,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             policies=[wire.policy_to_proto(policy, in_flight) for policy, in_flight in self._registry.listed()],
             serving_version=self._registry.serving.version,
             replicas=[wire.replica_to_proto(report, connected) for report, connected in self._replicas.listed()],
+            run_heads=self._registry.heads,
         )
 
     async def WatchPolicies(
@@ -186,8 +190,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     def observe(self) -> None:
         """Set the gauges that follow the registry; called at every change (`follow_changes`)."""
         self._metrics.version.labels("serving").set(self._registry.serving.version)
-        candidates = [p.version for p, _ in self._registry.listed() if p.state is PolicyState.PROVED]
-        self._metrics.version.labels("candidate").set(max(candidates, default=0))
+        self._metrics.version.labels("candidate").set(self._registry.candidate)
+        self._metrics.show_heads(self._registry.heads)
         replicas = self._replicas.listed()
         serving = self._registry.serving.version
         self._metrics.replicas.labels("connected").set(sum(connected for _, connected in replicas))

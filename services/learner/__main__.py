@@ -24,7 +24,7 @@ async def serve(settings: Settings) -> None:
     host = Host("learner", ServerSettings.of(settings, "learner"), registry)
     host.bind()
     ledger = Ledger(settings.data_dir / "learner.db")
-    runs = RunManager(ledger, Assembly(settings), LearnerMetrics(registry))
+    runs = RunManager(ledger, Assembly(settings), LearnerMetrics(registry), settings.learner.runs)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(runs), host.server)
     await host.run(("iterpo.v1.LearnerService",), drain=runs.drain)
     ledger.close()

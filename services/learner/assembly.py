@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from iterpo.policies import manifest
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import RunConfig
-from iterpo.types import BASE_VERSION, Group, PolicyState, PolicyVersion, Progress
+from iterpo.types import BASE_VERSION, GateDecision, Group, PolicyState, PolicyVersion, Progress
 from services.learner.limits import check_lengths
 
 FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
@@ -39,6 +41,7 @@ class Checkpointed(Protocol):
 class Assembly:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._publishing = threading.Lock()
         # Without gRPC's own retries: the run waits for a service that is away, and says so.
         inference = connect_service(settings, "inference", "learner", retries=False)
         self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
@@ -60,6 +63,7 @@ class Assembly:
             policies=self._settings.data_dir / "policies",
             checkpoints=checkpoints,
             commit=partial(commit, ledger, checkpoints),
+            publishing=self._publishing,
             note=partial(ledger.set_progress, record.run_id),
         )
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
@@ -119,7 +123,16 @@ class Assembly:
         if start.version != BASE_VERSION:
             _, files = manifest.read(self._settings.data_dir / "policies", start.version, start.digest)
             learner.start_from(files)
+        if record.config.get("beside"):
+            control.patiently("naming where the run begins", partial(self._stand_beside, record.run_id, start))
         return Progress(version=start.version)
+
+    def _stand_beside(self, run_id: str, start: PolicyVersion) -> None:
+        """Let `run/NAME` be the version that the run begins at, until its own first one passes the gate."""
+        if start.version != BASE_VERSION:
+            self._policies.load(start.version, start.digest)
+        decision = GateDecision(True, (f"run {run_id} begins here",), {"begins": 1.0})
+        self._policies.promote(start.version, decision, uuid.uuid4().hex, run_id)
 
 
 def standing(

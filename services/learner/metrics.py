@@ -22,21 +22,26 @@ class LearnerMetrics:
         self.update = Histogram(
             "iterpo_learner_update_seconds", "The update alone.", buckets=STEP_BUCKETS, registry=registry
         )
-        self.reward = Gauge("iterpo_learner_reward", "Mean reward by split.", ["split"], registry=registry)
-        self.kl = Gauge("iterpo_learner_kl_nats", "Nats a token to the base, held-out answers.", registry=registry)
-        self.grad_norm = Gauge("iterpo_learner_grad_norm", "Before clipping.", registry=registry)
+        self.reward = Gauge("iterpo_learner_reward", "Mean reward by split.", ["run", "split"], registry=registry)
+        self.kl = Gauge(
+            "iterpo_learner_kl_nats", "Nats a token to the base, held-out answers.", ["run"], registry=registry
+        )
+        self.grad_norm = Gauge("iterpo_learner_grad_norm", "Before clipping.", ["run"], registry=registry)
         self.mismatch = Gauge(
-            "iterpo_learner_mismatch_ratio", "Trainer/sampler ratio by quantile.", ["quantile"], registry=registry
+            "iterpo_learner_mismatch_ratio",
+            "Trainer/sampler ratio by quantile.",
+            ["run", "quantile"],
+            registry=registry,
         )
         self.outside = Gauge(
-            "iterpo_learner_mismatch_outside_ratio", "Share of tokens outside [0.9, 1.1].", registry=registry
+            "iterpo_learner_mismatch_outside_ratio", "Share of tokens outside [0.9, 1.1].", ["run"], registry=registry
         )
         self.dropped = Counter(
             "iterpo_learner_dropped_completions_total", "Not trained on, by reason.", ["reason"], registry=registry
         )
         self.tokens = Counter("iterpo_learner_tokens_total", "Tokens trained on.", registry=registry)
         self.waiting = Gauge(
-            "iterpo_learner_waiting", "1 while another process or labels are waited for.", registry=registry
+            "iterpo_learner_waiting", "1 while another process or labels are waited for.", ["run"], registry=registry
         )
 
     def observe(self, row: IterationRow) -> None:
@@ -45,15 +50,15 @@ class LearnerMetrics:
         self.seconds.observe(row.seconds)
         for split, value in (("train", row.train_reward), ("heldout", row.heldout_reward)):
             if not math.isnan(value):
-                self.reward.labels(split).set(value)
-        self.kl.set(row.kl)
+                self.reward.labels(row.run_id, split).set(value)
+        self.kl.labels(row.run_id).set(row.kl)
         for name, value in row.metrics.items():
             if name.startswith("dropped_"):
                 self.dropped.labels(name.removeprefix("dropped_")).inc(value)
             elif name.startswith("mismatch_p"):
-                self.mismatch.labels(name.removeprefix("mismatch_p")).set(value)
+                self.mismatch.labels(row.run_id, name.removeprefix("mismatch_p")).set(value)
         if "learner_seconds" in row.metrics:
             self.update.observe(row.metrics["learner_seconds"])
-            self.grad_norm.set(row.metrics["grad_norm"])
-            self.outside.set(row.metrics["mismatch_outside"])
+            self.grad_norm.labels(row.run_id).set(row.metrics["grad_norm"])
+            self.outside.labels(row.run_id).set(row.metrics["mismatch_outside"])
             self.tokens.inc(row.metrics["tokens"])

@@ -1,7 +1,7 @@
-"""Runs: started, paused, resumed, stopped, and one thread that does the work.
+"""Runs: started, paused, resumed, stopped, each with a thread that does the work.
 
-One run at a time: a learner process owns one model's memory. What a run is doing is told to watchers as it changes;
-what it has done is in the ledger.
+One at a time follows what serves; others, up to `learner.runs`, may learn beside it, each with a model's memory of its
+own. What a run is doing is told to watchers as it changes; what it has done is in the ledger.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from iterpo.learner.ledger import Ledger, RunSummary
 from iterpo.patience import Control, RunStopped
 from iterpo.run_config import ReplayOf, RunConfig
 from iterpo.types import Example, IterationRow
+from services.ids import check_run
 from services.learner.assembly import Assembly
 from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
@@ -44,17 +45,27 @@ class RunView:
     iterations: int
 
 
+@dataclass
+class Launched:
+    """A run that this process works on, or did: its last state is told however it ended, as the ledger's disk may be
+    full."""
+
+    run_id: str
+    beside: bool
+    control: Control = field(default_factory=Control)
+    state: str = "RUNNING"
+    status: str = "loading the model"
+    thread: threading.Thread | None = None
+    active: bool = True
+
+
 class RunManager:
-    def __init__(self, ledger: Ledger, assembly: Assembly, metrics: LearnerMetrics) -> None:
-        self._ledger, self._assembly, self._metrics = ledger, assembly, metrics
+    def __init__(self, ledger: Ledger, assembly: Assembly, metrics: LearnerMetrics, most: int = 1) -> None:
+        """`most` runs at the same time."""
+        self._ledger, self._assembly, self._metrics, self._most = ledger, assembly, metrics, most
         self._loop = asyncio.get_running_loop()
         self._listeners: set[asyncio.Event] = set()
-        self._thread: threading.Thread | None = None
-        self._active = ""
-        self._latest = ""
-        self._control = Control()
-        self._doing = ("RUNNING", "")
-        """State and status of the run that was launched last, however it ended: the ledger's disk may be full."""
+        self._launched: dict[str, Launched] = {}
         self.draining = False
         for run_id in ledger.interrupt():
             logger.warning("run %s was interrupted; go on with: iterpo run resume %s", run_id, run_id)
@@ -71,9 +82,9 @@ class RunManager:
     ) -> RunView:
         content = f"start {fingerprint(run_id, config, examples, heldout)}"
         if not self._ledger.repeated(request_id, content):
-            self._refuse_second()
-            check_name(run_id)
+            check_run(run_id)
             parsed, algorithm = parse(config)
+            self._find_room(parsed.beside)
             check_examples(algorithm, examples, heldout)
             self._ledger.create(run_id, parsed.model_dump(), examples, heldout, (request_id, content))
             self._launch(run_id)
@@ -89,9 +100,9 @@ class RunManager:
         what = {"of": run_id, "from": first_iteration, "without": without}
         content = f"replay {fingerprint(replay_id, what, [], [])}"
         if not self._ledger.repeated(request_id, content):
-            self._refuse_second()
-            check_name(replay_id)
+            check_run(replay_id)
             record, rows = self._ledger.get(run_id), self._ledger.rows(run_id)
+            self._find_room(_is_beside(record.config))
             if not 1 <= first_iteration <= len(rows):
                 raise InvalidInput(
                     f"Run {run_id!r} has iterations 1 to {len(rows)}, and {first_iteration} was asked for.",
@@ -130,10 +141,10 @@ class RunManager:
 
     def pause(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"pause {run_id}"):
-            self._require_active(run_id)
-            self._control.pause()
+            run = self._require_active(run_id)
+            run.control.pause()
             self._ledger.remember(request_id, f"pause {run_id}")
-            self._tell("PAUSED", "pausing after what is in progress")
+            self._tell(run, "PAUSED", "pausing after what is in progress")
         return self.view(run_id)
 
     def resume(self, request_id: str, run_id: str) -> RunView:
@@ -141,28 +152,30 @@ class RunManager:
         record = self._ledger.summary(run_id)
         if self._ledger.repeated(request_id, f"resume {run_id}"):
             return self.view(run_id)
-        if self._is_active(run_id):
-            self._control.resume()
-            self._tell("RUNNING", "resumed")
+        if run_id in self._launched and self._launched[run_id].active:
+            run = self._launched[run_id]
+            run.control.resume()
+            self._tell(run, "RUNNING", "resumed")
         else:
             if record.state == "FINISHED":
                 raise WrongState(f"Run {run_id!r} is finished.", "Start a new run: it begins at the serving policy.")
-            self._refuse_second()
+            self._find_room(_is_beside(record.config))
             self._launch(run_id)
         self._ledger.remember(request_id, f"resume {run_id}")
         return self.view(run_id)
 
     def stop(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"stop {run_id}"):
-            self._require_active(run_id)
-            self._control.stop()
+            run = self._require_active(run_id)
+            run.control.stop()
             self._ledger.remember(request_id, f"stop {run_id}")
-            self._tell("RUNNING", "stopping after what is in progress")
+            self._tell(run, "RUNNING", "stopping after what is in progress")
         return self.view(run_id)
 
     def view(self, run_id: str) -> RunView:
         record = self._ledger.summary(run_id)
-        state, status = self._doing if run_id == self._latest else (record.state, record.status)
+        launched = self._launched.get(run_id)
+        state, status = (launched.state, launched.status) if launched else (record.state, record.status)
         return RunView(record, state, status, record.config["algorithm"], record.config["iterations"])
 
     def views(self) -> list[RunView]:
@@ -189,72 +202,88 @@ class RunManager:
         self._listeners.discard(event)
 
     async def drain(self) -> None:
-        """End the watchers' streams, and stop the run at its next safe point; it can be resumed."""
+        """End the watchers' streams, and stop every run at its next safe point; they can be resumed."""
         self.draining = True
         self._wake()
-        if self._thread is not None:
-            self._control.stop()
-            await asyncio.to_thread(self._thread.join, 5.0)
+        threads = [run.thread for run in self._active() if run.thread is not None]
+        for run in self._active():
+            run.control.stop()
+        await asyncio.gather(*(asyncio.to_thread(thread.join, 5.0) for thread in threads))
 
     def _launch(self, run_id: str) -> None:
         self._ledger.set_state(run_id, "RUNNING", "starting")
-        self._active = self._latest = run_id
-        self._control = Control(lambda text, waiting: self._tell("WAITING" if waiting else "RUNNING", text))
-        self._tell("RUNNING", "loading the model")
-        self._thread = threading.Thread(target=self._work, args=(run_id,), name=f"run {run_id}", daemon=True)
-        self._thread.start()
+        run = self._launched[run_id] = Launched(run_id, _is_beside(self._ledger.summary(run_id).config))
+        run.control = Control(lambda text, waiting: self._tell(run, "WAITING" if waiting else "RUNNING", text))
+        self._tell(run, run.state, run.status)
+        run.thread = threading.Thread(target=self._work, args=(run,), name=f"run {run_id}", daemon=True)
+        run.thread.start()
 
-    # Called from the run's thread.
+    # Called from a run's thread.
 
-    def _work(self, run_id: str) -> None:
+    def _work(self, run: Launched) -> None:
         try:
-            loop = self._assembly.loop(self._ledger.get(run_id), self._ledger, self._control)
+            loop = self._assembly.loop(self._ledger.get(run.run_id), self._ledger, run.control)
             for row in loop.iterations():
                 self._metrics.observe(row)
-                self._tell("RUNNING", f"iteration {row.iteration} is done")
-            self._finish(run_id, "FINISHED", "finished")
+                self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
+            self._finish(run, "FINISHED", "finished")
         except RunStopped:
-            self._finish(run_id, "STOPPED", f"stopped; go on with: iterpo run resume {run_id}")
+            self._finish(run, "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}")
         except IterpoError as error:
-            logger.error("run %s failed: %s", run_id, error)
-            self._finish(run_id, "FAILED", str(error))
+            logger.error("run %s failed: %s", run.run_id, error)
+            self._finish(run, "FAILED", str(error))
         except Exception as error:  # a bug in a run must end as a state that people see, not as a silent dead thread
-            logger.exception("run %s failed", run_id)
-            self._finish(run_id, "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)")
+            logger.exception("run %s failed", run.run_id)
+            self._finish(run, "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)")
 
-    def _finish(self, run_id: str, state: str, status: str) -> None:
+    def _finish(self, run: Launched, state: str, status: str) -> None:
         try:
-            self._ledger.set_state(run_id, state, status)
+            self._ledger.set_state(run.run_id, state, status)
         except IterpoError as error:
-            logger.error("run %s is %s, which could not be recorded: %s", run_id, state, error)
+            logger.error("run %s is %s, which could not be recorded: %s", run.run_id, state, error)
         finally:
-            self._active = ""
-            self._tell(state, status)
+            run.active = False
+            self._tell(run, state, status)
 
-    def _tell(self, state: str, status: str) -> None:
-        self._doing = ("PAUSED" if self._control.paused and state in ACTIVE else state, status)
-        self._metrics.waiting.set(state == "WAITING")
+    def _tell(self, run: Launched, state: str, status: str) -> None:
+        run.state, run.status = "PAUSED" if run.control.paused and state in ACTIVE else state, status
+        self._metrics.waiting.labels(run.run_id).set(state == "WAITING")
         self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         for event in self._listeners:
             event.set()
 
-    def _is_active(self, run_id: str) -> bool:
-        return run_id == self._active
+    def _active(self) -> list[Launched]:
+        return [run for run in self._launched.values() if run.active]
 
-    def _require_active(self, run_id: str) -> None:
-        if not self._is_active(run_id):
+    def _require_active(self, run_id: str) -> Launched:
+        run = self._launched.get(run_id)
+        if run is None or not run.active:
             state = self._ledger.summary(run_id).state.lower()
             raise WrongState(f"Run {run_id!r} is {state}, not running.", "See: iterpo run status.", "RUN_NOT_ACTIVE")
+        return run
 
-    def _refuse_second(self) -> None:
-        if self._active:
+    def _find_room(self, beside: bool) -> None:
+        """Raises WrongState (RUN_ACTIVE)."""
+        active = self._active()
+        if len(active) >= self._most:
             raise WrongState(
-                f"Run {self._active!r} is active, and a learner does one at a time.",
-                f"Stop it first: iterpo run stop {self._active}.",
+                f"Run {active[0].run_id!r} is active, and this learner does {self._most} at a time.",
+                f"Stop it first: iterpo run stop {active[0].run_id}. Or raise learner.runs, for runs side by side.",
                 "RUN_ACTIVE",
             )
+        leading = [run.run_id for run in active if not run.beside]
+        if leading and not beside:
+            raise WrongState(
+                f"Run {leading[0]!r} is active, and what serves can follow one run only.",
+                f"Stop it first: iterpo run stop {leading[0]}. Or set run.beside = true.",
+                "RUN_ACTIVE",
+            )
+
+
+def _is_beside(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("beside"))
 
 
 def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
@@ -280,11 +309,6 @@ def fingerprint(run_id: str, config: dict[str, Any], examples: Sequence[Example]
     """SHA-256 of a start's content."""
     data = json.dumps([run_id, config, *([asdict(e) for e in part] for part in (examples, heldout))], sort_keys=True)
     return hashlib.sha256(data.encode()).hexdigest()
-
-
-def check_name(run_id: str) -> None:
-    if not run_id or len(run_id) > 80 or not all(c.isalnum() or c in "-_." for c in run_id) or run_id[0] == ".":
-        raise InvalidConfig(f"{run_id!r} is no name for a run.", "Use letters, digits, `-`, `_` and `.`, at most 80.")
 
 
 def check_examples(algorithm: Algorithm, examples: Sequence[Example], heldout: Sequence[Example]) -> None:

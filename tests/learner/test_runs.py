@@ -13,7 +13,7 @@ import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
-from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted
+from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted, WrongState
 from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
@@ -158,3 +158,33 @@ def test_a_run_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
     for ask in (ledger.summary, ledger.get):
         with pytest.raises(NotFound, match="iterpo run status"):
             ask("r")
+
+
+async def test_one_run_follows_what_serves_and_others_learn_beside_it(tmp_path: Path) -> None:
+    ledger, idle = Ledger(tmp_path / "learner.db"), Idle()
+    metrics = CollectorRegistry()
+    runs = RunManager(ledger, idle, LearnerMetrics(metrics), most=3)  # type: ignore[arg-type]
+    changed = runs.listen()
+    ask = {"examples": [example()], "heldout": [example("h")]}
+    beside = {"beside": True}
+    runs.start("r1", "lead", {}, **ask)
+    with pytest.raises(WrongState, match=r"run\.beside") as second:
+        runs.start("r2", "lead2", {}, **ask)
+    assert second.value.reason == "RUN_ACTIVE"
+    runs.start("r3", "a", beside, **ask)
+    runs.start("r4", "b", beside, **ask)
+    with pytest.raises(WrongState, match=r"does 3 at a time.*learner\.runs"):
+        runs.start("r5", "c", beside, **ask)
+    assert sorted(idle.begun) == ["a", "b", "lead"]
+    runs.pause("p", "a")
+    runs.stop("s", "b")
+    async with asyncio.timeout(WAIT_SECONDS):
+        while runs.view("b").state != "STOPPED":
+            await runs.changed(changed, 0.05)
+    assert {v.record.run_id: v.state for v in runs.views()} == {"lead": "RUNNING", "a": "PAUSED", "b": "STOPPED"}
+    assert metrics.get_sample_value("iterpo_learner_waiting", {"run": "a"}) == 0
+    runs.resume("r6", "b")
+    await runs.drain()
+    async with asyncio.timeout(WAIT_SECONDS):
+        while {view.state for view in runs.views()} != {"STOPPED"}:
+            await runs.changed(changed, 0.05)

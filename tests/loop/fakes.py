@@ -113,7 +113,7 @@ class FakeGenerator:
         self.publisher, self.asked, self._groups, self._greedy = publisher, [], 0, 0
 
     def sample(self, prompts, n, settings, policy="serving"):
-        version = self.publisher.serving if policy == "serving" else 0 if policy == "base" else int(policy)
+        version = self.publisher.resolve(policy)
         if version not in self.publisher.loaded:
             raise WrongState(f"Version {version} is not loaded.", "Load it.", "POLICY_NOT_LOADED")
         if settings.temperature == 0:
@@ -225,6 +225,15 @@ class FakePublisher:
     canaries: dict[int, tuple[int, bool]] = field(default_factory=dict)
     """Version -> (for how many looks it is the canary, whether it passes)."""
     refused: dict[int, GateDecision] = field(default_factory=dict)
+    run_heads: dict[str, int] = field(default_factory=dict)
+
+    def heads(self):
+        return dict(self.run_heads)
+
+    def resolve(self, policy: str) -> int:
+        if policy.startswith("run/"):
+            return self.run_heads[policy.removeprefix("run/")]
+        return self.serving if policy == "serving" else 0 if policy == "base" else int(policy)
 
     def load(self, version, digest):
         self.known.add(version)
@@ -234,9 +243,13 @@ class FakePublisher:
         self.history.append(f"load {version}")
         return PolicyVersion(version, digest, PolicyState.PROVED)
 
-    def promote(self, version, decision: GateDecision, request_id):
+    def promote(self, version, decision: GateDecision, request_id, run=""):
         if version not in self.loaded:
             raise WrongState(f"Version {version} is not loaded.", "Load it.", "POLICY_NOT_LOADED")
+        if run:
+            self.history.append(f"promote {version} for {run}")
+            self.run_heads[run] = version
+            return 0.1
         self.history.append(f"promote {version}")
         if version not in self.canaries:
             self.serving = version

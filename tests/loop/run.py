@@ -81,6 +81,8 @@ class Run:
         """A new run goes on from whatever serves."""
         if self.publisher.serving:
             self.learner.load(manifest.directory(self.folder / "policies", self.publisher.serving))
+        if self.config.beside:
+            self.publisher.run_heads[RUN] = self.publisher.serving
         return Progress(version=self.publisher.serving)
 
     def rebuilt_buffer(self) -> GroupBuffer:

@@ -18,15 +18,17 @@ WHEN = ("before", "after")
 CALLS = ("sample", "record", "stream", "update", "publish", "load", "score", "promote", "save", "commit")
 
 
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("call", CALLS)
-def test_feedback_of_a_crashed_attempt_is_used_neither_skipped_nor_repeated(make_run, call, when):
-    run = make_run()
+def test_feedback_of_a_crashed_attempt_is_used_neither_skipped_nor_repeated(make_run, call, when, beside):
+    run = make_run(beside=beside)
     in_second_iteration = {"score": 3, "stream": 4}.get(call, 2)
     run.faults.planned = {(call, in_second_iteration, when): Crash()}
     assert run.finish_despite_crashes() == 1
     assert_each_event_was_used_once(run)
     assert [r.iteration for r in run.ledger.rows(RUN)] == [1, 2, 3]
+    assert (run.publisher.run_heads.get(RUN, 0) > 0, run.publisher.serving > 0) == (beside, not beside)
     # What had been recorded was not sampled again: nobody labels the same prompt twice because the learner died.
     assert len(run.feedback.groups) == 6
 

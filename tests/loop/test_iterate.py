@@ -10,7 +10,7 @@ import pytest
 from iterpo.errors import PolicyRejected, Unavailable, WrongState
 from iterpo.learner.ledger import _dump
 from iterpo.patience import RunStopped
-from iterpo.types import Example, Outcome
+from iterpo.types import Example, Outcome, Progress
 from tests.loop.fakes import RUN, SILENT, FakeLearner, prompt
 from tests.loop.run import first_is_best
 
@@ -93,11 +93,11 @@ def test_a_version_that_the_replicas_do_not_prove_is_a_refused_candidate_and_the
     run = make_run(iterations=2)
     promote, missed = run.publisher.promote, []
 
-    def without_quorum(version, decision, request_id):
+    def without_quorum(version, decision, request_id, run):
         if version == 1:
             missed.append(version)
             raise WrongState("Two replicas have not proved it.", "Look at them.", "QUORUM_MISSED")
-        return promote(version, decision, request_id)
+        return promote(version, decision, request_id, run)
 
     run.publisher.promote = without_quorum
     first, second = run.finish()
@@ -426,3 +426,45 @@ def test_an_answer_that_knew_the_hint_is_learned_under_the_prompt_without_it(mak
     plain, hinted = recorded.completions
     assert plain.prompt_token_ids == hinted.prompt_token_ids == tuple(b"Question 0?")
     assert recorded.prompt == told
+
+
+def test_a_run_beside_what_serves_moves_its_own_version_alone(make_run):
+    run = make_run(beside=True)
+    rows = run.finish()
+    assert [r.promoted for r in rows] == [True, True, True]
+    assert (run.publisher.serving, run.publisher.run_heads) == (0, {RUN: 3})
+    assert [g.completions[0].policy_version for g in run.feedback.groups] == [0, 0, 1, 1, 2, 2]
+    assert "promote 3" not in run.publisher.history
+
+
+def test_a_run_beside_does_not_mind_what_serves_nor_a_canary(make_run):
+    run = make_run(beside=True)
+    run.publisher.serving = 77
+    run.publisher.known.add(77)
+    run.publisher.run_heads[RUN] = 0
+    run.begin = lambda: Progress(version=0)
+    run.publisher.canaries[78] = (1_000_000, True)
+    run.publisher.known.add(78)
+    run.publisher.history.append("promote 78")
+    assert [r.policy_version for r in run.finish()] == [79, 80, 81]
+    assert (run.publisher.serving, run.publisher.run_heads) == (77, {RUN: 81})
+
+
+def test_a_refused_candidate_of_a_run_beside_leaves_its_version(make_run):
+    run = make_run(beside=True, gate={"labeler": "rule"}, iterations=2)
+    run.labeler.values = [0.5, 0.9, 0.1]
+    rows = run.finish()
+    assert [r.promoted for r in rows] == [True, False]
+    assert run.publisher.run_heads == {RUN: 1}
+    assert "reject 2" in run.publisher.history
+
+
+def test_a_run_beside_whose_version_somebody_retired_says_how_to_go_on(make_run):
+    run = make_run(beside=True)
+    iterations = run.loop().iterations()
+    next(iterations)
+    run.publisher.run_heads.clear()
+    run.publisher.resolve = lambda policy: 0
+    with pytest.raises(WrongState, match=f"promote 1 --run {RUN}") as stopped:
+        list(iterations)
+    assert stopped.value.reason == "RUN_HEAD_GONE"

@@ -34,6 +34,6 @@ def write_adapter(path: Path, b: float = 1.0, rank: int = 2, **config) -> None:
     save_file(tensors, path / "adapter_model.safetensors")
 
 
-def publish(root: Path, version: int = 1, made: manifest.Manifest | None = None, **adapter) -> str:
-    made = made or manifest.Manifest(version, BASE_DIGEST, probe(), run_id="r", method="grpo")
+def publish(root: Path, version: int = 1, made: manifest.Manifest | None = None, run_id: str = "r", **adapter) -> str:
+    made = made or manifest.Manifest(version, BASE_DIGEST, probe(), run_id=run_id, method="grpo")
     return manifest.publish(root, replace(made, version=version), lambda path: write_adapter(path, **adapter))

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
-from iterpo.types import BASE_VERSION, Completion, Group, Message, PolicyState, PolicyVersion, Prompt
+from iterpo.types import BASE_VERSION, RUN, Completion, Group, Message, PolicyVersion, Prompt
 from services.auth import TokenGuard, caller_key
 from services.calls import Method
 from services.http_server import STATUS, is_loopback_name
@@ -30,7 +30,8 @@ from services.inference.openai.asked import REST, BadField, Question, body_of, c
 from services.inference.openai.feedback import Feedback
 from services.inference.openai.said import Choice, Form, model_id
 from services.inference.openai.served import Served
-from services.inference.registry import ALIASES, SERVABLE, PolicyRegistry
+from services.inference.registry import PolicyRegistry
+from services.inference.roster import ALIASES, SERVABLE
 
 logger = logging.getLogger(__name__)
 
@@ -262,8 +263,8 @@ class OpenAiDoor:
             )
 
     def _policy(self, model: str) -> str:
-        """The registry's words for a model's name: a version, an alias, a split of such, or the base model's own name
-        (what serves)."""
+        """The registry's words for a model's name: a version, an alias, a run's, a split of such, or the base model's
+        own name (what serves)."""
         if "=" in model:
             parts = [part.partition("=") for part in model.split(",")]
             names = [self._policy(name.strip()) if name.strip() else "" for name, _, _ in parts]
@@ -272,7 +273,7 @@ class OpenAiDoor:
             return "serving"
         if model.startswith("v") and model[1:].isdecimal():
             return model[1:]
-        if model not in ALIASES:
+        if model not in ALIASES and not model.startswith(RUN):
             raise NotFound(
                 f"There is no model {model!r}.",
                 f"Use {self._base_name}, {', '.join(ALIASES)}, or a version, v12 for example; see /v1/models.",
@@ -284,14 +285,7 @@ class OpenAiDoor:
         """Of all that can answer now."""
         listed = [policy for policy, _ in self._registry.listed()]
         versions = [p.version for p in listed if p.state in SERVABLE or p.version == 0]
-        states = {p.state for p in listed}
-        absent = {
-            alias
-            for alias, state in (("candidate", PolicyState.PROVED), ("canary", PolicyState.CANARY))
-            if state not in states
-        }
-        aliases = [alias for alias in ALIASES if alias not in absent]
-        return [self._base_name, *aliases, *map(model_id, versions)]
+        return [self._base_name, *self._registry.names(), *map(model_id, versions)]
 
     def _model(self, name: str) -> dict[str, Any]:
         policy = self._registry.get(self._registry.resolve(self._policy(name)))

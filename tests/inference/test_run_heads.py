@@ -1,0 +1,190 @@
+"""Runs side by side: each has a version of its own, `run/NAME`, and what serves does not notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from iterpo.errors import InvalidInput, NotFound, ResourceExhausted, WrongState
+from iterpo.types import GateDecision, PolicyState
+from tests.inference.test_registry import NO, YES, serve, started, states
+from tests.inference.test_replicas import fleet, soon  # noqa: F401  (a fixture)
+from tests.policies.builders import publish
+
+
+async def beside(registry, tmp_path, version: int, run: str) -> None:
+    await registry.load(version, publish(tmp_path / "policies", version, run_id=run))
+    await registry.promote(version, YES, f"promote {version} for {run}", run)
+
+
+async def test_a_run_has_its_own_version_and_what_serves_stays(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await serve(registry, tmp_path, 1)
+    await registry.promote(1, YES, "a begins", "a")
+    await beside(registry, tmp_path, 2, "a")
+    await beside(registry, tmp_path, 3, "b")
+    assert (registry.serving.version, registry.resolve("previous")) == (1, 0)
+    assert (registry.resolve("run/a"), registry.resolve("run/b")) == (2, 3)
+    with registry.lease("run/a") as lease:
+        assert lease.version.version == 2
+    assert states(registry)[2] is PolicyState.PROVED
+    assert registry.get(2).decision == YES
+    with pytest.raises(NotFound, match="There is no candidate"):
+        registry.resolve("candidate")  # a run's version waits for nobody
+
+
+async def test_a_runs_next_version_takes_the_place_of_the_one_before(tmp_path):
+    registry, delivery = await started(tmp_path, run_slots=1)
+    for version in range(1, 20):
+        await beside(registry, tmp_path, version, "a")
+        await serve(registry, tmp_path, 100 + version)
+    assert registry.resolve("run/a") == 19
+    assert delivery.loaded() == {0, 19, 118, 119}
+    assert states(registry)[18] is PolicyState.RETIRED
+
+
+async def test_two_runs_candidates_do_not_push_each_other_out(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    for version, run in ((1, "a"), (2, "b")):
+        await beside(registry, tmp_path, version, run)
+    await registry.load(3, publish(tmp_path / "policies", 3, run_id="a"))
+    await registry.load(4, publish(tmp_path / "policies", 4, run_id="b"))
+    await registry.load(5, publish(tmp_path / "policies", 5))
+    assert all(map(registry.is_ready, (1, 2, 3, 4, 5)))
+    await registry.promote(3, YES, "r3", "a")
+    await registry.retire(4, NO, "r4")
+    assert (registry.resolve("run/a"), registry.resolve("run/b")) == (3, 2)
+    assert states(registry)[4] is PolicyState.REJECTED
+
+
+async def test_candidates_that_nobody_decides_about_go_when_there_is_no_room_and_heads_stay(tmp_path):
+    registry, delivery = await started(tmp_path, run_slots=1)
+    await beside(registry, tmp_path, 1, "a")
+    await serve(registry, tmp_path, 2)
+    for version in range(3, 30):
+        await registry.load(version, publish(tmp_path / "policies", version))
+    assert {0, 1, 2, 29} <= delivery.loaded()
+    assert (registry.resolve("run/a"), registry.serving.version, registry.resolve("candidate")) == (1, 2, 29)
+
+
+async def test_a_run_may_begin_at_the_base_and_at_what_serves(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await registry.promote(0, YES, "a begins", "a")
+    assert registry.resolve("run/a") == 0
+    await serve(registry, tmp_path, 1)
+    await registry.promote(1, YES, "b begins", "b")
+    await serve(registry, tmp_path, 2)
+    await serve(registry, tmp_path, 3)
+    assert states(registry)[1] is PolicyState.PROVED, "it neither serves nor is the one before, but b stands on it"
+    with registry.lease("run/b") as lease:
+        assert lease.version.version == 1
+
+
+async def test_traffic_is_split_between_runs_and_a_users_part_stays_the_same(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await beside(registry, tmp_path, 1, "a")
+    await beside(registry, tmp_path, 2, "b")
+    users = [f"u{i}" for i in range(400)]
+    first = [registry.lease("run/a=0.5,run/b=0.5", user).version.version for user in users]
+    assert 150 < first.count(1) < 250
+    assert first == [registry.lease("run/a=0.5,run/b=0.5", user).version.version for user in users]
+
+
+async def test_a_restart_brings_every_runs_version_back(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await serve(registry, tmp_path, 1)
+    await beside(registry, tmp_path, 2, "a")
+    await beside(registry, tmp_path, 3, "b")
+    (tmp_path / "policies" / "v000003" / "adapter_model.safetensors").write_bytes(b"spoiled")
+    again, _ = await started(tmp_path, run_slots=2)
+    assert (again.serving.version, again.heads) == (1, {"a": 2})
+    assert again.is_ready(2)
+    assert states(again)[3] is PolicyState.REJECTED
+
+
+async def test_a_retired_version_takes_its_runs_name_along(tmp_path):
+    registry, delivery = await started(tmp_path, run_slots=1)
+    await beside(registry, tmp_path, 1, "a")
+    with pytest.raises(ResourceExhausted, match="iterpo policies retire") as full:
+        await beside(registry, tmp_path, 2, "b")
+    assert full.value.reason == "NO_RUN_SLOTS"
+    await registry.retire(1, None, "r1")
+    assert 1 not in delivery.loaded()
+    with pytest.raises(NotFound, match="There is: none"):
+        registry.resolve("run/a")
+    await registry.promote(2, YES, "again", "b")
+    assert registry.resolve("run/b") == 2
+
+
+async def test_a_version_that_serves_too_stays_a_runs_and_the_other_way_round(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=1)
+    await beside(registry, tmp_path, 1, "a")
+    await registry.promote(1, YES, "to everybody")
+    assert states(registry)[1] is PolicyState.SERVING
+    await beside(registry, tmp_path, 2, "a")
+    assert states(registry)[1] is PolicyState.SERVING, "it lost the run's name, not its place"
+    await registry.promote(1, YES, "back again", "a")
+    await serve(registry, tmp_path, 3)
+    await serve(registry, tmp_path, 4)
+    assert registry.resolve("run/a") == 1
+    assert registry.is_ready(1)
+
+
+async def test_nothing_is_promoted_for_a_run_that_is_not_gated_not_loaded_or_has_no_place(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=1)
+    digest = publish(tmp_path / "policies")
+    with pytest.raises(NotFound):
+        await registry.promote(1, YES, "r1", "a")
+    await registry.load(1, digest)
+    with pytest.raises(WrongState) as refused:
+        await registry.promote(1, GateDecision(False, ("worse",), {"heldout_gain": -1.0}), "r2", "a")
+    assert refused.value.reason == "NOT_GATED"
+    assert registry.heads == {}
+    with pytest.raises(InvalidInput, match="run/NAME"):
+        registry.resolve("a")
+
+
+async def test_merged_delivery_says_what_runs_side_by_side_need(tmp_path):
+    registry, _ = await started(tmp_path)
+    await registry.load(1, publish(tmp_path / "policies"))
+    with pytest.raises(WrongState, match=r"inference\.run_slots") as refused:
+        await registry.promote(1, YES, "r1", "a")
+    assert refused.value.reason == "NO_RUN_SLOTS"
+
+
+async def test_a_promotion_for_a_run_that_comes_twice_is_made_once(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=1)
+    await beside(registry, tmp_path, 1, "a")
+    await beside(registry, tmp_path, 2, "a")
+    assert await registry.promote(1, YES, "promote 1 for a", "a") == 0.0
+    assert registry.resolve("run/a") == 2
+
+
+async def test_a_canary_and_a_run_do_not_meet(tmp_path):
+    registry, _ = await started(tmp_path, canary_share=0.5, run_slots=1)
+    await registry.load(1, publish(tmp_path / "policies"))
+    await registry.promote(1, YES, "canary")
+    await beside(registry, tmp_path, 2, "a")
+    assert (registry.trial.version, registry.resolve("run/a"), registry.serving.version) == (1, 2, 0)
+    for user in ("u1", "u2", "u3"):
+        with registry.lease("run/a", user):
+            pass
+    assert registry.trial.tally.canary.answered == registry.trial.tally.serving.answered == 0
+
+
+async def test_replicas_serve_the_runs_of_their_primary(fleet) -> None:  # noqa: F811
+    await fleet.begin(run_slots=2)
+    one, _ = await fleet.join("one", run_slots=2)
+    merged, _ = await fleet.join("merged")
+    await fleet.load(1)
+    await fleet.promote(1)
+    await fleet.load(2)
+    await fleet.primary.promote(2, YES, "for a", "a")
+    await soon(lambda: one.heads == {"a": 2})
+    assert (one.serving.version, one.is_ready(2)) == (1, True)
+    await fleet.load(3)
+    await fleet.primary.promote(3, YES, "for a, later", "a")
+    await soon(lambda: one.heads == {"a": 3})
+    await fleet.primary.retire(3, None, "enough")
+    await soon(lambda: one.heads == {})
+    assert merged.heads == {}, "it has no slots, and goes on without"
+    assert merged.serving.version == 1
