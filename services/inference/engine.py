@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from iterpo.config import InferenceSettings
 from iterpo.errors import InvalidInput, Unavailable
 from iterpo.types import FinishReason, SamplingSettings
+from services.torch_environment import set_defaults
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -180,8 +181,7 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
         # speed; threads that spin as long as they like steal the learner's and the other engine's cores.
         defaults |= {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    set_defaults(**defaults)
 
 
 def arguments(

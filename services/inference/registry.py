@@ -10,7 +10,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,7 +22,6 @@ from iterpo.errors import (
     IterpoError,
     PolicyRejected,
     ResourceExhausted,
-    Unavailable,
     WrongState,
 )
 from iterpo.policies.canary import Judgement, Verdict
@@ -36,7 +34,8 @@ from services.inference.lease import Lease
 from services.inference.memory import give_back
 from services.inference.prover import Logprobs, Prover, disproved
 from services.inference.registry_file import DoneRequests, Saved, Trial
-from services.inference.roster import OVER, SERVABLE, Roster
+from services.inference.residents import Residents
+from services.inference.roster import Roster
 from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
@@ -47,8 +46,6 @@ TRIAL_SAVE_SECONDS = 10.0
 """A restart forgets this much of a canary's counts, at most."""
 NOT_BACK = Judgement(Verdict.ROLLBACK, ("the canary did not come back after a restart",), {})
 OVERTAKEN = Judgement(Verdict.ROLLBACK, ("another version was promoted by hand while it was the canary",), {})
-IDLE_TIMEOUT_SECONDS = 120.0
-"""How long a load waits for the last requests of the version whose place it takes."""
 
 
 class PolicyRegistry:
@@ -65,15 +62,11 @@ class PolicyRegistry:
         self.base_digest = prover.base_digest
         self._roster = Roster(prover.base_digest)
         self._requests = DoneRequests()
-        self._leaving: set[int] = set()
-        self._dropping: set[asyncio.Future[None]] = set()
         self._listeners: set[asyncio.Event] = set()
-        self._in_flight: Counter[int] = Counter()
-        self._on_engine: Counter[int] = Counter()
         self._serving_since = time.monotonic()
         self._trial_saved = -math.inf
-        self._went_idle = asyncio.Event()
         self._change = asyncio.Lock()
+        self._residents = Residents(delivery, self._roster, self._change)
         self._base_logprobs: Logprobs = []
         self._base_weights = ""
 
@@ -131,8 +124,7 @@ class PolicyRegistry:
         return self._roster.get(version)
 
     def lease(self, policy: str, user: str | None = None) -> Lease:
-        """Pin a version for one request, to be entered at once. Unproved versions, and those about to leave, serve
-        nobody.
+        """Pin a version for one request, to be entered at once.
 
         `user`: of an application's request, the key by which splits and the canary's share choose; None for the
         learner and whoever else wants what serves and nothing else.
@@ -141,10 +133,9 @@ class PolicyRegistry:
         if user is not None:
             policy = choose(self._roster.traffic(self.canary_share) if live else policy, user, self.resolve)
         version = self.get(self.resolve(policy))
-        servable = version.state in SERVABLE or version.version == BASE_VERSION
-        if not servable or version.version in self._leaving:
+        if not self._residents.may_begin(version.version):
             raise not_loaded(version.version)
-        return Lease(version, self._delivery.source(version.version), self._entered, self._left, live)
+        return Lease(version, self._delivery.source(version.version), self._residents.enter, self._left, live)
 
     @asynccontextmanager
     async def using(self, policy: str, fetch_base: bool = False) -> AsyncIterator[Lease]:
@@ -153,23 +144,14 @@ class PolicyRegistry:
         `fetch_base`: where the base had to make room, bring it back first (what leaves for it is a candidate or the
         previous version, which is loaded again when it is needed). For runs that sample from their reference.
         """
-        if fetch_base and self.resolve(policy) == BASE_VERSION and not self._has_base():
+        if fetch_base and self.resolve(policy) == BASE_VERSION and not self._residents.has_base():
             await asyncio.shield(asyncio.ensure_future(self._fetch_base()))
         with self.lease(policy) as lease:
             yield lease
 
-    def _entered(self, lease: Lease) -> None:
-        self._in_flight[lease.version.version] += 1
-        self._on_engine[id(lease.source.engine)] += 1
-
     def _left(self, lease: Lease, failed: bool | None) -> None:
-        version = lease.version.version
-        self._in_flight[version] -= 1
-        self._on_engine[id(lease.source.engine)] -= 1
-        if not self._in_flight[version]:
-            self._went_idle.set()
-            self._drop_idle()
-        arm = self.trial.arm(version, self._roster.serving) if self.trial and lease.live else None
+        self._residents.leave(lease)
+        arm = self.trial.arm(lease.version.version, self._roster.serving) if self.trial and lease.live else None
         if arm is not None and failed is not None:
             arm.failed += failed
             arm.answered += not failed
@@ -238,7 +220,7 @@ class PolicyRegistry:
             made = found.manifest
             entry = replace(entry, parent=made.parent, run_id=made.run_id, method=made.method, metrics=made.metrics)
             self._roster.versions[version] = entry
-            await self._make_room()
+            await self._residents.make_room()
             await self._delivery.install(version, found.adapter, found.files)
             measured = await self._prover.measure(self._delivery.source(version))
             proof = self._prover.judge(made, self._delivery.name, self._base_logprobs, measured)
@@ -298,7 +280,7 @@ class PolicyRegistry:
                 self._roster.versions[version] = replace(self.get(version), decision=decision)
             self._requests.remember(request_id, "promote", version)
             self._roster.set_head(run, version)
-            self._drop_idle()
+            self._residents.drop_idle()
             self._save()
         return time.monotonic() - started
 
@@ -395,11 +377,8 @@ class PolicyRegistry:
                 if self._delivery.run_slots and self._roster.heads.get(run) != version and here(version):
                     self._roster.set_head(run, version)
             if before != (self._saved(), self.canary_share):
-                self._drop_idle()
+                self._residents.drop_idle()
                 self._save()
-
-    def _has_base(self) -> bool:
-        return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
 
     async def _fetch_base(self) -> None:
         async with self._change:
@@ -410,7 +389,7 @@ class PolicyRegistry:
         """The base is its own proof: the engine must hold what it held when it started, to the last bit."""
         if BASE_VERSION in self._delivery.loaded():
             return
-        await self._make_room()
+        await self._residents.make_room()
         await self._delivery.install(BASE_VERSION, None, {})
         if await self._delivery.fingerprint(BASE_VERSION) != self._base_weights:
             await self._delivery.remove(BASE_VERSION)
@@ -439,14 +418,14 @@ class PolicyRegistry:
                 self._roster.versions[version] = replace(
                     entry, state=state, decision=decision or entry.decision, reason=reason
                 )
-                await self._evict(version)
+                await self._residents.evict(version)
                 self._requests.remember(request_id, "retire", version)
                 self._save()
             return self.get(version)
 
     def listed(self) -> list[tuple[PolicyVersion, int]]:
         """Every known version with its requests in flight, oldest first."""
-        return [(self._roster.versions[v], self._in_flight[v]) for v in sorted(self._roster.versions)]
+        return [(self._roster.versions[v], self._residents.requests_of(v)) for v in sorted(self._roster.versions)]
 
     @property
     def serving_seconds(self) -> float:
@@ -455,7 +434,7 @@ class PolicyRegistry:
 
     def requests_on(self, engine: Engine) -> int:
         """In flight there."""
-        return self._on_engine[id(engine)]
+        return self._residents.requests_on(engine)
 
     def listen(self) -> asyncio.Event:
         """An event that is set at every change, until it is forgotten."""
@@ -497,57 +476,11 @@ class PolicyRegistry:
         """From here on, new requests start on `version`."""
         self._roster.serve(version, previous)
         self._serving_since = time.monotonic()
-        self._drop_idle()
-
-    async def _make_room(self) -> None:
-        roster = self._roster
-        for version in self._delivery.evictions(roster.live() | set(roster.heads.values()), roster.previous):
-            if self.get(version).state in (PolicyState.PROVED, PolicyState.PREVIOUS):
-                roster.set_state(version, PolicyState.RETIRED)
-            await self._evict(version)
-
-    def _drop_idle(self) -> None:
-        """Versions that nobody needs leave as soon as their last request is over, so that the next load finds room."""
-        for version in self._delivery.loaded() - {BASE_VERSION}:
-            if self._is_over(version):
-                task = asyncio.ensure_future(self._drop(version))
-                self._dropping.add(task)
-                task.add_done_callback(self._dropping.discard)
-
-    async def _drop(self, version: int) -> None:
-        async with self._change:
-            if self._is_over(version):
-                await self._evict(version)
-
-    def _is_over(self, version: int) -> bool:
-        entry = self.find(version)
-        return entry is not None and entry.state in OVER and not self._in_flight[version]
-
-    async def _evict(self, version: int) -> None:
-        """Take a version out once its last request is over; meanwhile no new one starts on it."""
-        if version not in self._delivery.loaded():
-            return
-        self._leaving.add(version)
-        try:
-            async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
-                while self._in_flight[version]:
-                    self._went_idle.clear()
-                    await self._went_idle.wait()
-            await self._delivery.remove(version)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"Version {version} still answers requests after {IDLE_TIMEOUT_SECONDS:.0f} s.",
-                "Try again when they are over.",
-                "STILL_IN_USE",
-            ) from error
-        finally:
-            self._leaving.discard(version)
+        self._residents.drop_idle()
 
     def is_ready(self, version: int, digest: str = "") -> bool:
         """Proved, and in the engine now; with a digest, these very bytes."""
-        entry = self.find(version)
-        known = entry is not None and entry.state in SERVABLE and digest in ("", entry.digest)
-        return known and version in self._delivery.loaded()
+        return self._residents.is_ready(version, digest)
 
     def _save(self, quietly: bool = False) -> None:
         registry_file.write(self._file, self._saved())

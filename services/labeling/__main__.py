@@ -25,6 +25,7 @@ from services.labeling.page.mount import labeling_page
 from services.labeling.quality import watch_quality
 from services.labeling.retraining import retrain
 from services.labeling.servicer import LabelingServicer
+from services.torch_environment import set_defaults
 
 SERVICE = "iterpo.v1.LabelingService"
 
@@ -92,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.labeling", description=__doc__)
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml (default: ./iterpo.toml if it exists)")
     path = parser.parse_args().config
+    set_defaults()
     return run_service(lambda: _serve_from(path))
 
 
