@@ -42,6 +42,8 @@ class Assembly:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._publishing = threading.Lock()
+        self._loading = threading.Lock()
+        """While transformers builds a model, every module of the process is made on its meta device."""
         # Without gRPC's own retries: the run waits for a service that is away, and says so.
         inference = connect_service(settings, "inference", "learner", retries=False)
         self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
@@ -104,7 +106,8 @@ class Assembly:
         if self._settings.learner.threads:
             torch.set_num_threads(self._settings.learner.threads)
         base = model_directory(self._settings.model.path, self._settings.data_dir)
-        return LoraLearner(base, resolve(config), config)
+        with self._loading:
+            return LoraLearner(base, resolve(config), config)
 
     def _begin(self, record: RunRecord, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""

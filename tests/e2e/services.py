@@ -79,15 +79,15 @@ class Services:
 
 
 @contextmanager
-def running_services(home: Path, **settings: str) -> Iterator[Services]:
-    """`settings`: more lines of a section of iterpo.toml, by the section's name."""
+def running_services(home: Path, more: str = "", **settings: str) -> Iterator[Services]:
+    """`settings`: more lines of a section of iterpo.toml, by the section's name; `more`: further sections."""
     config_path = write_settings(home, prepare(ROOT / ".iterpo" / "models"))
     rule = '[labelers.e]\nkind = "verifier"\nfunction = "tests.e2e.rules:share_of_e"\n'
     (http_port,) = free_ports(1)
     text = config_path.read_text().replace('http_address = ""', f'http_address = "127.0.0.1:{http_port}"')
     for section, lines in settings.items():
         text = text.replace(f"[{section}]\n", f"[{section}]\n{lines}\n")
-    config_path.write_text(text + rule)
+    config_path.write_text(text + rule + more)
     with Supervisor(config_path) as supervisor:
         supervisor.wait_ready(START_SECONDS)
         yield Services(supervisor, load(config_path))
