@@ -1,21 +1,133 @@
-"""Cut a batch into micro-batches that fit a budget of tokens. Which cut is taken changes no gradient (invariant 5)."""
+"""A batch as rows of tokens without padding, each prompt once. Which cut is taken changes no gradient (invariant 5).
+
+A micro-batch is one row: a prompt, its answers one after the other without their last tokens (nothing is read from
+those), then the next prompt. Positions go on from the prompt for each answer, and `attention` keeps answers apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iterpo.types import Completion
+
+_Group = tuple[tuple[int, ...], list[int]]
 
 
-def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of sequences, grouped so that width x count <= budget, padding included.
+@dataclass(frozen=True)
+class Layout:
+    """Where the N tokens of a row belong: G prompts of at most P tokens, n answers each, of at most C tokens."""
 
-    Neighbours in length go together, the longest first: an allocation that will not fit fails at once. A sequence
-    longer than the budget gets a micro-batch of its own.
+    ids: Tensor
+    """[N]"""
+    positions: Tensor
+    """[N] within a sequence: an answer goes on where its prompt ends."""
+    prompts: Tensor
+    """[G, P] places in the row; N where a prompt has no such token."""
+    answers: Tensor
+    """[G, n, C] likewise."""
+    places: Tensor
+    """[N] where each token lies in prompts and answers, flattened and one after the other."""
+    reads: Tensor
+    """[B] the place in the row whose hidden state predicts each token of the completions, in their order."""
+    known: Tensor
+    """[G, P] whether the prompt has such a token."""
+
+    def to(self, device: torch.device) -> Layout:
+        return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def micro_batches(completions: Sequence[Completion], budget: int, shared: bool = True) -> list[list[int]]:
+    """Indices of completions, grouped so that the row of each group has `budget` tokens at most.
+
+    Answers to one prompt stay together as far as they fit; prompts of like length are neighbours, the longest first: an
+    allocation that will not fit fails at once. A completion longer than the budget gets a row of its own. Not `shared`:
+    each answer has its prompt to itself.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+    def longest(group: _Group) -> tuple[int, int]:
+        prompt, members = group
+        return len(prompt), max(len(completions[i].token_ids) for i in members)
+
     batches: list[list[int]] = []
-    for index in order:
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+    room = 0
+    for prompt, members in sorted(_groups(completions, shared), key=longest, reverse=True):
+        begun = False
+        for index in members:
+            more = len(completions[index].token_ids) - 1
+            if not begun and more + len(prompt) <= room:
+                room -= len(prompt)
+            elif not begun or more > room:
+                batches.append([])
+                room = budget - len(prompt)
             batches[-1].append(index)
-        else:
-            batches.append([index])
+            room, begun = room - more, True
     return batches
+
+
+def pack(completions: Sequence[Completion], shared: bool = True) -> Layout:
+    """One row of all of them."""
+    groups = _groups(completions, shared)
+    ids: list[int] = []
+    positions: list[int] = []
+    starts: dict[int, int] = {}
+    heads: list[int] = []
+    for prompt, members in groups:
+        heads.append(len(ids))
+        ids += prompt
+        positions += range(len(prompt))
+        for index in members:
+            tokens = completions[index].token_ids[:-1]
+            starts[index] = len(ids)
+            ids += tokens
+            positions += range(len(prompt), len(prompt) + len(tokens))
+    prompts, answers = _places(completions, groups, heads, starts, len(ids))
+    places = torch.empty(len(ids) + 1, dtype=torch.int64)
+    both = torch.cat([prompts.flatten(), answers.flatten()])
+    places[both] = torch.arange(len(both))
+    reads: list[int] = []
+    ends = {i: head + len(prompt) - 1 for (prompt, own), head in zip(groups, heads, strict=True) for i in own}
+    for index, completion in enumerate(completions):
+        reads += [ends[index], *range(starts[index], starts[index] + len(completion.token_ids) - 1)]
+    return Layout(
+        torch.tensor(ids),
+        torch.tensor(positions),
+        prompts,
+        answers,
+        places[:-1],
+        torch.tensor(reads),
+        prompts < len(ids),
+    )
+
+
+def _groups(completions: Sequence[Completion], shared: bool) -> list[_Group]:
+    """(prompt, indices of its answers), in the order of their first answers."""
+    if not shared:
+        return [(completion.prompt_token_ids, [index]) for index, completion in enumerate(completions)]
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, completion in enumerate(completions):
+        by_prompt.setdefault(completion.prompt_token_ids, []).append(index)
+    return list(by_prompt.items())
+
+
+def _places(
+    completions: Sequence[Completion],
+    groups: Sequence[_Group],
+    heads: Sequence[int],
+    starts: dict[int, int],
+    nowhere: int,
+) -> tuple[Tensor, Tensor]:
+    """([G, P], [G, n, C]) of a Layout."""
+    most = max(len(members) for _, members in groups)
+    longest = max(len(c.token_ids) for c in completions) - 1
+    prompts = torch.full((len(heads), max(len(prompt) for prompt, _ in groups)), nowhere)
+    answers = torch.full((len(heads), most, longest), nowhere)
+    for g, ((prompt, members), head) in enumerate(zip(groups, heads, strict=True)):
+        prompts[g, : len(prompt)] = torch.arange(head, head + len(prompt))
+        for a, index in enumerate(members):
+            length = len(completions[index].token_ids) - 1
+            answers[g, a, :length] = torch.arange(starts[index], starts[index] + length)
+    return prompts, answers

@@ -8,8 +8,9 @@ kept for all tokens: with logits z/T, p = softmax(z/T) and loss -sum_b c_b log p
 Two terms over the whole vocabulary may stand beside it: -sum_b k_b KL(ref_b; p_b), whose gradient is
 -k_b (p_b - ref_b) / T, and an entropy bonus -e sum_b H(p_b), whose gradient is e p_b (log p_b + H) / T.
 
-Right padding needs no attention mask: under a causal mask no real token sees it. Dropout is off.
-Not implemented: packing without padding, a prompt computed once per group, gradient checkpointing.
+A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
+attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
+one no real token sees it. Dropout is off. Not implemented: gradient checkpointing of whole layers.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
-from iterpo.learner.packing import micro_batches
+from iterpo.learner.attention import is_plain, shared_prompts
+from iterpo.learner.packing import micro_batches, pack
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion
 
 HEAD_CHUNK = 512
 """Tokens whose logits exist at the same time: 100 MB in float32 at a vocabulary of 49152."""
 Adapter = dict[str, Tensor]
+Forward = tuple[Tensor, Tensor, Tensor]
+"""What `PolicyModel.selected` returns, with its graph."""
 POLICY = "default"
 """PEFT's name of the policy's adapter."""
 
@@ -44,7 +48,7 @@ class PolicyModel:
     """`logprobs` and `backward` take completions and speak of their tokens flat, in order: [B]."""
 
     def __init__(self, base: Path, lora: LoraConfig, seed: int, budget: int, dtype: str = "auto") -> None:
-        """`budget`: tokens of one micro-batch, padding included. `dtype` auto: bfloat16, adapters in float32."""
+        """`budget`: tokens of one micro-batch. `dtype` auto: bfloat16, adapters in float32."""
         torch.manual_seed(seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.mixed = dtype == "auto"
@@ -59,6 +63,7 @@ class PolicyModel:
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         self.decoder = model.get_decoder()
+        self.shares_prompts = is_plain(self.decoder.config)
         self.head: Tensor = model.get_output_embeddings().weight
         self.budget = budget
 
@@ -94,13 +99,22 @@ class PolicyModel:
         finally:
             self.peft.set_adapter(POLICY)
 
+    def forward(self, completions: Sequence[Completion]) -> Forward | None:
+        """What `logprobs` and then `backward` can share, while no weight changes in between; None when the completions
+        do not fit into one micro-batch."""
+        batches = self.micro_batches(completions)
+        if len(batches) != 1:
+            return None
+        with torch.enable_grad():
+            return self.selected([completions[i] for i in batches[0]])
+
     @torch.no_grad()
-    def logprobs(self, completions: Sequence[Completion]) -> Tensor:
+    def logprobs(self, completions: Sequence[Completion], forward: Forward | None = None) -> Tensor:
         """[B] float32 (float64 in a float64 model), nats, at each completion's own sampling temperature."""
         parts: list[Tensor] = [torch.empty(0)] * len(completions)
         for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
-            selected, targets, temperature = self.selected(chosen)
+            selected, targets, temperature = forward or self.selected(chosen)
             rows = torch.cat(
                 [
                     self._log_softmax(h, t).gather(1, y[:, None])[:, 0]
@@ -117,6 +131,7 @@ class PolicyModel:
         coefficients: Tensor,
         reference_kl: Tensor | None = None,
         entropy: float = 0.0,
+        forward: Forward | None = None,
     ) -> None:
         """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [B].
 
@@ -129,7 +144,7 @@ class PolicyModel:
         for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
             with torch.enable_grad():
-                selected, targets, temperature = self.selected(chosen)
+                selected, targets, temperature = forward or self.selected(chosen)
             weight = torch.cat([weights[i] for i in batch]).to(self.device)
             gradient = self._head_gradient(selected.detach(), targets, temperature, weight, entropy)
             if kl_weights is not None:
@@ -227,21 +242,35 @@ class PolicyModel:
         (directory / "README.md").unlink(missing_ok=True)
 
     def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
-        return micro_batches([len(c.prompt_token_ids) + len(c.token_ids) for c in completions], self.budget)
+        return micro_batches(completions, self.budget, self.shares_prompts)
 
     def selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""
-        ids = [torch.tensor(c.prompt_token_ids + c.token_ids) for c in completions]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)[:, :-1].to(self.device)
-        rows = [i for i, c in enumerate(completions) for _ in c.token_ids]
-        columns = [len(c.prompt_token_ids) - 1 + t for c in completions for t in range(len(c.token_ids))]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            hidden = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
+            hidden = self._packed(completions) if self.shares_prompts else self._padded(completions)
         targets = torch.tensor([y for c in completions for y in c.token_ids], device=self.device)
         # Greedy completions (temperature 0) are scored under the distribution that they were the argmax of.
         steps = [c.temperature or 1.0 for c in completions for _ in c.token_ids]
         temperature = torch.tensor(steps, device=self.device, dtype=torch.float64)
-        return hidden[rows, columns], targets, temperature
+        return hidden, targets, temperature
+
+    def _packed(self, completions: Sequence[Completion]) -> Tensor:
+        """[B, hidden] from one row of tokens, each prompt computed once."""
+        layout = pack(completions).to(self.device)
+        with shared_prompts(self.decoder.config):
+            ids, positions = layout.ids[None], layout.positions[None]
+            row = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
+        hidden: Tensor = row[0, layout.reads]
+        return hidden
+
+    def _padded(self, completions: Sequence[Completion]) -> Tensor:
+        """[B, hidden] from one row a sequence, by the model's own attention."""
+        ids = [torch.tensor(c.prompt_token_ids + c.token_ids) for c in completions]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)[:, :-1].to(self.device)
+        rows = [i for i, c in enumerate(completions) for _ in c.token_ids]
+        columns = [len(c.prompt_token_ids) - 1 + t for c in completions for t in range(len(c.token_ids))]
+        hidden: Tensor = self.decoder(input_ids=padded, use_cache=False).last_hidden_state[rows, columns]
+        return hidden
 
     def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
         logits = hidden @ self.head.T

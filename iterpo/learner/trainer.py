@@ -18,7 +18,7 @@ from iterpo.algorithms import Algorithm
 from iterpo.gradient import prepared, token_gradient
 from iterpo.gradient_coefficient import TokenBatch
 from iterpo.learner.critic import Critic
-from iterpo.learner.policy_model import PolicyModel
+from iterpo.learner.policy_model import Forward, PolicyModel
 from iterpo.regularizers import ClippedValueLoss
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
@@ -50,21 +50,29 @@ class Trainer:
             self.restart()
         if "mismatched" in self.algorithm.gradient_coefficient.needs and not strangers(selection.completions):
             return {}  # one prompt alone: nothing can be mismatched, and nothing is learned
-        whole = prepared(self.algorithm, self._measure(selection))
+        forward = self._forward(selection)
+        whole = prepared(self.algorithm, self._measure(selection, forward))
         steps = []
         for epoch in range(self.algorithm.epochs):
             members = selection.passes[min(epoch, len(selection.passes) - 1)] if selection.passes else None
             for number, part in enumerate(split(selection.groups, self.algorithm.minibatches, members)):
                 first = epoch == 0 and number == 0
-                steps.append(self._step(selection.completions, part, whole, fresh=first))
+                steps.append(self._step(selection.completions, part, whole, first, forward if first else None))
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         tokens = float(len(whole.old))
         return means | _mismatch_numbers(whole) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
 
-    def _measure(self, selection: Selection) -> TokenBatch:
+    def _forward(self, selection: Selection) -> Forward | None:
+        """Where the first step takes the whole selection in one micro-batch, the pass that measures it is the one that
+        is differentiated. A critic's adapter is switched on in between, so not beside one."""
+        if self.algorithm.minibatches > 1 or selection.passes or self.critic:
+            return None
+        return self.model.forward(selection.completions)
+
+    def _measure(self, selection: Selection, forward: Forward | None = None) -> TokenBatch:
         """The selection with the log-probs and values that it has before the update."""
         completions = selection.completions
-        old = self.model.logprobs(completions)
+        old = self.model.logprobs(completions, forward)
         reported = [t for c in completions for t in (c.logprobs or [float("nan")] * len(c.token_ids))]
         behaviour = torch.tensor(reported, dtype=old.dtype)
         reference = None
@@ -79,9 +87,15 @@ class Trainer:
         return token_batch(selection, old, behaviour, reference, values, self.config.max_tokens, paired)
 
     def _step(
-        self, completions: Sequence[Completion], part: list[int], whole: TokenBatch, fresh: bool
+        self,
+        completions: Sequence[Completion],
+        part: list[int],
+        whole: TokenBatch,
+        fresh: bool,
+        forward: Forward | None = None,
     ) -> dict[str, float]:
-        """One optimiser step. `fresh`: nothing was updated since `whole` was measured, so its log-probs are current."""
+        """One optimiser step. `fresh`: nothing was updated since `whole` was measured, so its log-probs are current.
+        `forward`: of exactly these members."""
         members = [completions[i] for i in part]
         batch = whole.part(part)
         if not fresh:
@@ -89,7 +103,8 @@ class Trainer:
         batch = self._with_distributions(batch, members, completions)
         found = token_gradient(self.algorithm, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.backward(members, found.gradient, found.reference_kl, self.config.entropy / len(batch.logprobs))
+        entropy = self.config.entropy / len(batch.logprobs)
+        self.model.backward(members, found.gradient, found.reference_kl, entropy, forward)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters, self.config.max_grad_norm)
         numbers = {"grad_norm": float(norm), "objective": float(found.objective)} | found.metrics
         sound = norm.isfinite()

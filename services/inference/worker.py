@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from services.inference.memory import give_back
 
 if current_platform.is_cpu():
     import services.inference.cpu_lora  # noqa: F401  (gives the platform another way to apply slots)
+
+
+READ_ROWS = 256
 
 
 class Worker:
@@ -40,9 +44,36 @@ class Worker:
         give_back()
 
     def weights_digest(self) -> str:
-        """SHA-256 of every parameter, in order of their names, as the engine holds them now."""
+        """SHA-256 of every weight as the engine holds it now, in the order of names."""
         digest = hashlib.sha256()
-        for name, parameter in sorted(self.model_runner.get_model().named_parameters()):
+        model = self.model_runner.get_model()
+        for name, parameter in sorted(model.named_parameters()):
             digest.update(name.encode())
-            digest.update(parameter.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(parameter.detach()))
+        for name, layer in sorted(model.named_modules()):
+            if _is_packed(layer):
+                digest.update(name.encode())
+                for columns in _read_back(layer):
+                    digest.update(_bytes(columns))
         return digest.hexdigest()
+
+
+def _is_packed(layer: Any) -> bool:
+    """Whether vLLM keeps a linear layer's weight in a form of the product's library, and an empty parameter for it, as
+    it does on CPUs."""
+    return hasattr(layer, "cpu_linear") and hasattr(layer, "input_size_per_partition") and not layer.weight.numel()
+
+
+@torch.no_grad()
+def _read_back(layer: Any) -> Iterator[torch.Tensor]:
+    """A packed weight's columns, in parts: its products with the unit vectors, to the last bit, since all else that is
+    added is zero. Takes a forward pass over as many tokens as the layer is wide."""
+    width, dtype = layer.input_size_per_partition, layer.weight.dtype
+    for start in range(0, width, READ_ROWS):
+        unit = torch.zeros(min(READ_ROWS, width - start), width, dtype=dtype)
+        unit[torch.arange(len(unit)), torch.arange(start, start + len(unit))] = 1
+        yield layer.quant_method.apply(layer, unit)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float64_throughout() -> Iterator[None]:
+    """transformers computes norms and attention's weights in float32 whatever the model's type is: two orders of
+    addition would differ by 1e-7, and no law of float64 could be seen."""
+    import torch
+    from transformers.models.llama import modeling_llama
+
+    def norm(self, hidden):
+        wide = hidden if hidden.dtype == torch.float64 else hidden.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (wide * scale).to(hidden.dtype)
+
+    def attention(module, query, key, value, attention_mask, scaling, **_):
+        key, value = (modeling_llama.repeat_kv(x, module.num_key_value_groups) for x in (key, value))
+        scores = query @ key.mT * scaling + (0 if attention_mask is None else attention_mask)
+        weights = (scores if scores.dtype == torch.float64 else scores.float()).softmax(-1).to(query.dtype)
+        return (weights @ value).transpose(1, 2).contiguous(), weights
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_llama.LlamaRMSNorm, "forward", norm)
+        patch.setattr(modeling_llama, "eager_attention_forward", attention)
+        yield
 
 
 @pytest.fixture(scope="session")

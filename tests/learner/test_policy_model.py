@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from iterpo.learner.critic import Critic
-from iterpo.learner.packing import micro_batches
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion, FinishReason
@@ -202,10 +201,3 @@ def test_a_critic_beside_the_policy_changes_none_of_its_numbers(tiny_model):
     with made.merged():
         merged = made.logprobs(answers)
     assert torch.allclose(merged, alone.logprobs(answers), atol=1e-6)
-
-
-def test_micro_batches_cover_everything_once_and_keep_the_budget():
-    lengths = [5, 9, 2, 30, 7, 7, 1]
-    batches = micro_batches(lengths, budget=20)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 20 for b in batches)

@@ -61,16 +61,34 @@ def test_an_update_moves_the_policy_towards_the_rewards_and_swapped_rewards_away
     assert moved[1] < -0.05
 
 
+@pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "online_dpo", "ppo", "tdpo1", "kto"])
-def test_the_budget_of_a_micro_batch_changes_no_weight(tiny_model, algorithm):
-    """Invariant 5, through the whole update: clipping and Adam see the same numbers."""
+def test_the_budget_of_a_micro_batch_changes_no_weight(tiny_model, algorithm, minibatches):
+    """Invariant 5, through the whole update: clipping and Adam see the same numbers. With one minibatch that fits, the
+    pass that measures is the one that is differentiated."""
     results = []
     for budget in (64, 4096):
-        made = trainer(tiny_model, algorithm, micro_batch_tokens=budget, minibatches=2, epochs=2)
+        made = trainer(tiny_model, algorithm, micro_batch_tokens=budget, minibatches=minibatches, epochs=2)
         made.update(selection(12))
         learned = [*made.model.parameters, *(made.critic.parameters if made.critic else ())]
         results.append(torch.cat([p.detach().flatten() for p in learned]))
     assert torch.allclose(*results, atol=1e-10)
+
+
+def test_a_batch_that_fits_is_passed_through_the_model_once_an_epoch(tiny_model):
+    passes = []
+    for budget in (64, 4096):
+        made = trainer(tiny_model, "grpo", micro_batch_tokens=budget, kl={"beta": 0.0})
+        count, selected = [0], made.model.selected
+
+        def counted(completions, count=count, selected=selected):
+            count[0] += len(completions)
+            return selected(completions)
+
+        made.model.selected = counted
+        made.update(selection(12))
+        passes.append(count[0] / 48)
+    assert passes == [2, 1]
 
 
 def test_minibatches_keep_groups_and_pairs_whole():

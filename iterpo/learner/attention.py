@@ -1,0 +1,126 @@
+"""Attention over a packed row (packing.Layout): prompts among themselves, answers to their prompt and to themselves.
+
+A prompt's keys and values are computed once for all its answers, forward and backward; the same numbers as with every
+sequence on its own, in another order of additions. Only here are prompts and answers padded to equal lengths, since
+batched products want rectangles; all other layers see real tokens alone. Products are plain ones: on CPUs they beat the
+fused kernels backwards (DECISIONS.md).
+
+Registered with transformers under NAME. Not implemented: sliding windows, soft caps, sinks; see `is_plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from iterpo.learner.packing import Layout
+
+NAME = "iterpo_shared_prompt"
+KEPT_BYTES = 256 * 1024**2
+"""Of a layer's scores: above it they are computed once more in the backward instead of kept."""
+
+
+def shared_prompt_attention(
+    _module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: Tensor | None,
+    scaling: float,
+    layout: Layout,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """In transformers' form, whose first and fifth arguments are not needed: query [1, heads, N, d], key and value
+    [1, kv heads, N, d] -> [1, N, heads, d]."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if torch.is_grad_enabled() and scores_bytes(layout, q) > KEPT_BYTES:
+        out = checkpoint(attend, q, k, v, layout, scaling, use_reentrant=False)
+    else:
+        out = attend(q, k, v, layout, scaling)
+    return out[None], None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> Tensor:
+    """[N, heads, d] of q [N, heads, d] and k, v [N, kv heads, d]."""
+    heads, kv, width = q.shape[1], k.shape[1], q.shape[2]
+    groups, prompt_length = layout.prompts.shape
+    count, length = layout.answers.shape[1:]
+    q_prompt, k_prompt, v_prompt = (_prompts(x, layout, kv) for x in (q, k, v))  # [G, kv, r, P, d]
+    causal = _causal(prompt_length, q.device)
+    scores = (q_prompt.flatten(2, 3) @ k_prompt[:, :, 0].mT).view(*q_prompt.shape[:-1], prompt_length)
+    weights = _softmax(scores.masked_fill(~causal, -torch.inf), scaling, q.dtype)
+    seen = weights.flatten(2, 3) @ v_prompt[:, :, 0]
+    parts = [seen.view(groups, kv, -1, prompt_length, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)]
+    if length:
+        q_own, k_own, v_own = (_answers(x, layout, kv) for x in (q, k, v))  # [G, kv, n, r, C, d]
+        to_prompt = q_own.flatten(2, 4) @ k_prompt[:, :, 0].mT
+        to_prompt = to_prompt.masked_fill(~layout.known[:, None, None], -torch.inf)
+        to_own = q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT
+        to_own = to_own.view(*q_own.shape[:-1], length).masked_fill(~_causal(length, q.device), -torch.inf)
+        scores = torch.cat([to_prompt.view(*q_own.shape[:-1], prompt_length), to_own], -1)
+        on_prompt, on_own = _softmax(scores, scaling, q.dtype).split([prompt_length, length], -1)
+        seen = (on_prompt.reshape(groups, kv, -1, prompt_length) @ v_prompt[:, :, 0]).view(q_own.shape)
+        seen = seen + (on_own.flatten(3, 4) @ v_own[:, :, :, 0]).view(q_own.shape)
+        parts.append(seen.permute(0, 2, 4, 1, 3, 5).reshape(groups * count * length, heads, width))
+    return torch.cat(parts)[layout.places]
+
+
+@contextmanager
+def shared_prompts(config: Any) -> Iterator[None]:
+    """Within: a model of this configuration attends as this file says."""
+    usual = config._attn_implementation  # noqa: SLF001  (the name that transformers' own set_attn_implementation sets)
+    config._attn_implementation = NAME  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual  # noqa: SLF001
+
+
+def is_plain(config: Any) -> bool:
+    """Whether a model's attention is what this file computes: causal, over everything before."""
+    windows = getattr(config, "use_sliding_window", False) or "sliding_attention" in (
+        getattr(config, "layer_types", None) or ()
+    )
+    return not (windows or getattr(config, "attn_logit_softcapping", None))
+
+
+def scores_bytes(layout: Layout, q: Tensor) -> int:
+    """What `attend` keeps of one layer for the backward: each weight in the products' type, and in float32 before."""
+    groups, prompt = layout.prompts.shape
+    count, length = layout.answers.shape[1:]
+    cells = groups * q.shape[1] * (prompt * prompt + count * length * (prompt + length))
+    return cells * (q.element_size() + 4)
+
+
+def _prompts(x: Tensor, layout: Layout, kv: int) -> Tensor:
+    """[G, kv, heads / kv, P, d] of [N, heads, d]; zeros where a prompt has no token."""
+    return torch.unflatten(_padded(x)[layout.prompts], 2, (kv, -1)).permute(0, 2, 3, 1, 4)
+
+
+def _answers(x: Tensor, layout: Layout, kv: int) -> Tensor:
+    """[G, kv, n, heads / kv, C, d] of [N, heads, d]; zeros where an answer has no token."""
+    return torch.unflatten(_padded(x)[layout.answers], 3, (kv, -1)).permute(0, 3, 1, 4, 2, 5)
+
+
+def _padded(x: Tensor) -> Tensor:
+    return torch.cat([x, x.new_zeros(1, *x.shape[1:])])
+
+
+def _causal(length: int, device: torch.device) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def _softmax(scores: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    return (wide * scaling).softmax(-1).to(dtype)
+
+
+AttentionInterface.register(NAME, shared_prompt_attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)

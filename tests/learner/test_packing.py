@@ -1,0 +1,129 @@
+"""Rows without padding, each prompt once: what lies where, and that no gradient can tell."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iterpo.learner import attention
+from iterpo.learner.packing import micro_batches, pack
+from iterpo.types import Completion, FinishReason
+from tests.learner.test_policy_model import gradient, model
+
+CLOSE = 1e-10
+
+
+def answer(prompt: tuple[int, ...], tokens: tuple[int, ...]) -> Completion:
+    return Completion("c", "p", "g", "", prompt, tokens, (), FinishReason.STOP, 0, "", temperature=0.9)
+
+
+def groups(prompt_lengths: list[int], sizes: list[int], seed: int = 3) -> list[Completion]:
+    """Answers of 1 to 9 tokens."""
+    draw = random.Random(seed)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, 64) for _ in range(count))
+
+    prompts = [ids(length) for length in prompt_lengths]
+    return [answer(p, ids(draw.randint(1, 9))) for p, size in zip(prompts, sizes, strict=True) for _ in range(size)]
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def test_a_row_has_each_prompt_once_and_answers_without_their_last_token():
+    row = pack([answer((5, 6), (7, 8, 9)), answer((5, 6), (10,)), answer((11,), (12, 13))])
+    assert row.ids.tolist() == [5, 6, 7, 8, 11, 12]
+    assert row.positions.tolist() == [0, 1, 2, 3, 0, 1]
+    assert row.prompts.tolist() == [[0, 1], [4, 6]]
+    assert row.known.tolist() == [[True, True], [True, False]]
+    assert row.answers.tolist() == [[[2, 3], [6, 6]], [[5, 6], [6, 6]]]
+    # 7 is read after the prompt, 8 after 7, 9 after 8; 10 after the prompt; 12 and 13 after 11 and 12.
+    assert row.reads.tolist() == [1, 2, 3, 1, 4, 5]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=6),
+    st.integers(1, 80),
+    st.booleans(),
+)
+def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget, shared):
+    made = groups([p for p, _ in shape], [n for _, n in shape])
+    batches = micro_batches(made, budget, shared)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(made)))
+    for batch in batches:
+        chosen = [made[i] for i in batch]
+        tokens = len(pack(chosen, shared).ids)
+        assert tokens <= budget or len(batch) == 1
+    # Nobody is alone who could have sat with the ones before.
+    for before, after in pairwise(batches):
+        assert len(pack([made[i] for i in (*before, after[0])], shared).ids) > budget
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=4), st.integers(1, 60), st.data()
+)
+def test_shared_packed_and_one_at_a_time_have_the_same_gradient(tiny_model, shape, budget, data):
+    made = groups([p for p, _ in shape], [n for _, n in shape], seed=data.draw(st.integers(0, 1000)))
+    weights = torch.randn(sum(len(c.token_ids) for c in made), dtype=torch.float64)
+    whole, cut = model(tiny_model), model(tiny_model, budget)
+    alone = model(tiny_model)
+    alone.shares_prompts = False  # the model's own attention over padded sequences
+    for one in (whole, cut, alone):
+        one.backward(made, weights)
+    expected = gradient(alone)
+    assert relative(gradient(whole), expected) < CLOSE
+    assert relative(gradient(cut), expected) < CLOSE
+    assert torch.allclose(whole.logprobs(made), alone.logprobs(made), atol=1e-12)
+
+
+def test_scores_that_are_computed_again_give_the_same_gradient(tiny_model, monkeypatch):
+    made = groups([5, 7], [3, 2])
+    weights = torch.randn(sum(len(c.token_ids) for c in made), dtype=torch.float64)
+    kept = model(tiny_model)
+    kept.backward(made, weights)
+    calls = []
+    monkeypatch.setattr(attention, "KEPT_BYTES", 0)
+    monkeypatch.setattr(
+        attention, "checkpoint", lambda *a, **k: calls.append(1) or torch.utils.checkpoint.checkpoint(*a, **k)
+    )
+    again = model(tiny_model)
+    again.backward(made, weights)
+    assert calls
+    assert torch.equal(gradient(again), gradient(kept))
+
+
+def test_answers_do_not_see_each_other_nor_another_prompt(tiny_model):
+    """Change one answer, and no other's log-probs move; change a prompt, and those of its answers do."""
+    made = groups([4, 6], [2, 2])
+    policy = model(tiny_model)
+    before = policy.logprobs(made).split([len(c.token_ids) for c in made])
+    changed = [answer(made[0].prompt_token_ids, (33, 34, 35)), *made[1:]]
+    after = policy.logprobs(changed).split([len(c.token_ids) for c in changed])
+    for one, other in zip(before[1:], after[1:], strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+    other_prompt = tuple(60 - t % 50 for t in made[0].prompt_token_ids)
+    moved = [answer(other_prompt, c.token_ids) for c in made[:2]] + made[2:]
+    after = policy.logprobs(moved).split([len(c.token_ids) for c in moved])
+    assert not torch.allclose(before[0], after[0], atol=1e-4)
+    assert torch.allclose(before[2], after[2], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("config", "plain"),
+    [
+        ({}, True),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, False),
+        ({"use_sliding_window": True}, False),
+        ({"attn_logit_softcapping": 50.0}, False),
+    ],
+)
+def test_models_whose_attention_is_another_one_are_padded(config, plain):
+    assert attention.is_plain(type("Config", (), config)()) is plain
