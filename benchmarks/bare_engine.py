@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import MARK, Child
 from benchmarks.workload import prompts
 from iterpo.config import InferenceSettings
 from iterpo.types import SamplingSettings
@@ -28,10 +28,7 @@ class BareEngine:
 
     def __init__(self, base: Path) -> None:
         """Blocks until the engine answers."""
-        command = [sys.executable, "-m", "benchmarks.bare_engine", str(base)]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self._child = Child("benchmarks.bare_engine", str(base))
         self._ask(1, SamplingSettings(max_tokens=1))
 
     async def burst(self, count: int, settings: SamplingSettings) -> tuple[float, float]:
@@ -39,18 +36,11 @@ class BareEngine:
         return await asyncio.to_thread(self._ask, count, settings)
 
     def shutdown(self) -> None:
-        self._child.communicate(timeout=60)  # its input ends, and so does it
+        self._child.shutdown()
 
     def _ask(self, count: int, settings: SamplingSettings) -> tuple[float, float]:
-        if self._child.stdin is None or self._child.stdout is None:
-            raise RuntimeError("the bare engine has no pipes")
-        self._child.stdin.write(json.dumps([count, asdict(settings)]) + "\n")
-        self._child.stdin.flush()
-        for line in self._child.stdout:
-            if line.startswith("["):
-                rate, seconds = json.loads(line)
-                return rate, seconds
-        raise RuntimeError("the bare engine died")
+        rate, seconds = self._child.ask([count, asdict(settings)])
+        return rate, seconds
 
 
 def main(base: Path) -> None:
@@ -65,7 +55,8 @@ def main(base: Path) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             count, fields = json.loads(line)
             fields["stop"] = tuple(fields["stop"])
-            print(json.dumps(await burst(engine, encoded, count, SamplingSettings(**fields))), flush=True)
+            found = await burst(engine, encoded, count, SamplingSettings(**fields))
+            print(f"{MARK}{json.dumps(found)}", flush=True)
 
     try:
         asyncio.run(answer())

@@ -1,12 +1,18 @@
-"""One update of GRPO and of online DPO on synthetic completions of the demo's shape, in a process of its own."""
+"""`python -m benchmarks.learner`: one update of GRPO, ours beside TRL's GRPOTrainer on the same completions.
+
+8 prompts of 64 and of 512 tokens, 8 completions each of 12 to 48 tokens, the embedded model, LoRA of rank 16 on all
+linear layers, bfloat16 autocast. Each side is a process of its own for each prompt length (peak memory is a
+process's), asked in turn; medians of the rounds after a warm-up. TRL runs with and without gradient checkpointing, its
+default and its faster form; its packages are installed apart from ours, under HOME/trl.
+
+Not measured yet: whole steps with sampling, DPO, more than one seed of lengths.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
-import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -14,85 +20,86 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import Child
+from benchmarks.learner_task import task
 from benchmarks.machine import hardware_key, versions
 from iterpo.embedded_model import prepare
 
-PROMPT_TOKENS, COMPLETION_TOKENS, GROUPS, SIZE, REPEATS = 44, 48, 8, 8, 3
-
-
+ROUNDS = 5
+PROMPT_TOKENS = (64, 512)
 RESULTS = Path(__file__).parent / "results"
+TRL_PACKAGES = (
+    "trl==1.16.0",
+    "datasets==5.2.0",
+    "dill==0.4.1",
+    "multiprocess==0.70.19",
+    "pandas==3.1.1",
+    "pyarrow==26.0.1",
+    "python-dateutil",
+    "six",
+    "tzdata",
+    "xxhash",
+)
+"""What TRL needs and iterpo does not; the rest it shares with us, at our versions."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=__doc__)
-    parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
+    parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model and TRL are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--algorithm", help="measure this one alone, in this process, and print it")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args(argv)
-    base = prepare(arguments.home / "models", lambda line: print(line, file=sys.stderr))
-    if arguments.algorithm:
-        print(json.dumps(measure(base, arguments.algorithm)))
-        return
-    found = {name: _apart(arguments.home, name) for name in ("grpo", "online_dpo")}
+    base = str(prepare(arguments.home / "models", print))
+    trl = {"PYTHONPATH": f"{Path.cwd()}:{install_trl(arguments.home / 'trl')}", "OMP_WAIT_POLICY": "passive"}
+    sides = {
+        "iterpo": ("benchmarks.learner_side", [base], {}),
+        "trl": ("benchmarks.trl_side", [base], trl),
+        "trl_checkpointing": ("benchmarks.trl_side", [base, "--checkpointing"], trl),
+    }
+    found = {}
+    for tokens in PROMPT_TOKENS:
+        children = {name: Child(module, *rest, **environment) for name, (module, rest, environment) in sides.items()}
+        found[f"prompts_of_{tokens}"] = compare(children, tokens, arguments.rounds)
+        print(json.dumps(found, indent=1), flush=True)
     result = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions(), **found}
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"learner-{hardware_key()}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1), f"\nwritten to {path}", sep="")
+    print(f"written to {path}")
 
 
-def _apart(home: Path, algorithm: str) -> dict[str, Any]:
-    """In a process of its own: peak memory is a process's own."""
-    command = [sys.executable, "-m", "benchmarks.learner", "--home", str(home), "--algorithm", algorithm]
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=1800)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def measure(base: Path, algorithm: str) -> dict[str, float]:
-    from iterpo.algorithms import resolve
-    from iterpo.demo.settings import demo_run
-    from iterpo.learner.learner import LoraLearner
-    from iterpo.run_config import RunConfig
-
-    config = RunConfig.model_validate(demo_run(algorithm, 0, None))
-    resolved = resolve(config)
-    learner = LoraLearner(base, resolved, config)
-    selection = resolved.response_sampling.select(groups(), 0)
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.monotonic()
-        learner.update(selection)
-        seconds.append(time.monotonic() - started)
-    tokens = sum(len(c.prompt_token_ids) + len(c.token_ids) for c in selection.completions)
-    best = sorted(seconds)[len(seconds) // 2]
+def compare(children: dict[str, Child], prompt_tokens: int, rounds: int) -> dict[str, Any]:
+    answers: dict[str, list[dict[str, float]]] = {name: [] for name in children}
+    for number in range(rounds + 1):
+        for name, child in children.items():
+            answer = child.ask({"prompt_tokens": prompt_tokens})
+            print(f"{prompt_tokens} tokens, round {number}: {name} {answer['seconds']:.2f} s", file=sys.stderr)
+            if number:
+                answers[name].append(answer)
+    for child in children.values():
+        child.shutdown()
+    seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
+    peaks = {name: rows[-1]["peak_mib"] for name, rows in answers.items()}
+    fastest = min(value for name, value in seconds.items() if name != "iterpo")
     return {
-        "completions": len(selection.completions),
-        "update_seconds_p50": round(best, 2),
-        "tokens_per_second": round(tokens / best, 1),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "tokens_per_second": {name: round(task(prompt_tokens).tokens / value, 1) for name, value in seconds.items()},
+        "faster_than_trl": round(fastest / seconds["iterpo"], 2),
+        "faster_by_round": [
+            round(min(b["seconds"], c["seconds"]) / a["seconds"], 2)
+            for a, b, c in zip(*(answers[name] for name in children), strict=True)
+        ],
+        "peak_memory_mib": {name: round(value) for name, value in peaks.items()},
+        "memory_of_trl": {name: round(peaks["iterpo"] / value, 3) for name, value in peaks.items() if name != "iterpo"},
     }
 
 
-def groups() -> list[Any]:
-    from iterpo.types import Completion, FinishReason, Group, Message, Prompt
-
-    draw = random.Random(0)
-
-    def ids(count: int) -> tuple[int, ...]:
-        return tuple(draw.randrange(5, 49_000) for _ in range(count))
-
-    made = []
-    for g in range(GROUPS):
-        prompt, name = ids(PROMPT_TOKENS), f"g{g}"
-        answers = tuple(
-            Completion(f"{name}/{i}", name, name, "", prompt, ids(COMPLETION_TOKENS), (), FinishReason.STOP, 0, "")
-            for i in range(SIZE)
-        )
-        rewards = {c.completion_id: draw.random() for c in answers}
-        made.append(Group(name, Prompt(name, (Message("user", "x"),)), answers, rewards))
-    return made
+def install_trl(folder: Path) -> Path:
+    """TRL's packages, with pip, once."""
+    if not (folder / "trl").is_dir():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, *TRL_PACKAGES], check=True, timeout=600)
+    return folder.resolve()
 
 
 if __name__ == "__main__":
