@@ -225,7 +225,7 @@ async def test_call_lists_every_method_of_the_services_that_run(serving: Callabl
     [
         (["PolicyService/ListPolicys"], "Did you mean PolicyService/ListPolicies"),
         (["PolicyService/ListPolicies", "{"], "is not JSON"),
-        (["PolicyService/PromotePolicy", '{"versoin": 1}'], "Its fields are: version, decision, request_id."),
+        (["PolicyService/PromotePolicy", '{"versoin": 1}'], "Its fields are: version, decision, request_id, run."),
         (["PolicyService/ListPolicies", "--address", "127.0.0.1:1"], "No service answers"),
         (["ServerReflection/ServerReflectionInfo"], "stream of requests"),
     ],

@@ -8,6 +8,17 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A model of 32 dimensions has no work for two: beside other processes they only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def float64_throughout() -> Iterator[None]:
     """transformers computes norms and attention's weights in float32 whatever the model's type is: two orders of

@@ -26,17 +26,6 @@ LEAST_ACCURACY = {"apo_down": 0.7, "kto": 0.8}
 OFFLINE = [name for name, a in TABLE.items() if a.response_sampling.offline]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A model of 32 dimensions has no work for two: beside other processes they only wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def runs(toy_model):
     made: dict[str, tuple[Toy, float, float]] = {}
