@@ -1,7 +1,7 @@
 """kill -9 while a version is loaded, merged or promoted: the service comes back on a proved version, never half of one.
 
-One kill of each kind in the suite, in adapter delivery (two engines take twice as long to come back, and tests/e2e kills
-them); ITERPO_KILL_ROUNDS=10 for more, at other moments, in both.
+One kill of each kind in the suite, in adapter delivery (two engines take twice as long to come back, and tests/e2e
+kills them); ITERPO_KILL_ROUNDS=10 for more, at other moments, in both.
 """
 
 from __future__ import annotations
