@@ -22,7 +22,8 @@ demo: $(STAMP) ## A real model learns a stated preference while it serves (ALGOR
 	@$(BIN)/iterpo demo --algorithm $(ALGORITHM) --seed $(SEED)
 
 test: lint ## Everything that must hold: lint, types, import contracts, protos, all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not engine and not e2e"
+	$(BIN)/python -m pytest -m "engine or e2e"
 
 lint: $(STAMP) ## ruff, mypy, import contracts, buf
 	$(BIN)/ruff check .
