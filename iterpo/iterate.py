@@ -170,8 +170,8 @@ class Loop:
         found = next((v for v in versions if v.version == heads.get(self.run_id)), None)
         if found is None:
             raise WrongState(
-                f"Inference serves no version as {self.policy} any more: it was retired.",
-                f"iterpo policies promote {self.progress.version} --run {self.run_id}, and resume the run.",
+                f"Inference serves no version as {self.policy} any more: it was retired, or refused as a canary.",
+                "Start a new run.",
                 "RUN_HEAD_GONE",
             )
         return found

@@ -93,7 +93,8 @@ class RunConfig(_Section):
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     micro_batch_tokens: int = Field(4096, ge=64)
-    """Tokens (padding included) of one forward and backward; bounds memory, changes no gradient."""
+    """Tokens of one forward and backward, a prompt counted once for all its answers there; bounds memory, changes no
+    gradient."""
     mismatch: str | None = None
     """Correction of the trainer/sampler mismatch of a policy gradient: `none`, `tis`, `mis`, `sequence_tis` or
     `sequence_mask`."""
@@ -104,7 +105,8 @@ class RunConfig(_Section):
     critic_learning_rate: float | None = Field(None, gt=0)
     """Of methods with a critic (`ppo`, `vapo`)."""
     max_policy_age: int = Field(4, ge=0)
-    """Older policy-gradient samples are dropped and counted; pairs are used at any age."""
+    """Older policy-gradient samples are dropped and counted; pairs are used at any age. In version numbers, which runs
+    side by side share: allow twice the age for two of them."""
     feedback_timeout_seconds: float = Field(600.0, gt=0)
     """How long an iteration waits for its labels before it trains on what there is."""
     prompt_sampling: dict[str, Any] = Field(default_factory=dict)

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 BASE_VERSION = 0
 """`policy_version` of the untouched base model."""
+BEGINS = "begins"
+"""The number of a decision that only says where a run begins."""
 RUN = "run/"
 """Before a run's name: the policy of a run that is served beside what serves."""
 

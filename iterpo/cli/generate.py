@@ -11,7 +11,9 @@ from iterpo.cli.options import config_option, json_option, print_json, printable
 
 @click.command()
 @click.argument("prompt")
-@click.option("--policy", default="serving", show_default=True, help="serving, candidate, previous, base or a version.")
+@click.option(
+    "--policy", default="serving", show_default=True, help="serving, candidate, previous, base, a version or run/NAME."
+)
 @click.option("--system", default="", help="A system message.")
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0), default=0.7, show_default=True, help="0 is greedy.")

@@ -122,15 +122,17 @@ def promote(version: int, run: str, reason: str, by: str, config_path: Path | No
 
 
 @command.command()
-@click.argument("version", type=click.IntRange(1))
+@click.argument("version", type=click.IntRange(1), required=False)
+@click.option("--run", default="", help="Take its name, run/NAME, away from this run instead.")
 @config_option
 @json_option
-def retire(version: int, config_path: Path | None, as_json: bool) -> None:
-    """Take VERSION out of the engine, and off the name of the run that it is served under. What serves, or what a
-    rollback would return to, stays."""
+def retire(version: int | None, run: str, config_path: Path | None, as_json: bool) -> None:
+    """Take VERSION out of the engine, and its names away. What serves, or what a rollback would return to, stays."""
     from iterpo.v1 import policy_pb2
 
-    request = policy_pb2.RetirePolicyRequest(version=version, request_id=uuid.uuid4().hex)
+    if (version is None) == (not run):
+        raise click.UsageError("Name a VERSION, or a run with --run.")
+    request = policy_pb2.RetirePolicyRequest(version=version or 0, request_id=uuid.uuid4().hex, run=run)
     _print_one(_ask(config_path, "RetirePolicy", request).policy, as_json)
 
 

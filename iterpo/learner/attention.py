@@ -23,12 +23,12 @@ from transformers.masking_utils import AttentionMaskInterface
 from iterpo.learner.packing import Layout
 
 NAME = "iterpo_shared_prompt"
-KEPT_BYTES = 256 * 1024**2
-"""Of a layer's scores: above it they are computed once more in the backward instead of kept."""
+KEPT_BYTES = 512 * 1024**2
+"""Of all layers' scores: above it they are computed once more in the backward instead of kept."""
 
 
 def shared_prompt_attention(
-    _module: Any,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -37,11 +37,13 @@ def shared_prompt_attention(
     layout: Layout,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """In transformers' form, whose first and fifth arguments are not needed: query [1, heads, N, d], key and value
+    """In transformers' form, whose fifth argument is not needed: query [1, heads, N, d], key and value
     [1, kv heads, N, d] -> [1, N, heads, d]."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if torch.is_grad_enabled() and scores_bytes(layout, q) > KEPT_BYTES:
-        out = checkpoint(attend, q, k, v, layout, scaling, use_reentrant=False)
+    layers = module.config.num_hidden_layers
+    if torch.is_grad_enabled() and layers * scores_bytes(layout, q) > KEPT_BYTES:
+        # Nothing in it is random; to keep the generator's state would disturb another run's in this process.
+        out = checkpoint(attend, q, k, v, layout, scaling, use_reentrant=False, preserve_rng_state=False)
     else:
         out = attend(q, k, v, layout, scaling)
     return out[None], None
@@ -84,11 +86,10 @@ def shared_prompts(config: Any) -> Iterator[None]:
 
 
 def is_plain(config: Any) -> bool:
-    """Whether a model's attention is what this file computes: causal, over everything before."""
-    windows = getattr(config, "use_sliding_window", False) or "sliding_attention" in (
-        getattr(config, "layer_types", None) or ()
-    )
-    return not (windows or getattr(config, "attn_logit_softcapping", None))
+    """Whether a model's layers are what this file computes, by its configuration: causal, over everything before."""
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    return not (windowed or others or getattr(config, "attn_logit_softcapping", None))
 
 
 def scores_bytes(layout: Layout, q: Tensor) -> int:

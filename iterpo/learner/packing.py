@@ -14,6 +14,8 @@ from torch import Tensor
 
 from iterpo.types import Completion
 
+PADDING = 2
+"""Rows whose answers differ much in length or number are cut, so that attention does not compute mostly nothing."""
 _Group = tuple[tuple[int, ...], list[int]]
 
 
@@ -40,12 +42,12 @@ class Layout:
         return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def micro_batches(completions: Sequence[Completion], budget: int, shared: bool = True) -> list[list[int]]:
-    """Indices of completions, grouped so that the row of each group has `budget` tokens at most.
+def micro_batches(completions: Sequence[Completion], budget: int) -> list[list[int]]:
+    """Indices of completions, grouped so that the row of each group has `budget` tokens at most, and attention's
+    rectangles not more than twice the places that the row's tokens fill.
 
-    Answers to one prompt stay together as far as they fit; prompts of like length are neighbours, the longest first: an
-    allocation that will not fit fails at once. A completion longer than the budget gets a row of its own. Not `shared`:
-    each answer has its prompt to itself.
+    Answers to one prompt stay together as far as they fit; prompts and answers of like length are neighbours, the
+    longest first: an allocation that will not fit fails at once. A completion beyond the budget gets a row of its own.
     """
 
     def longest(group: _Group) -> tuple[int, int]:
@@ -53,24 +55,59 @@ def micro_batches(completions: Sequence[Completion], budget: int, shared: bool =
         return len(prompt), max(len(completions[i].token_ids) for i in members)
 
     batches: list[list[int]] = []
-    room = 0
-    for prompt, members in sorted(_groups(completions, shared), key=longest, reverse=True):
+    row = _Row()
+    for prompt, members in sorted(_groups(completions), key=longest, reverse=True):
         begun = False
-        for index in members:
-            more = len(completions[index].token_ids) - 1
-            if not begun and more + len(prompt) <= room:
-                room -= len(prompt)
-            elif not begun or more > room:
+        for index in sorted(members, key=lambda i: -len(completions[i].token_ids)):
+            length = len(completions[index].token_ids)
+            longer = row.with_answer(len(prompt), length, begun)
+            if not batches or longer.tokens > budget or longer.places > PADDING * longer.tokens:
                 batches.append([])
-                room = budget - len(prompt)
+                longer = _Row().with_answer(len(prompt), length, begun=False)
             batches[-1].append(index)
-            room, begun = room - more, True
+            row, begun = longer, True
     return batches
 
 
-def pack(completions: Sequence[Completion], shared: bool = True) -> Layout:
+@dataclass(frozen=True)
+class _Row:
+    """The size of a row while it grows."""
+
+    tokens: int = 0
+    prompts: tuple[int, ...] = ()
+    """Answers of each."""
+    longest_prompt: int = 0
+    longest_answer: int = 0
+
+    def with_answer(self, prompt: int, length: int, begun: bool) -> _Row:
+        """`begun`: the prompt lies in the row already, as its last one."""
+        own = max(0, length - 1)
+        counts = (*self.prompts[:-1], self.prompts[-1] + 1) if begun else (*self.prompts, 1)
+        tokens = self.tokens + own + (0 if begun else prompt)
+        return _Row(tokens, counts, max(self.longest_prompt, prompt), max(self.longest_answer, own))
+
+    @property
+    def places(self) -> int:
+        """Of attention's rectangles, padding included."""
+        return len(self.prompts) * (self.longest_prompt + max(self.prompts) * self.longest_answer)
+
+
+def padded_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of sequences for one row each, grouped so that width x count <= budget, padding included: neighbours in
+    length, the longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def pack(completions: Sequence[Completion]) -> Layout:
     """One row of all of them."""
-    groups = _groups(completions, shared)
+    groups = _groups(completions)
     ids: list[int] = []
     positions: list[int] = []
     starts: dict[int, int] = {}
@@ -91,22 +128,21 @@ def pack(completions: Sequence[Completion], shared: bool = True) -> Layout:
     reads: list[int] = []
     ends = {i: head + len(prompt) - 1 for (prompt, own), head in zip(groups, heads, strict=True) for i in own}
     for index, completion in enumerate(completions):
-        reads += [ends[index], *range(starts[index], starts[index] + len(completion.token_ids) - 1)]
+        if completion.token_ids:
+            reads += [ends[index], *range(starts[index], starts[index] + len(completion.token_ids) - 1)]
     return Layout(
         torch.tensor(ids),
         torch.tensor(positions),
         prompts,
         answers,
         places[:-1],
-        torch.tensor(reads),
+        torch.tensor(reads, dtype=torch.int64),
         prompts < len(ids),
     )
 
 
-def _groups(completions: Sequence[Completion], shared: bool) -> list[_Group]:
+def _groups(completions: Sequence[Completion]) -> list[_Group]:
     """(prompt, indices of its answers), in the order of their first answers."""
-    if not shared:
-        return [(completion.prompt_token_ids, [index]) for index, completion in enumerate(completions)]
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, completion in enumerate(completions):
         by_prompt.setdefault(completion.prompt_token_ids, []).append(index)
@@ -122,12 +158,12 @@ def _places(
 ) -> tuple[Tensor, Tensor]:
     """([G, P], [G, n, C]) of a Layout."""
     most = max(len(members) for _, members in groups)
-    longest = max(len(c.token_ids) for c in completions) - 1
+    longest = max(0, max(len(c.token_ids) for c in completions) - 1)
     prompts = torch.full((len(heads), max(len(prompt) for prompt, _ in groups)), nowhere)
     answers = torch.full((len(heads), most, longest), nowhere)
     for g, ((prompt, members), head) in enumerate(zip(groups, heads, strict=True)):
         prompts[g, : len(prompt)] = torch.arange(head, head + len(prompt))
         for a, index in enumerate(members):
-            length = len(completions[index].token_ids) - 1
+            length = max(0, len(completions[index].token_ids) - 1)
             answers[g, a, :length] = torch.arange(starts[index], starts[index] + length)
     return prompts, answers

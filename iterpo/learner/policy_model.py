@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
-from iterpo.learner.packing import micro_batches, pack
+from iterpo.learner.packing import micro_batches, pack, padded_batches
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion
 
@@ -242,7 +242,9 @@ class PolicyModel:
         (directory / "README.md").unlink(missing_ok=True)
 
     def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
-        return micro_batches(completions, self.budget, self.shares_prompts)
+        if self.shares_prompts:
+            return micro_batches(completions, self.budget)
+        return padded_batches([len(c.prompt_token_ids) + len(c.token_ids) for c in completions], self.budget)
 
     def selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""

@@ -129,14 +129,16 @@ class RollbackPolicyResponse(_message.Message):
     def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ..., swap_seconds: _Optional[float] = ...) -> None: ...
 
 class RetirePolicyRequest(_message.Message):
-    __slots__ = ("version", "decision", "request_id")
+    __slots__ = ("version", "decision", "request_id", "run")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     version: int
     decision: _types_pb2.GateDecision
     request_id: str
-    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    run: str
+    def __init__(self, version: _Optional[int] = ..., decision: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., request_id: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
 
 class RetirePolicyResponse(_message.Message):
     __slots__ = ("policy",)

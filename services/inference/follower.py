@@ -88,7 +88,8 @@ class Follower:
             return
         known = {policy.version: policy for policy in view.policies}
         await self._registry.adopt(view)
-        for version in dict.fromkeys((view.serving, view.canary, *view.heads.values(), view.candidate)):
+        heads = self._registry.heads_here(view.heads).values()
+        for version in dict.fromkeys((view.serving, view.canary, *heads, view.candidate)):
             if version in known and version != BASE_VERSION:
                 await self._bring(known[version])
                 await self._registry.adopt(view)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from iterpo.errors import (
 )
 from iterpo.policies.canary import Judgement, Verdict
 from iterpo.policies.replicas import View
-from iterpo.types import BASE_VERSION, GateDecision, PolicyState, PolicyVersion
+from iterpo.types import BASE_VERSION, BEGINS, RUN, GateDecision, PolicyState, PolicyVersion
 from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded
 from services.inference.engine import Engine
@@ -94,10 +94,20 @@ class PolicyRegistry:
                 self._roster.begin_trial(saved.trial)
             else:
                 self._roster.record(saved.trial.version, NOT_BACK)
-        for run, version in saved.heads.items():
-            if self.is_ready(version) or await self._come_back(version):
-                self._roster.set_head(run, version)
+        self._roster.heads = self.heads_here(saved.heads)
+        for run in saved.heads.keys() - self._roster.heads.keys():
+            logger.warning("%s%s is given up: there is no slot for it (inference.run_slots)", RUN, run)
+        for version in set(self._roster.heads.values()):
+            if not self.is_ready(version) and not await self._come_back(version):
+                if self.get(version).state is PolicyState.REJECTED:
+                    self._roster.drop_head(version)
+            elif version == self._roster.previous != self._roster.serving:
+                self._roster.set_state(version, PolicyState.PREVIOUS)
         self._save()
+
+    def heads_here(self, heads: Mapping[str, int]) -> dict[str, int]:
+        """Those that there are slots for (inference.run_slots): the first in order of their names."""
+        return dict(sorted(heads.items())[: self._delivery.run_slots])
 
     async def _come_back(self, version: int) -> bool:
         """Load and prove again what was there before a restart."""
@@ -188,6 +198,10 @@ class PolicyRegistry:
         would return to, cannot go."""
         return await asyncio.shield(asyncio.ensure_future(self._retire(version, decision, request_id)))
 
+    async def release(self, run: str, request_id: str) -> PolicyVersion:
+        """Take its name away from a run; returns what it named, which goes unless something else needs it."""
+        return await asyncio.shield(asyncio.ensure_future(self._release(run, request_id)))
+
     async def _load_once(self, version: int, manifest_digest: str) -> PolicyVersion:
         async with self._change:
             known = self.find(version)
@@ -272,13 +286,14 @@ class PolicyRegistry:
     async def _promote_beside(self, run: str, version: int, decision: GateDecision, request_id: str) -> float:
         started = time.monotonic()
         async with self._change:
-            if self._requests.done(request_id, "promote", version):
+            what = f"promote for {run}:"
+            if self._requests.done(request_id, what, version):
                 return 0.0
             self._check_promotion(version, decision)
             self._check_run(run)
-            if self.get(version).run_id == run:
+            if BEGINS not in decision.numbers:
                 self._roster.versions[version] = replace(self.get(version), decision=decision)
-            self._requests.remember(request_id, "promote", version)
+            self._requests.remember(request_id, what, version)
             self._roster.set_head(run, version)
             self._residents.drop_idle()
             self._save()
@@ -296,7 +311,7 @@ class PolicyRegistry:
         if run not in heads and len(heads) >= places:
             raise ResourceExhausted(
                 f"{len(heads)} runs are served beside what serves already: {', '.join(heads)}.",
-                "Retire the version of one: iterpo policies retire. Or raise inference.run_slots.",
+                "Take its name from one (iterpo policies retire --run NAME), or raise inference.run_slots.",
                 "NO_RUN_SLOTS",
             )
 
@@ -358,6 +373,7 @@ class PolicyRegistry:
     async def _adopt(self, view: View) -> None:
         async with self._change:
             before = self._saved(), self.canary_share
+            view = replace(view, heads=self.heads_here(view.heads))
             self.canary_share = view.canary_share
             digests = {policy.version: policy.digest for policy in view.policies}
 
@@ -374,7 +390,7 @@ class PolicyRegistry:
             if begins and view.canary not in (0, view.serving) and here(view.canary):
                 self._roster.begin_trial(Trial(view.canary, time.time()))
             for run, version in view.heads.items():
-                if self._delivery.run_slots and self._roster.heads.get(run) != version and here(version):
+                if self._roster.heads.get(run) != version and here(version):
                     self._roster.set_head(run, version)
             if before != (self._saved(), self.canary_share):
                 self._residents.drop_idle()
@@ -421,6 +437,17 @@ class PolicyRegistry:
                 await self._residents.evict(version)
                 self._requests.remember(request_id, "retire", version)
                 self._save()
+            return self.get(version)
+
+    async def _release(self, run: str, request_id: str) -> PolicyVersion:
+        async with self._change:
+            what = f"release {run} from"
+            if (done := self._requests.version_of(request_id, what)) is not None:
+                return self.get(done)
+            version = self._roster.release(run)
+            self._requests.remember(request_id, what, version)
+            self._residents.drop_idle()
+            self._save()
             return self.get(version)
 
     def listed(self) -> list[tuple[PolicyVersion, int]]:

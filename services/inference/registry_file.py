@@ -35,6 +35,10 @@ class DoneRequests:
             )
         return True
 
+    def version_of(self, request_id: str, what: str) -> int | None:
+        """What this very request was carried out on; None when it was not. Raises Conflict as `done` does."""
+        return int(self._known[request_id][1]) if self.done(request_id, what) else None
+
     def remember(self, request_id: str, what: str, version: int) -> None:
         if request_id:
             self._known[request_id] = [what, version]

@@ -72,8 +72,9 @@ class Roster:
     @property
     def candidate(self) -> int:
         """The newest version that is proved and has no role yet; 0: none."""
-        waiting = (v.version for v in self.versions.values() if v.state is PolicyState.PROVED)
-        return max((version for version in waiting if version not in self.heads.values()), default=0)
+        taken = self.roles() | set(self.heads.values())
+        waiting = {v.version for v in self.versions.values() if v.state is PolicyState.PROVED}
+        return max(waiting - taken, default=0)
 
     def traffic(self, canary_share: float) -> str:
         """What the applications' requests get that ask for nothing particular: a policy or a split."""
@@ -106,6 +107,14 @@ class Roster:
         self.heads[run] = version
         if before is not None and before not in self.roles():
             self._retire(before)
+
+    def release(self, run: str) -> int:
+        """Take the name away from a run; its version goes, unless it has a role or another name. Raises NotFound."""
+        head = self._head(run)
+        del self.heads[run]
+        if head not in self.roles():
+            self._retire(head)
+        return head
 
     def drop_head(self, version: int) -> None:
         """Whatever run it is the head of has none any more."""
@@ -143,11 +152,9 @@ class Roster:
         for policy in view.policies:
             self._note(policy)
         for run in set(self.heads) - set(view.heads):
-            head = self.heads.pop(run)
-            if head not in self.roles():
-                self._retire(head)
+            self.release(run)
         for version, mine in list(self.versions.items()):
-            if mine.state is PolicyState.PROVED and version not in theirs:
+            if mine.state is PolicyState.PROVED and version not in theirs and version not in self.heads.values():
                 self.set_state(version, PolicyState.RETIRED)
 
     def _note(self, policy: PolicyVersion) -> None:

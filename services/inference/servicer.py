@@ -141,7 +141,10 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         decision: GateDecision | None = None
         if request.HasField("decision"):
             decision = wire.decision_from_proto(request.decision)
-        policy = await self._registry.retire(request.version, decision, request.request_id)
+        if request.run:
+            policy = await self._registry.release(request.run, request.request_id)
+        else:
+            policy = await self._registry.retire(request.version, decision, request.request_id)
         return policy_pb2.RetirePolicyResponse(policy=wire.policy_to_proto(policy))
 
     async def ListPolicies(

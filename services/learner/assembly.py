@@ -25,7 +25,7 @@ from iterpo.policies import manifest
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import RunConfig
-from iterpo.types import BASE_VERSION, GateDecision, Group, PolicyState, PolicyVersion, Progress
+from iterpo.types import BASE_VERSION, BEGINS, GateDecision, Group, PolicyState, PolicyVersion, Progress
 from services.learner.limits import check_lengths
 
 FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
@@ -134,7 +134,7 @@ class Assembly:
         """Let `run/NAME` be the version that the run begins at, until its own first one passes the gate."""
         if start.version != BASE_VERSION:
             self._policies.load(start.version, start.digest)
-        decision = GateDecision(True, (f"run {run_id} begins here",), {"begins": 1.0})
+        decision = GateDecision(True, (f"run {run_id} begins here",), {BEGINS: 1.0})
         self._policies.promote(start.version, decision, uuid.uuid4().hex, run_id)
 
 

@@ -142,8 +142,8 @@ class RunManager:
     def pause(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"pause {run_id}"):
             run = self._require_active(run_id)
-            run.control.pause()
             self._ledger.remember(request_id, f"pause {run_id}")
+            run.control.pause()
             self._tell(run, "PAUSED", "pausing after what is in progress")
         return self.view(run_id)
 
@@ -167,9 +167,9 @@ class RunManager:
     def stop(self, request_id: str, run_id: str) -> RunView:
         if not self._ledger.repeated(request_id, f"stop {run_id}"):
             run = self._require_active(run_id)
-            run.control.stop()
             self._ledger.remember(request_id, f"stop {run_id}")
             self._tell(run, "RUNNING", "stopping after what is in progress")
+            run.control.stop()
         return self.view(run_id)
 
     def view(self, run_id: str) -> RunView:
@@ -246,6 +246,8 @@ class RunManager:
             self._tell(run, state, status)
 
     def _tell(self, run: Launched, state: str, status: str) -> None:
+        if not run.active and state in ACTIVE:
+            return  # it has ended meanwhile
         run.state, run.status = "PAUSED" if run.control.paused and state in ACTIVE else state, status
         self._metrics.waiting.labels(run.run_id).set(state == "WAITING")
         self._loop.call_soon_threadsafe(self._wake)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from iterpo.errors import InvalidInput, NotFound, ResourceExhausted, WrongState
+from iterpo.errors import Conflict, InvalidInput, NotFound, ResourceExhausted, WrongState
 from iterpo.types import GateDecision, PolicyState
 from tests.inference.test_registry import NO, YES, serve, started, states
 from tests.inference.test_replicas import fleet, soon  # noqa: F401  (a fixture)
@@ -188,3 +190,93 @@ async def test_replicas_serve_the_runs_of_their_primary(fleet) -> None:  # noqa:
     await soon(lambda: one.heads == {})
     assert merged.heads == {}, "it has no slots, and goes on without"
     assert merged.serving.version == 1
+
+
+async def test_a_replica_answers_for_a_run_with_the_version_before_until_it_has_the_next(fleet) -> None:  # noqa: F811
+    await fleet.begin(run_slots=2)
+    one, line = await fleet.join("one", run_slots=2)
+    await fleet.load(1)
+    await fleet.primary.promote(1, YES, "for a", "a")
+    await soon(lambda: one.heads == {"a": 1})
+    line.tampers = True  # whatever it fetches now, it refuses
+    await fleet.load(2)
+    await fleet.primary.promote(2, YES, "for a, later", "a")
+    await soon(lambda: "DIGEST_MISMATCH" in fleet.replicas.listed()[0][0].refused.values())
+    with one.lease("run/a") as lease:
+        assert lease.version.version == 1
+
+
+async def test_a_replica_without_slots_does_not_load_what_it_cannot_serve(fleet) -> None:  # noqa: F811
+    await fleet.begin(run_slots=2)
+    merged, _ = await fleet.join("merged")
+    await serve(fleet.primary, fleet.folder / "primary", 1)
+    await soon(lambda: merged.serving.version == 1)
+    await fleet.load(2)
+    await fleet.primary.promote(2, YES, "for a", "a")
+    await fleet.load(3)
+    await soon(lambda: merged.is_ready(3))
+    for _ in range(10):  # its second engine would go to and fro between the two
+        fleet.primary.announce()
+        await asyncio.sleep(0.02)
+        assert (merged.is_ready(2), merged.is_ready(3)) == (False, True)
+
+
+async def test_names_for_which_there_is_no_slot_after_a_restart_are_given_up(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await serve(registry, tmp_path, 1)
+    await beside(registry, tmp_path, 2, "a")
+    await beside(registry, tmp_path, 3, "b")
+    fewer, _ = await started(tmp_path, run_slots=1)
+    assert fewer.heads == {"a": 2}
+    merged, delivery = await started(tmp_path)
+    assert merged.heads == {}
+    await merged.load(4, publish(tmp_path / "policies", 4))
+    assert delivery.loaded() == {1, 4}
+
+
+async def test_a_name_is_taken_from_a_run_whatever_it_names(tmp_path):
+    registry, delivery = await started(tmp_path, run_slots=2)
+    await serve(registry, tmp_path, 1)
+    await registry.promote(0, YES, "a begins", "a")
+    await registry.promote(1, YES, "b begins", "b")
+    await registry.release("a", "r1")
+    assert registry.heads == {"b": 1}
+    assert (await registry.release("b", "r2")).version == 1
+    assert (registry.heads, registry.serving.version) == ({}, 1)
+    assert (await registry.release("b", "r2")).version == 1, "the same request again"
+    with pytest.raises(NotFound):
+        await registry.release("b", "r3")
+    await beside(registry, tmp_path, 2, "a")
+    await registry.release("a", "r4")
+    assert 2 not in delivery.loaded()
+
+
+async def test_a_runs_version_that_a_rollback_would_return_to_is_both_after_a_restart(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=1)
+    await beside(registry, tmp_path, 1, "a")
+    await registry.promote(1, YES, "to everybody")
+    await serve(registry, tmp_path, 2)
+    again, _ = await started(tmp_path, run_slots=1)
+    assert (states(again)[1], again.heads) == (PolicyState.PREVIOUS, {"a": 1})
+    await beside(again, tmp_path, 3, "a")
+    assert states(again)[1] is PolicyState.PREVIOUS
+    assert again.candidate == 0
+
+
+async def test_a_decision_by_hand_is_kept_and_a_beginning_is_none(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=1)
+    await registry.load(1, publish(tmp_path / "policies", 1, run_id="a"))
+    by_hand = GateDecision(True, ("by hand",), {"by_hand": 1.0})
+    await registry.promote(1, by_hand, "r1", "b")
+    assert registry.get(1).decision == by_hand
+    await registry.promote(1, GateDecision(True, ("b begins here",), {"begins": 1.0}), "r2", "b")
+    assert registry.get(1).decision == by_hand
+
+
+async def test_a_request_id_means_one_run(tmp_path):
+    registry, _ = await started(tmp_path, run_slots=2)
+    await beside(registry, tmp_path, 1, "a")
+    for run in ("b", ""):
+        with pytest.raises(Conflict) as reused:
+            await registry.promote(1, YES, "promote 1 for a", run)
+        assert reused.value.reason == "REQUEST_ID_REUSED"

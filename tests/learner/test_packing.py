@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterpo.learner import attention
-from iterpo.learner.packing import micro_batches, pack
+from iterpo.learner.packing import PADDING, micro_batches, pack, padded_batches
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
@@ -51,19 +51,44 @@ def test_a_row_has_each_prompt_once_and_answers_without_their_last_token():
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=6),
     st.integers(1, 80),
-    st.booleans(),
 )
-def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget, shared):
+def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget):
     made = groups([p for p, _ in shape], [n for _, n in shape])
-    batches = micro_batches(made, budget, shared)
+    batches = micro_batches(made, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(made)))
-    for batch in batches:
-        chosen = [made[i] for i in batch]
-        tokens = len(pack(chosen, shared).ids)
-        assert tokens <= budget or len(batch) == 1
+
+    def fits(batch) -> bool:
+        row = pack([made[i] for i in batch])
+        places = row.prompts.numel() + row.answers.numel()
+        return len(row.ids) <= budget and places <= PADDING * len(row.ids)
+
+    assert all(fits(batch) or len(batch) == 1 for batch in batches)
     # Nobody is alone who could have sat with the ones before.
-    for before, after in pairwise(batches):
-        assert len(pack([made[i] for i in (*before, after[0])], shared).ids) > budget
+    assert not any(fits((*before, after[0])) for before, after in pairwise(batches))
+
+
+def test_one_long_answer_does_not_make_attention_compute_mostly_nothing():
+    """In one rectangle with it, a hundred short answers would be padded to its length."""
+    short = [answer((5, 6, 7), tuple(range(3, 23))) for _ in range(100)]
+    long = [answer((8, 9), tuple(3 + t % 60 for t in range(1000)))]
+    for row in (pack([(short + long)[i] for i in batch]) for batch in micro_batches(short + long, 4096)):
+        assert row.answers.numel() < 2 * len(row.ids)
+
+
+def test_padded_batches_keep_the_budget_with_their_padding():
+    lengths = [5, 9, 2, 30, 7, 7, 1]
+    batches = padded_batches(lengths, budget=20)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 20 for b in batches)
+
+
+def test_an_answer_without_tokens_has_no_place_and_no_number(tiny_model):
+    """Inference was stopped before the first one."""
+    made = [answer((5, 6), (7, 8)), answer((5, 6), ()), answer((9,), ())]
+    assert pack(made).reads.tolist() == [1, 2]
+    policy = model(tiny_model)
+    assert policy.logprobs(made).shape == (2,)
+    assert torch.equal(policy.logprobs(made), policy.logprobs(made[:1]))
 
 
 @settings(max_examples=15, deadline=None)
@@ -121,7 +146,9 @@ def test_answers_do_not_see_each_other_nor_another_prompt(tiny_model):
     [
         ({}, True),
         ({"layer_types": ["full_attention", "sliding_attention"]}, False),
-        ({"use_sliding_window": True}, False),
+        ({"layer_types": ["conv", "full_attention"]}, False),
+        ({"sliding_window": 4096}, False),  # Mistral's
+        ({"sliding_window": 4096, "use_sliding_window": False, "layer_types": ["full_attention"]}, True),  # Qwen's
         ({"attn_logit_softcapping": 50.0}, False),
     ],
 )

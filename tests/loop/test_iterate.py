@@ -459,12 +459,12 @@ def test_a_refused_candidate_of_a_run_beside_leaves_its_version(make_run):
     assert "reject 2" in run.publisher.history
 
 
-def test_a_run_beside_whose_version_somebody_retired_says_how_to_go_on(make_run):
+def test_a_run_beside_whose_version_somebody_retired_ends_and_says_why(make_run):
     run = make_run(beside=True)
     iterations = run.loop().iterations()
     next(iterations)
     run.publisher.run_heads.clear()
     run.publisher.resolve = lambda policy: 0
-    with pytest.raises(WrongState, match=f"promote 1 --run {RUN}") as stopped:
+    with pytest.raises(WrongState, match="Start a new run") as stopped:
         list(iterations)
     assert stopped.value.reason == "RUN_HEAD_GONE"

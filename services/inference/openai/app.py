@@ -276,7 +276,7 @@ class OpenAiDoor:
         if model not in ALIASES and not model.startswith(RUN):
             raise NotFound(
                 f"There is no model {model!r}.",
-                f"Use {self._base_name}, {', '.join(ALIASES)}, or a version, v12 for example; see /v1/models.",
+                f"Use {self._base_name}, {', '.join(ALIASES)}, a version (v12), or run/NAME; see /v1/models.",
                 "MODEL_NOT_FOUND",
             )
         return model
