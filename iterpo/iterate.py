@@ -149,8 +149,8 @@ class Loop:
         own = serving.run_id == self.run_id and serving.version > self.progress.version
         if not self.replays and serving.version != self.progress.version and not own:
             raise WrongState(
-                f"Version {serving.version} serves, but the run stands at version {self.progress.version}: "
-                "somebody rolled back, or another run promoted.",
+                f"{self.policy} is version {serving.version}, but the run stands at version {self.progress.version}: "
+                "somebody rolled back or promoted.",
                 "Start a new run: it begins at what serves.",
                 "SERVING_CHANGED",
             )

@@ -104,9 +104,15 @@ def replicas(config_path: Path | None, as_json: bool) -> None:
 @config_option
 @json_option
 def promote(version: int, run: str, reason: str, by: str, config_path: Path | None, as_json: bool) -> None:
-    """Make a proved VERSION serve, whatever the gate said. The decision is recorded as taken by hand."""
+    """Make VERSION serve, whatever the gate said; one that has left the engine is loaded and proved first. The decision
+    is recorded as taken by hand."""
     from iterpo.v1 import policy_pb2, types_pb2
 
+    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    if version in known and known[version].state == policy_pb2.POLICY_STATE_RETIRED and version:
+        if not as_json:
+            click.echo(f"Version {version} is loaded and proved once more ...", err=True)
+        _load(config_path, version, known[version].digest)
     reasons = [f"promoted by hand, by {by}", *([reason] if reason else [])]
     request = policy_pb2.PromotePolicyRequest(
         version=version,
@@ -133,7 +139,12 @@ def retire(version: int | None, run: str, config_path: Path | None, as_json: boo
     if (version is None) == (not run):
         raise click.UsageError("Name a VERSION, or a run with --run.")
     request = policy_pb2.RetirePolicyRequest(version=version or 0, request_id=uuid.uuid4().hex, run=run)
-    _print_one(_ask(config_path, "RetirePolicy", request).policy, as_json)
+    policy = _ask(config_path, "RetirePolicy", request).policy
+    if as_json:
+        _print_one(policy, as_json)
+    else:
+        named = f"{RUN}{run} names nothing any more; " if run else ""
+        click.echo(f"{named}version {policy.version} is {_state(policy)}.")
 
 
 @command.command()
@@ -203,7 +214,7 @@ def evaluate(
 
 
 @command.command()
-@click.option("--reason", default="rolled back by hand", show_default=True, help="Why; recorded.")
+@click.option("--reason", default="by hand", show_default=True, help="Why; recorded.")
 @config_option
 @json_option
 def rollback(reason: str, config_path: Path | None, as_json: bool) -> None:

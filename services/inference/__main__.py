@@ -21,7 +21,7 @@ from iterpo.clients.inference import PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings, load
 from iterpo.embedded_model import model_directory
-from iterpo.errors import Unavailable
+from iterpo.errors import InvalidConfig, Unavailable
 from iterpo.policies import manifest, probe
 from iterpo.v1 import inference_pb2, inference_pb2_grpc, policy_pb2_grpc
 from services.host import Host, ServerSettings, run_service
@@ -216,7 +216,8 @@ def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) ->
     mode = settings.inference.delivery
     if mode == "auto":
         mode = "merged" if device == "cpu" else "adapter"
-    bakes = mode == "adapter" and settings.inference.bake_seconds > 0
+    check_delivery(settings, mode)
+    bakes = settings.inference.bake_seconds > 0
     engines = 2 if mode == "merged" or bakes else 1
 
     def plain() -> VllmEngine:
@@ -231,6 +232,21 @@ def make_delivery(settings: Settings, base: Path, scratch: Path, device: str) ->
     if bakes:
         return BakingDelivery(scratch, slotted, plain, base, max_rank, runs)
     return AdapterDelivery(scratch, slotted, runs)
+
+
+def check_delivery(settings: Settings, mode: str) -> None:
+    """Raises InvalidConfig for settings that this way of delivery would leave without effect."""
+    for name in ("run_slots", "bake_seconds"):
+        if mode == "merged" and getattr(settings.inference, name):
+            raise InvalidConfig(
+                f"inference.{name} is for adapter delivery, and this service delivers merged versions.",
+                f'Set inference.delivery = "adapter", or leave {name} out.',
+            )
+    if settings.inference.follow and settings.inference.follow == settings.inference.address:
+        raise InvalidConfig(
+            f"The service would follow itself: inference.follow is its own address, {settings.inference.address}.",
+            "Name another service, or leave follow out.",
+        )
 
 
 def scratch_directory(data_dir: Path) -> Path:

@@ -129,3 +129,4 @@ class Baker:
         elif policy.version in self._delivery.loaded():
             self._delivery.baked = policy.version
             self._metrics.baked.inc()
+            logger.info("version %d is baked: its new requests are answered at the base's speed", policy.version)

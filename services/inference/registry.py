@@ -496,8 +496,12 @@ class PolicyRegistry:
         return dict(self._roster.heads)
 
     def names(self) -> list[str]:
-        """What a request may ask for now, beside version numbers."""
-        return self._roster.names()
+        """What a request would be answered for now, beside version numbers."""
+        return [name for name in self._roster.names() if self.can_answer(self.resolve(name))]
+
+    def can_answer(self, version: int) -> bool:
+        """Whether a request for it would be answered now."""
+        return self._residents.can_answer(version)
 
     def _serve(self, version: int, previous: int) -> None:
         """From here on, new requests start on `version`."""

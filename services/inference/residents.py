@@ -51,6 +51,10 @@ class Residents:
         servable = self._roster.get(version).state in SERVABLE or version == BASE_VERSION
         return servable and version not in self._leaving
 
+    def can_answer(self, version: int) -> bool:
+        """Whether a request for it would be answered now."""
+        return version in self._delivery.loaded() and self.may_begin(version)
+
     def is_ready(self, version: int, digest: str = "") -> bool:
         """Proved, and in the engine now; with a digest, these very bytes."""
         entry = self._roster.versions.get(version)

@@ -54,17 +54,17 @@ class Roster:
             return found
         if policy.startswith(RUN):
             return self._head(policy.removeprefix(RUN))
-        if not policy.isdecimal():
+        if not policy.removeprefix("v").isdecimal():
             names = f"{', '.join(ALIASES)}, or {RUN}NAME for a run beside what serves"
             raise InvalidInput(f"Unknown policy {policy!r}.", f"Use a version number, {names}.")
-        return self.get(int(policy)).version
+        return self.get(int(policy.removeprefix("v"))).version
 
     def _head(self, run: str) -> int:
         if run not in self.heads:
-            known = ", ".join(f"{RUN}{name}" for name in self.heads) or "none"
+            known = f"There is: {', '.join(f'{RUN}{name}' for name in self.heads)}." if self.heads else "No run is."
             raise NotFound(
                 f"No version is served as {RUN}{run}.",
-                f"There is: {known}. A run is served under its name with run.beside = true.",
+                f"{known} A run is served under its name with run.beside = true.",
                 "POLICY_NOT_FOUND",
             )
         return self.heads[run]
@@ -100,7 +100,7 @@ class Roster:
             self._retire(other)
         self.serving, self.previous, self.trial = version, previous, None
         self.set_state(previous, PolicyState.PREVIOUS)
-        self.set_state(version, PolicyState.SERVING)
+        self.versions[version] = replace(self.versions[version], state=PolicyState.SERVING, reason="")
 
     def set_head(self, run: str, version: int) -> None:
         before = self.heads.get(run)

@@ -89,7 +89,7 @@ async def started(tmp_path, canary_share: float = 0.0, **delivery) -> tuple[Poli
     kind = FakeSlots if "run_slots" in delivery else FakeDelivery
     fake = kind(**delivery)
     root = tmp_path / "policies"
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     prover = Prover(root, BASE_DIGEST, SEQUENCES, max_rank=16)
     registry = PolicyRegistry(tmp_path / "state.json", fake, prover, canary_share)
     await registry.start()

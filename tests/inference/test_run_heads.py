@@ -111,7 +111,7 @@ async def test_a_retired_version_takes_its_runs_name_along(tmp_path):
     assert full.value.reason == "NO_RUN_SLOTS"
     await registry.retire(1, None, "r1")
     assert 1 not in delivery.loaded()
-    with pytest.raises(NotFound, match="There is: none"):
+    with pytest.raises(NotFound, match="No run is"):
         registry.resolve("run/a")
     await registry.promote(2, YES, "again", "b")
     assert registry.resolve("run/b") == 2
@@ -280,3 +280,24 @@ async def test_a_request_id_means_one_run(tmp_path):
         with pytest.raises(Conflict) as reused:
             await registry.promote(1, YES, "promote 1 for a", run)
         assert reused.value.reason == "REQUEST_ID_REUSED"
+
+
+async def test_only_what_would_be_answered_is_named(tmp_path):
+    registry, _ = await started(tmp_path)
+    assert registry.names() == ["serving", "previous", "base"]
+    await serve(registry, tmp_path, 1)
+    await serve(registry, tmp_path, 2)  # merged delivery: the base has made room
+    assert registry.names() == ["serving", "previous"]
+    slotted, _ = await started(tmp_path / "other", run_slots=1)
+    await slotted.promote(0, YES, "a begins", "a")
+    assert slotted.names() == ["serving", "previous", "base", "run/a"]
+
+
+async def test_a_version_may_be_written_with_a_v_and_forgets_a_rollback_when_it_serves_again(tmp_path):
+    registry, _ = await started(tmp_path)
+    await serve(registry, tmp_path, 1)
+    assert registry.resolve("v1") == 1
+    await registry.rollback("back", "worse")
+    assert registry.get(1).reason == "rolled back: worse"
+    await registry.promote(1, YES, "again")
+    assert registry.get(1).reason == ""

@@ -31,7 +31,7 @@ from services.inference.openai.feedback import Feedback
 from services.inference.openai.said import Choice, Form, model_id
 from services.inference.openai.served import Served
 from services.inference.registry import PolicyRegistry
-from services.inference.roster import ALIASES, SERVABLE
+from services.inference.roster import ALIASES
 
 logger = logging.getLogger(__name__)
 
@@ -283,8 +283,7 @@ class OpenAiDoor:
 
     def _names(self) -> list[str]:
         """Of all that can answer now."""
-        listed = [policy for policy, _ in self._registry.listed()]
-        versions = [p.version for p in listed if p.state in SERVABLE or p.version == 0]
+        versions = [p.version for p, _ in self._registry.listed() if self._registry.can_answer(p.version)]
         return [self._base_name, *self._registry.names(), *map(model_id, versions)]
 
     def _model(self, name: str) -> dict[str, Any]:
