@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model and TRL are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="after a warm-up")
+    parser.add_argument("--prompt-tokens", type=int, action="append", help="only prompts of this length")
     arguments = parser.parse_args(argv)
     base = str(prepare(arguments.home / "models", print))
     trl = {"PYTHONPATH": f"{Path.cwd()}:{install_trl(arguments.home / 'trl')}", "OMP_WAIT_POLICY": "passive"}
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "trl_checkpointing": ("benchmarks.trl_side", [base, "--checkpointing"], trl),
     }
     found = {}
-    for tokens in PROMPT_TOKENS:
+    for tokens in arguments.prompt_tokens or PROMPT_TOKENS:
         children = {name: Child(module, *rest, **environment) for name, (module, rest, environment) in sides.items()}
         found[f"prompts_of_{tokens}"] = compare(children, tokens, arguments.rounds)
         print(json.dumps(found, indent=1), flush=True)
