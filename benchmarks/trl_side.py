@@ -19,6 +19,7 @@ from benchmarks.learner_task import GROUPS, LEARNING_RATE, LORA_ALPHA, LORA_RANK
 def main(base: str, checkpointing: bool) -> None:
     import torch
     from datasets import Dataset
+    from datasets.table import InMemoryTable
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
 
@@ -37,7 +38,8 @@ def main(base: str, checkpointing: bool) -> None:
         model=base,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=settings,
-        train_dataset=Dataset.from_list([{"prompt": "x"}] * GROUPS),
+        # With a name of its own: to make one up, datasets 5.2 pickles what pyarrow 26 cannot be pickled with.
+        train_dataset=Dataset(InMemoryTable.from_pydict({"prompt": ["x"] * GROUPS}), fingerprint="task"),
         peft_config=LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     trainer.create_optimizer()
