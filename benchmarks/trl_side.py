@@ -16,7 +16,7 @@ from benchmarks.child import serve_parent
 from benchmarks.learner_task import GROUPS, LEARNING_RATE, LORA_ALPHA, LORA_RANK, SIZE, Task, task
 
 
-def main(base: str, checkpointing: bool) -> None:
+def main(base: str) -> None:
     import torch
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -31,7 +31,6 @@ def main(base: str, checkpointing: bool) -> None:
         learning_rate=LEARNING_RATE,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=checkpointing,
         report_to=[],
     )
     trainer = GRPOTrainer(
@@ -84,4 +83,4 @@ def tensors(given: Task, pad: int, device: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--checkpointing" in sys.argv)
+    main(sys.argv[1])
