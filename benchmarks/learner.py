@@ -2,8 +2,8 @@
 
 8 prompts of 64 and of 512 tokens, 8 completions each of 12 to 48 tokens, the embedded model, LoRA of rank 16 on all
 linear layers, bfloat16 autocast. Each side is a process of its own for each prompt length (peak memory is a
-process's), asked in turn; medians of the rounds after a warm-up. TRL runs with its defaults, gradient checkpointing among
-them: without it an update was no faster on two cores, and took 15 GB. Its packages are installed apart from ours, under
+process's), asked in turn; medians of the rounds after a warm-up. TRL runs with its defaults, gradient checkpointing
+among them: without it a first update was no faster on two cores. Its packages are installed apart from ours, under
 HOME/trl.
 
 Not measured yet: whole steps with sampling, DPO, more than one seed of lengths.

@@ -54,14 +54,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
     heads, kv, width = q.shape[1], k.shape[1], q.shape[2]
     groups, prompt_length = layout.prompts.shape
     count, length = layout.answers.shape[1:]
-    q_prompt, k_prompt, v_prompt = (_prompts(x, layout, kv) for x in (q, k, v))  # [G, kv, r, P, d]
+    spread = [_Spread.apply(x, layout) for x in (q, k, v)]  # type: ignore[no-untyped-call]  # torch's apply
+    q_prompt, k_prompt, v_prompt = (_prompts(x, kv) for x, _ in spread)  # [G, kv, r, P, d]
     causal = _causal(prompt_length, q.device)
     scores = (q_prompt.flatten(2, 3) @ k_prompt[:, :, 0].mT).view(*q_prompt.shape[:-1], prompt_length)
     weights = _softmax(scores.masked_fill(~causal, -torch.inf), scaling, q.dtype)
     seen = weights.flatten(2, 3) @ v_prompt[:, :, 0]
-    parts = [seen.view(groups, kv, -1, prompt_length, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)]
+    of_prompts = seen.view(groups, kv, -1, prompt_length, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
+    of_answers = of_prompts[:0]
     if length:
-        q_own, k_own, v_own = (_answers(x, layout, kv) for x in (q, k, v))  # [G, kv, n, r, C, d]
+        q_own, k_own, v_own = (_answers(x, kv) for _, x in spread)  # [G, kv, n, r, C, d]
         to_prompt = q_own.flatten(2, 4) @ k_prompt[:, :, 0].mT
         to_prompt = to_prompt.masked_fill(~layout.known[:, None, None], -torch.inf)
         to_own = q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT
@@ -70,8 +72,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
         on_prompt, on_own = _softmax(scores, scaling, q.dtype).split([prompt_length, length], -1)
         seen = (on_prompt.reshape(groups, kv, -1, prompt_length) @ v_prompt[:, :, 0]).view(q_own.shape)
         seen = seen + (on_own.flatten(3, 4) @ v_own[:, :, :, 0]).view(q_own.shape)
-        parts.append(seen.permute(0, 2, 4, 1, 3, 5).reshape(groups * count * length, heads, width))
-    return torch.cat(parts)[layout.places]
+        of_answers = seen.permute(0, 2, 4, 1, 3, 5).reshape(groups * count * length, heads, width)
+    found: Tensor = _Collect.apply(of_prompts, of_answers, layout)  # type: ignore[no-untyped-call]  # torch's apply
+    return found
+
+
+class _Spread(torch.autograd.Function):
+    """A row's tokens into the rectangles of prompts and answers, zeros where there is none. Each token has one place,
+    so the backward is `_Collect`: a lookup, where autograd's own would add up token by token."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        ctx.layout = layout
+        padded = _padded(row)
+        return padded[layout.prompts], padded[layout.answers]
+
+    @staticmethod
+    def backward(ctx: Any, of_prompts: Tensor, of_answers: Tensor) -> tuple[Tensor, None]:
+        layout = ctx.layout
+        return torch.cat([of_prompts.flatten(0, 1), of_answers.flatten(0, 2)])[layout.places], None
+
+
+class _Collect(torch.autograd.Function):
+    """The rectangles, flat, back into a row; what stands where no token is gets lost. The backward is `_Spread`."""
+
+    @staticmethod
+    def forward(ctx: Any, of_prompts: Tensor, of_answers: Tensor, layout: Layout) -> Tensor:
+        ctx.layout, ctx.shapes = layout, (of_prompts.shape, of_answers.shape)
+        return torch.cat([of_prompts, of_answers])[layout.places]
+
+    @staticmethod
+    def backward(ctx: Any, row: Tensor) -> tuple[Tensor, Tensor, None]:
+        padded = _padded(row)
+        one, other = (
+            padded[places].view(shape)
+            for places, shape in zip((ctx.layout.prompts, ctx.layout.answers), ctx.shapes, strict=True)
+        )
+        return one, other, None
 
 
 @contextmanager
@@ -100,14 +137,14 @@ def scores_bytes(layout: Layout, q: Tensor) -> int:
     return cells * (q.element_size() + 4)
 
 
-def _prompts(x: Tensor, layout: Layout, kv: int) -> Tensor:
-    """[G, kv, heads / kv, P, d] of [N, heads, d]; zeros where a prompt has no token."""
-    return torch.unflatten(_padded(x)[layout.prompts], 2, (kv, -1)).permute(0, 2, 3, 1, 4)
+def _prompts(x: Tensor, kv: int) -> Tensor:
+    """[G, kv, heads / kv, P, d] of [G, P, heads, d]."""
+    return torch.unflatten(x, 2, (kv, -1)).permute(0, 2, 3, 1, 4)
 
 
-def _answers(x: Tensor, layout: Layout, kv: int) -> Tensor:
-    """[G, kv, n, heads / kv, C, d] of [N, heads, d]; zeros where an answer has no token."""
-    return torch.unflatten(_padded(x)[layout.answers], 3, (kv, -1)).permute(0, 3, 1, 4, 2, 5)
+def _answers(x: Tensor, kv: int) -> Tensor:
+    """[G, kv, n, heads / kv, C, d] of [G, n, C, heads, d]."""
+    return torch.unflatten(x, 3, (kv, -1)).permute(0, 3, 1, 4, 2, 5)
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -262,7 +262,7 @@ class PolicyModel:
         with shared_prompts(self.decoder.config):
             ids, positions = layout.ids[None], layout.positions[None]
             row = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
-        hidden: Tensor = row[0, layout.reads]
+        hidden: Tensor = row[0].index_select(0, layout.reads)
         return hidden
 
     def _padded(self, completions: Sequence[Completion]) -> Tensor:
