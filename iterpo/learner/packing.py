@@ -57,15 +57,20 @@ def micro_batches(completions: Sequence[Completion], budget: int) -> list[list[i
     batches: list[list[int]] = []
     row = _Row()
     for prompt, members in sorted(_groups(completions), key=longest, reverse=True):
-        begun = False
-        for index in sorted(members, key=lambda i: -len(completions[i].token_ids)):
-            length = len(completions[index].token_ids)
-            longer = row.with_answer(len(prompt), length, begun)
-            if not batches or longer.tokens > budget or longer.places > PADDING * longer.tokens:
+        ordered = sorted(members, key=lambda i: -len(completions[i].token_ids))
+        lengths = [len(completions[i].token_ids) for i in ordered]
+        if batches and row.with_group(len(prompt), lengths).fits(budget):
+            batches[-1] += ordered
+            row = row.with_group(len(prompt), lengths)
+            continue
+        row = _Row()
+        for index, length in zip(ordered, lengths, strict=True):
+            longer = row.with_answer(len(prompt), length, begun=row.tokens > 0)
+            if not row.tokens or not longer.fits(budget):
                 batches.append([])
                 longer = _Row().with_answer(len(prompt), length, begun=False)
             batches[-1].append(index)
-            row, begun = longer, True
+            row = longer
     return batches
 
 
@@ -86,10 +91,16 @@ class _Row:
         tokens = self.tokens + own + (0 if begun else prompt)
         return _Row(tokens, counts, max(self.longest_prompt, prompt), max(self.longest_answer, own))
 
-    @property
-    def places(self) -> int:
-        """Of attention's rectangles, padding included."""
-        return len(self.prompts) * (self.longest_prompt + max(self.prompts) * self.longest_answer)
+    def with_group(self, prompt: int, lengths: Sequence[int]) -> _Row:
+        row = self
+        for number, length in enumerate(lengths):
+            row = row.with_answer(prompt, length, begun=number > 0)
+        return row
+
+    def fits(self, budget: int) -> bool:
+        """Attention's rectangles, padding included, count as places."""
+        places = len(self.prompts) * (self.longest_prompt + max(self.prompts) * self.longest_answer)
+        return self.tokens <= budget and places <= PADDING * self.tokens
 
 
 def padded_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
