@@ -32,7 +32,7 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 
-bench: $(STAMP) ## Measure serving and learning (15 minutes); results go to benchmarks/results/
+bench: $(STAMP) ## Measure serving and learning (20 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
 bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes)

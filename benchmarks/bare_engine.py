@@ -1,13 +1,12 @@
 """The same engine without iterpo around it: what serving over gRPC is compared with.
 
 In a process of its own, so that nothing else runs in the event loop that reads the engine's answers:
-`python -m benchmarks.bare_engine MODEL` answers lines of [streams, settings] with lines of [tokens/s, seconds].
+`python -m benchmarks.bare_engine MODEL` answers [streams, settings] with [tokens/s, seconds].
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import MARK, Child
+from benchmarks.child import Child, serve_parent
 from benchmarks.workload import prompts
 from iterpo.config import InferenceSettings
 from iterpo.types import SamplingSettings
@@ -51,17 +50,17 @@ def main(base: Path) -> None:
     encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
     engine = VllmEngine(base, InferenceSettings(), lora_slots=0, device="cpu")
 
-    async def answer() -> None:
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            count, fields = json.loads(line)
-            fields["stop"] = tuple(fields["stop"])
-            found = await burst(engine, encoded, count, SamplingSettings(**fields))
-            print(f"{MARK}{json.dumps(found)}", flush=True)
+    with asyncio.Runner() as loop:
 
-    try:
-        asyncio.run(answer())
-    finally:
-        engine.shutdown()
+        def answer(request: list[Any]) -> list[float]:
+            count, fields = request
+            settings = SamplingSettings(**fields | {"stop": tuple(fields["stop"])})
+            return loop.run(burst(engine, encoded, count, settings))
+
+        try:
+            serve_parent(answer)
+        finally:
+            engine.shutdown()
 
 
 async def burst(engine: Any, encoded: Sequence[list[int]], count: int, settings: SamplingSettings) -> list[float]:

@@ -3,9 +3,9 @@
 A prompt's keys and values are computed once for all its answers, forward and backward; the same numbers as with every
 sequence on its own, in another order of additions. Only here are prompts and answers padded to equal lengths, since
 batched products want rectangles; all other layers see real tokens alone. Products are plain ones: on CPUs they beat the
-fused kernels backwards (DECISIONS.md).
+fused kernels backwards (DECISIONS.md); on GPUs they have not been compared.
 
-Registered with transformers under NAME. Not implemented: sliding windows, soft caps, sinks; see `is_plain`.
+Registered with transformers under NAME. Not implemented: fused kernels; sliding windows, soft caps, sinks (`is_plain`).
 """
 
 from __future__ import annotations

@@ -35,8 +35,11 @@ class Layout:
     """[N] where each token lies in prompts and answers, flattened and one after the other."""
     reads: Tensor
     """[B] the place in the row whose hidden state predicts each token of the completions, in their order."""
-    known: Tensor
-    """[G, P] whether the prompt has such a token."""
+
+    @property
+    def known(self) -> Tensor:
+        """[G, P] whether the prompt has such a token."""
+        return self.prompts < len(self.ids)
 
     def to(self, device: torch.device) -> Layout:
         return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
@@ -59,9 +62,10 @@ def micro_batches(completions: Sequence[Completion], budget: int) -> list[list[i
     for prompt, members in sorted(_groups(completions), key=longest, reverse=True):
         ordered = sorted(members, key=lambda i: -len(completions[i].token_ids))
         lengths = [len(completions[i].token_ids) for i in ordered]
-        if batches and row.with_group(len(prompt), lengths).fits(budget):
+        longer = row.with_group(len(prompt), lengths)
+        if batches and longer.fits(budget):
             batches[-1] += ordered
-            row = row.with_group(len(prompt), lengths)
+            row = longer
             continue
         row = _Row()
         for index, length in zip(ordered, lengths, strict=True):
@@ -79,17 +83,24 @@ class _Row:
     """The size of a row while it grows."""
 
     tokens: int = 0
-    prompts: tuple[int, ...] = ()
-    """Answers of each."""
+    prompts: int = 0
+    answers: int = 0
+    """Of the last prompt."""
+    most_answers: int = 0
     longest_prompt: int = 0
     longest_answer: int = 0
 
     def with_answer(self, prompt: int, length: int, begun: bool) -> _Row:
         """`begun`: the prompt lies in the row already, as its last one."""
-        own = max(0, length - 1)
-        counts = (*self.prompts[:-1], self.prompts[-1] + 1) if begun else (*self.prompts, 1)
-        tokens = self.tokens + own + (0 if begun else prompt)
-        return _Row(tokens, counts, max(self.longest_prompt, prompt), max(self.longest_answer, own))
+        own, answers = max(0, length - 1), self.answers + 1 if begun else 1
+        return _Row(
+            self.tokens + own + (0 if begun else prompt),
+            self.prompts + (not begun),
+            answers,
+            max(self.most_answers, answers),
+            max(self.longest_prompt, prompt),
+            max(self.longest_answer, own),
+        )
 
     def with_group(self, prompt: int, lengths: Sequence[int]) -> _Row:
         row = self
@@ -99,7 +110,7 @@ class _Row:
 
     def fits(self, budget: int) -> bool:
         """Attention's rectangles, padding included, count as places."""
-        places = len(self.prompts) * (self.longest_prompt + max(self.prompts) * self.longest_answer)
+        places = self.prompts * (self.longest_prompt + self.most_answers * self.longest_answer)
         return self.tokens <= budget and places <= PADDING * self.tokens
 
 
@@ -148,7 +159,6 @@ def pack(completions: Sequence[Completion]) -> Layout:
         answers,
         places[:-1],
         torch.tensor(reads, dtype=torch.int64),
-        prompts < len(ids),
     )
 
 

@@ -67,7 +67,8 @@ class Delivery(Protocol):
         ...
 
     async def fingerprint(self, version: int) -> str:
-        """SHA-256 of the weights in the engine that answers for a version, its slots aside."""
+        """SHA-256 of the weights in the engine that answers for a version; empty where the base's weights never leave,
+        and nothing can have changed them."""
         ...
 
     @property
@@ -189,7 +190,7 @@ class AdapterDelivery:
             await asyncio.to_thread(shutil.rmtree, lora.lora_path, ignore_errors=True)
 
     async def fingerprint(self, version: int) -> str:
-        return await self._engine.weights_digest() if self._engine else ""
+        return ""
 
     @property
     def dead(self) -> bool:

@@ -143,7 +143,7 @@ class PolicyRegistry:
         if user is not None:
             policy = choose(self._roster.traffic(self.canary_share) if live else policy, user, self.resolve)
         version = self.get(self.resolve(policy))
-        if not self._residents.may_begin(version.version):
+        if not self.can_answer(version.version):
             raise not_loaded(version.version)
         return Lease(version, self._delivery.source(version.version), self._residents.enter, self._left, live)
 
@@ -154,7 +154,7 @@ class PolicyRegistry:
         `fetch_base`: where the base had to make room, bring it back first (what leaves for it is a candidate or the
         previous version, which is loaded again when it is needed). For runs that sample from their reference.
         """
-        if fetch_base and self.resolve(policy) == BASE_VERSION and not self._residents.has_base():
+        if fetch_base and self.resolve(policy) == BASE_VERSION and not self.can_answer(BASE_VERSION):
             await asyncio.shield(asyncio.ensure_future(self._fetch_base()))
         with self.lease(policy) as lease:
             yield lease

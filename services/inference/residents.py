@@ -46,23 +46,16 @@ class Residents:
         """In flight there."""
         return self._on_engine[id(engine)]
 
-    def may_begin(self, version: int) -> bool:
-        """Whether a request may start on it. Unproved versions, and those about to leave, serve nobody."""
-        servable = self._roster.get(version).state in SERVABLE or version == BASE_VERSION
-        return servable and version not in self._leaving
-
     def can_answer(self, version: int) -> bool:
-        """Whether a request for it would be answered now."""
-        return version in self._delivery.loaded() and self.may_begin(version)
+        """Whether a request may start on it now. Unproved versions, and those about to leave, serve nobody."""
+        servable = self._roster.get(version).state in SERVABLE or version == BASE_VERSION
+        return servable and version in self._delivery.loaded() and version not in self._leaving
 
     def is_ready(self, version: int, digest: str = "") -> bool:
         """Proved, and in the engine now; with a digest, these very bytes."""
         entry = self._roster.versions.get(version)
         known = entry is not None and entry.state in SERVABLE and digest in ("", entry.digest)
         return known and version in self._delivery.loaded()
-
-    def has_base(self) -> bool:
-        return BASE_VERSION in self._delivery.loaded() and BASE_VERSION not in self._leaving
 
     async def make_room(self) -> None:
         """For one more version. Raises WrongState (CANARY_UNDER_WAY), Unavailable (STILL_IN_USE)."""

@@ -57,6 +57,7 @@ class Launched:
     status: str = "loading the model"
     thread: threading.Thread | None = None
     active: bool = True
+    """Not read off the state, which two threads write: the one that ends the run says it here, once."""
 
 
 class RunManager:

@@ -21,6 +21,7 @@ from tests.e2e.services import RUN_SECONDS, Services, finished, running_services
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 VERDICT_SECONDS = 60
+PROMPTS = [e.prompt for e in read(demo_file("prompts.jsonl"))]
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +32,37 @@ def services(tmp_path_factory) -> Iterator[Services]:
         yield running
 
 
-def policies(services: Services) -> PolicyClient:
-    return PolicyClient(connect_service(services.settings, "inference"))
-
-
 def post(services: Services, path: str, **body: object) -> dict:
     response = httpx.post(f"http://{services.settings.inference.http_address}/v1/{path}", json=body, timeout=60)
     response.raise_for_status()
     return response.json()
 
 
-def test_two_runs_learn_beside_what_serves_and_users_of_either_are_answered(services):
-    prompts = [e.prompt for e in read(demo_file("prompts.jsonl"))]
-    with Traffic(services.inference, prompts, max_tokens=4) as traffic:
+def policies(services: Services) -> PolicyClient:
+    return PolicyClient(connect_service(services.settings, "inference"))
+
+
+@pytest.fixture(scope="module")
+def learned(services) -> Traffic:
+    """The runs `a` and `b` are over; what a user met meanwhile, who asked for nothing particular."""
+    with Traffic(services.inference, PROMPTS, max_tokens=4) as traffic:
         services.start("a", iterations=2, beside=True)
         services.start("b", iterations=2, beside=True, algorithm="online_dpo", response_sampling={}, kl={})
         for name in ("a", "b"):
             services.wait(name, finished, RUN_SECONDS)
+    return traffic
+
+
+def test_two_runs_learn_beside_what_serves_and_users_of_either_are_answered(services, learned):
     rows = {name: services.learner.get(name).rows for name in ("a", "b")}
     heads = policies(services).heads()
     assert heads == {name: part[-1].policy_version for name, part in rows.items()}
     assert len({*heads.values(), 0}) == 3
     assert services.serving() == 0
-    assert (traffic.failed, traffic.errors) == (0, [])
+    assert (learned.failed, learned.errors) == (0, [])
     greedy = SamplingSettings(temperature=0.0, max_tokens=8)
     for name, version in heads.items():
-        ((answer,),) = services.inference.sample(prompts[:1], 1, greedy, f"run/{name}")
+        ((answer,),) = services.inference.sample(PROMPTS[:1], 1, greedy, f"run/{name}")
         assert answer.policy_version == version
     # They learned at the same time: neither had its last version before the other had its first.
     versions = {name: {row.policy_version for row in part} for name, part in rows.items()}
@@ -64,6 +70,7 @@ def test_two_runs_learn_beside_what_serves_and_users_of_either_are_answered(serv
     assert min(versions["b"]) < max(versions["a"])
 
 
+@pytest.mark.usefixtures("learned")
 def test_users_who_like_a_canary_less_have_it_rolled_back(services):
     """Through the real door, labeling service and canary: thumbs of users on both sides, and nobody else's word."""
     canary = policies(services).heads()["a"]

@@ -42,9 +42,6 @@ class Engine:
     async def remove_lora(self, lora):
         self.log.append(f"remove {lora}")
 
-    async def weights_digest(self):
-        return "weights"
-
     def shutdown(self) -> None:
         self.dead = True
 
