@@ -5,7 +5,7 @@ bfloat16 autocast. Each side is a process of its own (peak memory is a process's
 after a warm-up. TRL runs with its defaults, gradient checkpointing among them: without it a first update was no faster
 on two cores. Its packages are installed apart from ours, under HOME/trl. Four minutes.
 
-Not measured yet: longer prompts (`--prompt-tokens 512` takes half an hour), whole steps with sampling, DPO, more than
+Not measured yet: longer prompts (`--prompt-tokens 512` takes twenty minutes), whole steps with sampling, DPO, more than
 one seed of lengths.
 """
 
@@ -49,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model and TRL are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="after a warm-up")
-    parser.add_argument(
-        "--prompt-tokens", type=int, action="append", help="of this many tokens (may be repeated)  [default: 64]"
-    )
+    parser.add_argument("--prompt-tokens", type=int, action="append", help="may be repeated  [default: 64]")
     arguments = parser.parse_args(argv)
     base = str(prepare(arguments.home / "models", print))
     trl = {"PYTHONPATH": f"{Path.cwd()}:{install_trl(arguments.home / 'trl')}", "OMP_WAIT_POLICY": "passive"}
