@@ -269,10 +269,9 @@ class PolicyRegistry:
                     "Wait for its test, or decide: iterpo policies promote | rollback.",
                     "CANARY_UNDER_WAY",
                 )
-            entry = self.get(version)
             if version == BASE_VERSION:
                 await self._bring_back_base()
-            self._roster.versions[version] = replace(entry, decision=decision)
+            self._roster.decide(version, decision)
             self._requests.remember(request_id, "promote", version)
             if self.canary_share and not by_hand and version not in (BASE_VERSION, self._roster.previous):
                 self._roster.begin_trial(Trial(version, time.time()))
@@ -292,7 +291,7 @@ class PolicyRegistry:
             self._check_promotion(version, decision)
             self._check_run(run)
             if BEGINS not in decision.numbers:
-                self._roster.versions[version] = replace(self.get(version), decision=decision)
+                self._roster.decide(version, decision)
             self._requests.remember(request_id, what, version)
             self._roster.set_head(run, version)
             self._residents.drop_idle()
@@ -310,7 +309,7 @@ class PolicyRegistry:
             )
         if run not in heads and len(heads) >= places:
             raise ResourceExhausted(
-                f"{len(heads)} runs are served beside what serves already: {', '.join(heads)}.",
+                f"Every run slot is taken: {', '.join(heads)}.",
                 "Take its name from one (iterpo policies retire --run NAME), or raise inference.run_slots.",
                 "NO_RUN_SLOTS",
             )

@@ -61,7 +61,7 @@ class Roster:
 
     def _head(self, run: str) -> int:
         if run not in self.heads:
-            known = f"There is: {', '.join(f'{RUN}{name}' for name in self.heads)}." if self.heads else "No run is."
+            known = f"There is: {', '.join(f'{RUN}{name}' for name in self.heads)}." if self.heads else "There is none."
             raise NotFound(
                 f"No version is served as {RUN}{run}.",
                 f"{known} A run is served under its name with run.beside = true.",
@@ -135,12 +135,19 @@ class Roster:
         absent |= {"canary"} if self.trial is None else set()
         return [alias for alias in ALIASES if alias not in absent] + [RUN + run for run in sorted(self.heads)]
 
+    def decide(self, version: int, decision: GateDecision) -> None:
+        """What was decided about a version, the gate or a person, now; what was measured of it before stays."""
+        before = self.get(version).decision
+        known = {name: value for name, value in (before.numbers if before else {}).items() if name != "by_hand"}
+        decision = replace(decision, numbers=known | dict(decision.numbers))
+        self.versions[version] = replace(self.get(version), decision=decision)
+
     def record(self, version: int, why: Judgement) -> GateDecision:
-        """A canary's end; the decision with which it began grows by its numbers."""
-        before = self.versions[version].decision or GateDecision(True, (), {})
-        promoted = why.verdict is Verdict.PROMOTE
-        decision = GateDecision(promoted, before.reasons + why.reasons, {**before.numbers, **why.numbers})
-        self.versions[version] = replace(self.versions[version], decision=decision)
+        """A canary's end; the decision with which it began grows by its reasons and numbers."""
+        before = self.get(version).decision
+        reasons = (before.reasons if before else ()) + why.reasons
+        decision = GateDecision(why.verdict is Verdict.PROMOTE, reasons, why.numbers)
+        self.decide(version, decision)
         return decision
 
     def heed(self, view: View) -> None:

@@ -111,7 +111,7 @@ async def test_a_retired_version_takes_its_runs_name_along(tmp_path):
     assert full.value.reason == "NO_RUN_SLOTS"
     await registry.retire(1, None, "r1")
     assert 1 not in delivery.loaded()
-    with pytest.raises(NotFound, match="No run is"):
+    with pytest.raises(NotFound, match="There is none"):
         registry.resolve("run/a")
     await registry.promote(2, YES, "again", "b")
     assert registry.resolve("run/b") == 2
@@ -269,6 +269,11 @@ async def test_a_decision_by_hand_is_kept_and_a_beginning_is_none(tmp_path):
     by_hand = GateDecision(True, ("by hand",), {"by_hand": 1.0})
     await registry.promote(1, by_hand, "r1", "b")
     assert registry.get(1).decision == by_hand
+    await registry.promote(1, YES, "r3", "b")
+    assert registry.get(1).decision == YES
+    await registry.promote(1, by_hand, "r4", "b")
+    assert registry.get(1).decision == GateDecision(True, ("by hand",), {"heldout_gain": 0.1, "by_hand": 1.0})
+    by_hand = registry.get(1).decision
     await registry.promote(1, GateDecision(True, ("b begins here",), {"begins": 1.0}), "r2", "b")
     assert registry.get(1).decision == by_hand
 
