@@ -132,8 +132,9 @@ class InferenceSettings(Section):
     """An answer over HTTP that takes longer is ended with status 504; over gRPC the caller's deadline counts."""
     kv_cache_gib: int = Field(1, ge=1)
     """Whole GiB of memory for the key-value cache, on CPU."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Of the weights in the engine. float32 is slower, and agrees with a float32 trainer token for token."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """What the engine computes in; `auto`: bfloat16 where the hardware multiplies it, else float32, which agrees with a
+    float32 trainer token for token. The weights are the checkpoint's either way."""
     max_lora_rank: Annotated[int, AfterValidator(_lora_rank)] = 16
     """Largest rank of an adapter, in adapter mode."""
     run_slots: int = Field(0, ge=0, le=16)

@@ -6,7 +6,7 @@ fields of the algorithm's own choice, or name another one: `[run.response_sampli
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -92,9 +92,11 @@ class RunConfig(_Section):
     minibatches: int | None = Field(None, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    micro_batch_tokens: int = Field(4096, ge=64)
+    micro_batch_tokens: int | None = Field(None, ge=64)
     """Tokens of one forward and backward, a prompt counted once for all its answers there; bounds memory, changes no
-    gradient."""
+    gradient but in its last digits. Unset: what free memory allows, 1024 on CPUs at most; halved when it runs out."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the learner computes in; `auto`: bfloat16 where the hardware multiplies it, else float32."""
     mismatch: str | None = None
     """Correction of the trainer/sampler mismatch of a policy gradient: `none`, `tis`, `mis`, `sequence_tis` or
     `sequence_mask`."""

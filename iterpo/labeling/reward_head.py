@@ -53,8 +53,8 @@ class HeadTraining:
     folds: int = 5
     max_tokens: int = 1024
     """As the labeler's own."""
-    dtype: str = "bfloat16"
-    """Of the base model; on two cores three times as fast as float32."""
+    dtype: str = "auto"
+    """Of the base model: bfloat16 where the hardware multiplies it, else float32."""
     seed: int = 0
 
 
@@ -89,7 +89,8 @@ def train_reward_head(
     metrics |= policy_calibration(pairs) | {"layers": float(layers), "seconds": time.monotonic() - started}
     record = {"base": str(base_path), "training": asdict(settings), "metrics": metrics}
     with written_whole(out_dir, record) as partial:
-        made_of = {"base": str(base_path.resolve()), "layers": str(layers), "dtype": settings.dtype}
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        made_of = {"base": str(base_path.resolve()), "layers": str(layers), "dtype": dtype}
         save_file({"weight": (weight / spread).float()}, str(partial / HEAD_FILE), made_of)
     return metrics
 
@@ -161,6 +162,8 @@ def _frozen(base_path: Path, settings: HeadTraining) -> tuple[Any, Any]:
     """A model whose one output is the last token's hidden state."""
     import torch
 
+    from iterpo.precision import compute_dtype
+
     tokenizer = load_tokenizer(base_path)
     count = layer_count(base_path)
     if settings.layers > count:
@@ -168,11 +171,12 @@ def _frozen(base_path: Path, settings: HeadTraining) -> tuple[Any, Any]:
             f"The base model has {count} layers, and {settings.layers} were asked for.", f"Use at most {count}."
         )
     layers = settings.layers or max(1, round(count / 4))
-    model, missing = classifier(base_path, getattr(torch, settings.dtype), layers)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, missing = classifier(base_path, compute_dtype(settings.dtype, device), layers)
     check_nothing_missing(base_path, missing)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.score = torch.nn.Identity()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def _differences(

@@ -140,9 +140,11 @@ def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
 
+    from iterpo.precision import compute_dtype
+
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(base_path)
-    base, _ = classifier(base_path, torch.bfloat16)
+    base, _ = classifier(base_path, compute_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu"))
     base.config.pad_token_id = tokenizer.pad_token_id
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -221,11 +223,11 @@ def _rewards(
 
 
 def _scores(model: Any, tokenizer: Any, items: list[tuple[Prompt, Completion]], settings: RewardTraining) -> Any:
-    """[items] rewards, float32, under bf16 autocast."""
+    """[items] rewards, float32; under autocast where the base is in bfloat16."""
     import torch
 
     batch = encode(tokenizer, items, settings.max_tokens).to(model.device)
-    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.base_model.dtype is torch.bfloat16):
         return model(**batch).logits[:, 0].float()
 
 

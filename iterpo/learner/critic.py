@@ -27,8 +27,8 @@ class Critic:
     def __init__(self, model: PolicyModel) -> None:
         self._model = model
         model.add_adapter(NAME)
-        width = model.head.shape[1]
-        dtype = torch.float32 if model.mixed else model.head.dtype
+        width = model.head.weight.shape[1]
+        dtype = torch.float32 if model.mixed else model.head.weight.dtype
         # Zero: the first values are the mean reward's distance from nothing, not noise that advantages would contain.
         self._head = torch.nn.Parameter(torch.zeros(width + 1, dtype=dtype, device=model.device))
 
@@ -36,21 +36,18 @@ class Critic:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [*self._model.adapter_parameters(NAME), self._head]
 
-    @torch.no_grad()
     def values(self, completions: Sequence[Completion]) -> Tensor:
         """[B]."""
         with self._active():
-            batches = self._batches(completions)
-            parts = {i: row for batch, rows in batches for i, row in zip(batch, rows, strict=True)}
-        return torch.cat([parts[i].cpu() for i in range(len(completions))])
+            return self._model.measured(completions, self._of)
 
     def backward(self, completions: Sequence[Completion], slopes: Tensor) -> None:
         """Accumulate the gradient of (slopes * values).sum() into adapter and head; slopes are [B]."""
         per_completion = slopes.split([len(c.token_ids) for c in completions])
         with self._active(), torch.enable_grad():
-            for batch, values in self._batches(completions):
+            for batch in self._model.micro_batches(completions):
                 weight = torch.cat([per_completion[i] for i in batch]).to(self._model.device)
-                torch.cat(list(values)).backward(weight)
+                self._of([completions[i] for i in batch]).backward(weight)
 
     def weights(self) -> Adapter:
         """A copy of adapter and head."""
@@ -63,13 +60,11 @@ class Critic:
         with torch.no_grad():
             self._head.copy_(weights["head"])
 
-    def _batches(self, completions: Sequence[Completion]) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
-        """Micro-batches: indices of completions and their values."""
-        for batch in self._model.micro_batches(completions):
-            chosen = [completions[i] for i in batch]
-            hidden = self._model.selected(chosen)[0].to(self._head.dtype)
-            values = hidden @ self._head[:-1] + self._head[-1]
-            yield batch, values.split([len(c.token_ids) for c in chosen])
+    def _of(self, chosen: Sequence[Completion]) -> Tensor:
+        """[b] values of one micro-batch's tokens."""
+        hidden = self._model.selected(chosen)[0].to(self._head.dtype)
+        values: Tensor = hidden @ self._head[:-1] + self._head[-1]
+        return values
 
     @contextmanager
     def _active(self) -> Iterator[None]:

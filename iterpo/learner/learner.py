@@ -32,7 +32,7 @@ class LoraLearner:
     """One base model, one adapter, one algorithm (implements iterpo.ports.Learner)."""
 
     def __init__(self, base: Path, algorithm: Algorithm, config: RunConfig) -> None:
-        self.model = PolicyModel(base, config.lora, config.seed, config.micro_batch_tokens)
+        self.model = PolicyModel(base, config.lora, config.seed, config.micro_batch_tokens, config.dtype)
         self.trainer = Trainer(self.model, algorithm, config)
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.base_digest = manifest.digest_model(base)

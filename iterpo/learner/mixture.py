@@ -61,5 +61,5 @@ class _Reader:
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._model.mixed):
             out = self._model.decoder(input_ids=ids, past_key_values=self._cache, use_cache=True)
         self._cache = out.past_key_values
-        logits: Tensor = out.last_hidden_state[0, -1] @ self._model.head.T
+        logits: Tensor = out.last_hidden_state[0, -1] @ self._model.head.weight.T
         return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)

@@ -1,23 +1,18 @@
 """A base model with the policy's LoRA adapter: log-probs of sampled tokens, the backward of one coefficient a token.
 
-The head is evaluated in chunks and its gradient written down by hand, so neither logits nor their gradient are ever
-kept for all tokens: with logits z/T, p = softmax(z/T) and loss -sum_b c_b log p_b(y_b),
-
-    d loss / d z_b = c_b (p_b - onehot(y_b)) / T
-
-Two terms over the whole vocabulary may stand beside it: -sum_b k_b KL(ref_b; p_b), whose gradient is
--k_b (p_b - ref_b) / T, and an entropy bonus -e sum_b H(p_b), whose gradient is e p_b (log p_b + H) / T.
-
 A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
 attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
-one no real token sees it. Dropout is off. Not implemented: gradient checkpointing of whole layers.
+one no real token sees it. The head is evaluated in chunks (`head`), so neither logits nor their gradient are ever kept
+for all tokens. How long a row may be is found from free memory (`memory`). Dropout is off. Not implemented: gradient
+checkpointing of whole layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,41 +26,77 @@ from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
+from iterpo.learner.head import Head, Slopes
+from iterpo.learner.memory import TokenBudget, fitting_tokens, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches
+from iterpo.precision import SERVED, compute_dtype
 from iterpo.run_config import LoraConfig
-from iterpo.types import Completion
+from iterpo.types import Completion, FinishReason
 
-HEAD_CHUNK = 512
-"""Tokens whose logits exist at the same time: 100 MB in float32 at a vocabulary of 49152."""
 Adapter = dict[str, Tensor]
-Forward = tuple[Tensor, Tensor, Tensor]
-"""What `PolicyModel.selected` returns, with its graph."""
 POLICY = "default"
 """PEFT's name of the policy's adapter."""
+PROBE_LENGTHS = (32, 96)
+"""Tokens."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One micro-batch's forward, its graph kept until `backward`."""
+
+    tokens: Tensor
+    """[b] where its tokens lie among those of all completions."""
+    hidden: Tensor
+    slopes: Slopes
+    kl_slopes: Tensor | None
+
+    @property
+    def logprobs(self) -> Tensor:
+        """[b]"""
+        return self.slopes.logprobs.cpu()
+
+    def backward(self, coefficients: Tensor, reference_kl: Tensor | None = None, entropy: float = 0.0) -> None:
+        """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [b].
+
+        Two more terms: -(reference_kl * KL(reference; current)).sum(), [b], and -entropy * H(current) of every token.
+        """
+        gradient = self._each(coefficients) * self.slopes.of_logprobs
+        if self.slopes.of_entropy is not None:
+            gradient = gradient + entropy * self.slopes.of_entropy
+        if reference_kl is not None and self.kl_slopes is not None:
+            gradient = gradient + self._each(reference_kl) * self.kl_slopes
+        self.hidden.backward(-gradient.to(self.hidden.dtype))
+
+    def _each(self, numbers: Tensor) -> Tensor:
+        """[b, 1], not rounded to the hidden states' bfloat16."""
+        return numbers.to(self.hidden.device, self.slopes.logprobs.dtype)[:, None]
 
 
 class PolicyModel:
-    """`logprobs` and `backward` take completions and speak of their tokens flat, in order: [B]."""
+    """`logprobs` and `passes` take completions and speak of their tokens flat, in order: [B]."""
 
-    def __init__(self, base: Path, lora: LoraConfig, seed: int, budget: int, dtype: str = "auto") -> None:
-        """`budget`: tokens of one micro-batch. `dtype` auto: bfloat16, adapters in float32."""
+    def __init__(self, base: Path, lora: LoraConfig, seed: int, budget: int | None = None, dtype: str = "auto") -> None:
+        """`budget`: tokens of one micro-batch; None: what free memory allows. `dtype` auto: bfloat16 where the
+        hardware has it, else float32; adapters are in float32 beside either (iterpo.precision)."""
         torch.manual_seed(seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.mixed = dtype == "auto"
+        compute = compute_dtype(dtype, self.device.type)
+        self.mixed = compute is torch.bfloat16
+        self.served_dtype = compute if compute is torch.float64 else SERVED
         # Eager attention beats scaled_dot_product on CPU backwards: 945 against 716 tokens/s (DECISIONS.md).
         attention = "eager" if self.device.type == "cpu" else "sdpa"
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                base, dtype=torch.bfloat16 if self.mixed else getattr(torch, dtype), attn_implementation=attention
-            )
+                base, dtype=self.served_dtype, attn_implementation=attention
+            ).to(compute)
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         self.decoder = model.get_decoder()
         self.shares_prompts = is_plain(self.decoder.config)
-        self.head: Tensor = model.get_output_embeddings().weight
-        self.budget = budget
+        self.head = Head(model.get_output_embeddings().weight)
+        self.budget = TokenBudget(budget or self._fitting_tokens())
 
     def _lora(self) -> PeftLoraConfig:
         return PeftLoraConfig(
@@ -99,31 +130,28 @@ class PolicyModel:
         finally:
             self.peft.set_adapter(POLICY)
 
-    def forward(self, completions: Sequence[Completion]) -> Forward | None:
-        """What `logprobs` and then `backward` can share, while no weight changes in between; None when the completions
-        do not fit into one micro-batch."""
-        batches = self.micro_batches(completions)
-        if len(batches) != 1:
-            return None
-        with torch.enable_grad():
-            return self.selected([completions[i] for i in batches[0]])
-
-    @torch.no_grad()
-    def logprobs(self, completions: Sequence[Completion], forward: Forward | None = None) -> Tensor:
+    def logprobs(self, completions: Sequence[Completion]) -> Tensor:
         """[B] float32 (float64 in a float64 model), nats, at each completion's own sampling temperature."""
-        parts: list[Tensor] = [torch.empty(0)] * len(completions)
+        return self.measured(completions, lambda chosen: self.head.logprobs(*self.selected(chosen)))
+
+    def passes(
+        self, completions: Sequence[Completion], entropy: bool = False, reference_kl: bool = False
+    ) -> Iterator[Pass]:
+        """One forward a micro-batch. Ask for the next only after its `backward`, which frees what it keeps."""
+        ends = torch.tensor([len(c.token_ids) for c in completions]).cumsum(0).tolist()
         for batch in self.micro_batches(completions):
             chosen = [completions[i] for i in batch]
-            selected, targets, temperature = forward or self.selected(chosen)
-            rows = torch.cat(
-                [
-                    self._log_softmax(h, t).gather(1, y[:, None])[:, 0]
-                    for h, y, t in _chunks(selected, targets, temperature)
-                ]
-            )
-            for index, part in zip(batch, rows.split([len(c.token_ids) for c in chosen]), strict=True):
-                parts[index] = part.cpu()
-        return torch.cat(parts)
+            tokens = torch.cat([torch.arange(ends[i] - len(completions[i].token_ids), ends[i]) for i in batch])
+            with torch.enable_grad():
+                hidden, targets, temperature = self.selected(chosen)
+            kl_slopes = None
+            if reference_kl:
+                with torch.no_grad(), self.base():
+                    base, _, _ = self.selected(chosen)
+                kl_slopes = self.head.kl_slopes(hidden.detach(), base, temperature)
+            slopes = self.head.slopes(hidden.detach(), targets, temperature, entropy)
+            yield Pass(tokens, hidden, slopes, kl_slopes)
+            del hidden, slopes
 
     def backward(
         self,
@@ -131,61 +159,48 @@ class PolicyModel:
         coefficients: Tensor,
         reference_kl: Tensor | None = None,
         entropy: float = 0.0,
-        forward: Forward | None = None,
     ) -> None:
-        """Accumulate the gradient of -(coefficients * logprobs).sum() into the adapter; coefficients are [B].
+        """`Pass.backward` of every micro-batch, for coefficients [B] that are known."""
+        for part in self.passes(completions, entropy > 0, reference_kl is not None):
+            kl = None if reference_kl is None else reference_kl[part.tokens]
+            part.backward(coefficients[part.tokens], kl, entropy)
 
-        Two more terms, at each token's own temperature: -(reference_kl * KL(reference; current)).sum(), [B], and
-        -entropy * H(current) of every token.
-        """
-        lengths = [len(c.token_ids) for c in completions]
-        weights = coefficients.split(lengths)
-        kl_weights = None if reference_kl is None else reference_kl.split(lengths)
-        for batch in self.micro_batches(completions):
-            chosen = [completions[i] for i in batch]
-            with torch.enable_grad():
-                selected, targets, temperature = forward or self.selected(chosen)
-            weight = torch.cat([weights[i] for i in batch]).to(self.device)
-            gradient = self._head_gradient(selected.detach(), targets, temperature, weight, entropy)
-            if kl_weights is not None:
-                with torch.no_grad(), self.peft.disable_adapter():
-                    base, _, _ = self.selected(chosen)
-                k = torch.cat([kl_weights[i] for i in batch]).to(self.device)
-                gradient = gradient + self._kl_gradient(selected.detach(), base, temperature, k)
-            selected.backward(gradient)
-
-    @torch.no_grad()
     def reference_kl(self, completions: Sequence[Completion]) -> Tensor:
         """[B] KL(base; current) where each token was drawn, over the vocabulary, nats, at each token's temperature."""
-        parts: list[Tensor] = [torch.empty(0)] * len(completions)
-        for batch in self.micro_batches(completions):
-            chosen = [completions[i] for i in batch]
-            current, _, temperature = self.selected(chosen)
-            with self.peft.disable_adapter():
-                base, _, _ = self.selected(chosen)
-            rows = []
-            for h, h_base, t in _chunks(current, base, temperature):
-                p, q = self._log_softmax(h, t), self._log_softmax(h_base, t)
-                rows.append((q.exp() * (q - p)).sum(-1))
-            for index, part in zip(batch, torch.cat(rows).split([len(c.token_ids) for c in chosen]), strict=True):
-                parts[index] = part.cpu()
-        return torch.cat(parts)
 
-    @torch.no_grad()
+        def measure(chosen: Sequence[Completion]) -> Tensor:
+            current, _, temperature = self.selected(chosen)
+            with self.base():
+                return self.head.kl(self.selected(chosen)[0], current, temperature)
+
+        return self.measured(completions, measure)
+
     def kl(self, completions: Sequence[Completion]) -> float:
         """Mean over the completions' tokens of KL(current; base), exact over the vocabulary, nats, temperature 1."""
-        total, count = 0.0, 0
-        for batch in self.micro_batches(completions):
-            chosen = [completions[i] for i in batch]
-            current, targets, _ = self.selected(chosen)
-            with self.peft.disable_adapter():
-                base, _, _ = self.selected(chosen)
-            one = torch.ones(len(targets), device=self.device)
-            for h, h_base, t in _chunks(current, base, one):
-                p, q = self._log_softmax(h, t), self._log_softmax(h_base, t)
-                total += float((p.exp() * (p - q)).sum())
-            count += len(targets)
-        return total / max(1, count)
+
+        def measure(chosen: Sequence[Completion]) -> Tensor:
+            current, _, temperature = self.selected(chosen)
+            with self.base():
+                return self.head.kl(current, self.selected(chosen)[0], torch.ones_like(temperature))
+
+        found = self.measured(completions, measure)
+        return float(found.double().mean()) if len(found) else 0.0
+
+    @torch.no_grad()
+    def measured(self, completions: Sequence[Completion], measure: Callable[[Sequence[Completion]], Tensor]) -> Tensor:
+        """[B] of the completions' tokens, flat and in order, from what `measure` says of each micro-batch's. Rows that
+        do not fit into memory are cut."""
+
+        def everything() -> Tensor:
+            parts = [torch.empty(0)] * len(completions)
+            for batch in self.micro_batches(completions):
+                chosen = [completions[i] for i in batch]
+                rows = measure(chosen).split([len(c.token_ids) for c in chosen])
+                for index, row in zip(batch, rows, strict=True):
+                    parts[index] = row.cpu()
+            return torch.cat(parts) if parts else torch.empty(0)
+
+        return self.budget.within_memory(everything)
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -195,14 +210,15 @@ class PolicyModel:
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Within: the adapter folded into the base and rounded to its type, as merged delivery serves it."""
+        """Within: the adapter folded into the base and rounded to the type that merged delivery serves."""
         layers = [m for m in self.peft.modules() if isinstance(m, LoraLinear)]
         pristine = [layer.base_layer.weight.data for layer in layers]
         try:
             for layer, weight in zip(layers, pristine, strict=True):
                 a, b = layer.lora_A[POLICY].weight.float(), layer.lora_B[POLICY].weight.float()
                 update = layer.scaling[POLICY] * (b @ a)
-                layer.base_layer.weight.data = (weight.float() + update).to(weight.dtype).detach()
+                served = (weight.float() + update).to(self.served_dtype)
+                layer.base_layer.weight.data = served.to(weight.dtype).detach()
             with self.peft.disable_adapter():
                 yield
         finally:
@@ -243,8 +259,9 @@ class PolicyModel:
 
     def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
         if self.shares_prompts:
-            return micro_batches(completions, self.budget)
-        return padded_batches([len(c.prompt_token_ids) + len(c.token_ids) for c in completions], self.budget)
+            return micro_batches(completions, self.budget.tokens)
+        lengths = [len(c.prompt_token_ids) + len(c.token_ids) for c in completions]
+        return padded_batches(lengths, self.budget.tokens)
 
     def selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""
@@ -274,38 +291,13 @@ class PolicyModel:
         hidden: Tensor = self.decoder(input_ids=padded, use_cache=False).last_hidden_state[rows, columns]
         return hidden
 
-    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        logits = hidden @ self.head.T
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return (wide / temperature[:, None].to(wide.dtype)).log_softmax(-1)
+    def _fitting_tokens(self) -> int:
+        """From what two short rows keep for their backward: the difference is what tokens take."""
 
-    @torch.no_grad()
-    def _head_gradient(
-        self, hidden: Tensor, targets: Tensor, temperature: Tensor, coefficients: Tensor, entropy: float
-    ) -> Tensor:
-        """[B, hidden] gradient of -(c * logprobs).sum() - entropy * H with respect to the hidden states."""
-        parts = []
-        for h, y, t, c in _chunks(hidden, targets, temperature, coefficients):
-            log_p = self._log_softmax(h, t)
-            gradient = log_p.exp()
-            bonus = entropy * gradient * (log_p - (gradient * log_p).sum(-1, keepdim=True)) if entropy else None
-            gradient[torch.arange(len(y)), y] -= 1
-            gradient *= c.to(gradient.dtype)[:, None]
-            gradient = gradient if bonus is None else gradient + bonus
-            gradient /= t.to(gradient.dtype)[:, None]
-            parts.append(gradient.to(self.head.dtype) @ self.head)
-        return torch.cat(parts)
+        def kept(length: int) -> int:
+            ids = tuple(token % len(self.head.weight) for token in range(length))
+            row = Completion("", "", "", "", ids[:1], ids[1:], (), FinishReason.STOP, 0, "")
+            return kept_bytes(lambda: self.selected([row]))
 
-    @torch.no_grad()
-    def _kl_gradient(self, hidden: Tensor, base: Tensor, temperature: Tensor, weights: Tensor) -> Tensor:
-        """[B, hidden] gradient of -(k * KL(base; current)).sum(): d KL / d z = (p - ref) / T."""
-        parts = []
-        for h, h_base, t, k in _chunks(hidden, base, temperature, weights):
-            gradient = self._log_softmax(h, t).exp_() - self._log_softmax(h_base, t).exp_()
-            gradient *= -(k / t).to(gradient.dtype)[:, None]
-            parts.append(gradient.to(self.head.dtype) @ self.head)
-        return torch.cat(parts)
-
-
-def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(t.split(HEAD_CHUNK) for t in tensors), strict=True)
+        short, long = PROBE_LENGTHS
+        return fitting_tokens(self.device, (kept(long) - kept(short)) / (long - short))

@@ -6,6 +6,7 @@ accumulation, packing and splitting a pair across micro-batches cannot change th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from iterpo.algorithms import Algorithm
-from iterpo.gradient import prepared, token_gradient
-from iterpo.gradient_coefficient import TokenBatch
+from iterpo.gradient import TokenGradient, prepared, token_gradient
+from iterpo.gradient_coefficient import Distributional, TokenBatch
 from iterpo.learner.critic import Critic
-from iterpo.learner.policy_model import Forward, PolicyModel
+from iterpo.learner.policy_model import PolicyModel
 from iterpo.regularizers import ClippedValueLoss
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
@@ -50,61 +51,58 @@ class Trainer:
             self.restart()
         if "mismatched" in self.algorithm.gradient_coefficient.needs and not strangers(selection.completions):
             return {}  # one prompt alone: nothing can be mismatched, and nothing is learned
-        forward = self._forward(selection)
-        whole = prepared(self.algorithm, self._measure(selection, forward))
-        steps = []
+        single = self.algorithm.epochs == 1 and self.algorithm.minibatches == 1 and not selection.passes
+        batch = self._measure(selection, known=not single)
+        steps: list[dict[str, float]] = []
         for epoch in range(self.algorithm.epochs):
             members = selection.passes[min(epoch, len(selection.passes) - 1)] if selection.passes else None
-            for number, part in enumerate(split(selection.groups, self.algorithm.minibatches, members)):
-                first = epoch == 0 and number == 0
-                steps.append(self._step(selection.completions, part, whole, first, forward if first else None))
+            for part in split(selection.groups, self.algorithm.minibatches, members):
+                # Nothing was updated before the first step: what was measured is what stands.
+                numbers, stepped = self._step(selection.completions, part, batch, moved=bool(steps))
+                steps.append(numbers)
+        batch = stepped if single else batch
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-        tokens = float(len(whole.old))
-        return means | _mismatch_numbers(whole) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
+        tokens = float(len(batch.old))
+        return means | _mismatch_numbers(batch) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
 
-    def _forward(self, selection: Selection) -> Forward | None:
-        """Where the first step takes the whole selection in one micro-batch, the pass that measures it is the one that
-        is differentiated. A critic's adapter is switched on in between, so not beside one."""
-        if self.algorithm.minibatches > 1 or selection.passes or self.critic:
-            return None
-        return self.model.forward(selection.completions)
-
-    def _measure(self, selection: Selection, forward: Forward | None = None) -> TokenBatch:
-        """The selection with the log-probs and values that it has before the update."""
+    def _measure(self, selection: Selection, known: bool) -> TokenBatch:
+        """The selection with the log-probs and values that it has before the update. Not `known`: the policy's are not
+        a number yet, since the one step's own pass will tell them."""
         completions = selection.completions
-        old = self.model.logprobs(completions, forward)
-        reported = [t for c in completions for t in (c.logprobs or [float("nan")] * len(c.token_ids))]
-        behaviour = torch.tensor(reported, dtype=old.dtype)
+        dtype = torch.float64 if self.model.head.weight.dtype == torch.float64 else torch.float32
+        reported = [t for c in completions for t in (c.logprobs or [math.nan] * len(c.token_ids))]
+        unknown = torch.full((len(reported),), math.nan, dtype=dtype)
         reference = None
         if self.algorithm.needs_reference and self.algorithm.reference == "previous_iterate":
-            reference = old  # the iteration starts at the frozen copy itself
+            reference = unknown  # the iteration starts at the frozen copy itself
         elif self.algorithm.needs_reference:
             with self.model.base():
                 reference = self.model.logprobs(completions)
         values = self.critic.values(completions) if self.critic else None
-        behaviour = torch.where(behaviour.isnan(), old, behaviour)
+        behaviour = torch.tensor(reported, dtype=dtype)
         paired = "pairs" in self.algorithm.gradient_coefficient.needs
-        return token_batch(selection, old, behaviour, reference, values, self.config.max_tokens, paired)
+        batch = token_batch(selection, unknown, behaviour, reference, values, self.config.max_tokens, paired)
+        return self._told(batch, self.model.logprobs(completions)) if known else batch
+
+    def _told(self, batch: TokenBatch, current: Tensor) -> TokenBatch:
+        """The batch with these log-probs wherever it has none; prepared, if it lacked those from before the update."""
+        names = ("logprobs", "old", "behaviour", "reference")
+        known = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+        filled: dict[str, Any] = {name: torch.where(t.isnan(), current, t) for name, t in known.items()}
+        told = replace(batch, **filled)
+        return prepared(self.algorithm, told) if bool(batch.old.isnan().any()) else told
 
     def _step(
-        self,
-        completions: Sequence[Completion],
-        part: list[int],
-        whole: TokenBatch,
-        fresh: bool,
-        forward: Forward | None = None,
-    ) -> dict[str, float]:
-        """One optimiser step. `fresh`: nothing was updated since `whole` was measured, so its log-probs are current.
-        `forward`: of exactly these members."""
+        self, completions: Sequence[Completion], part: list[int], whole: TokenBatch, moved: bool
+    ) -> tuple[dict[str, float], TokenBatch]:
+        """One optimiser step. `moved`: the weights changed since `whole` was measured. Also returns the part's batch
+        with the log-probs that the step began with."""
         members = [completions[i] for i in part]
         batch = whole.part(part)
-        if not fresh:
-            batch = replace(batch, logprobs=self.model.logprobs(members))
+        if moved:
+            batch = replace(batch, logprobs=torch.full_like(batch.old, math.nan))
         batch = self._with_distributions(batch, members, completions)
-        found = token_gradient(self.algorithm, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        entropy = self.config.entropy / len(batch.logprobs)
-        self.model.backward(members, found.gradient, found.reference_kl, entropy, forward)
+        found, batch = self.model.budget.within_memory(lambda: self._accumulate(members, batch))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters, self.config.max_grad_norm)
         numbers = {"grad_norm": float(norm), "objective": float(found.objective)} | found.metrics
         sound = norm.isfinite()
@@ -114,7 +112,41 @@ class Trainer:
             sound = sound & value_norm.isfinite()
         if sound:
             self.optimizer.step()
-        return numbers
+        return numbers, batch
+
+    def _accumulate(self, members: Sequence[Completion], batch: TokenBatch) -> tuple[TokenGradient, TokenBatch]:
+        """The gradient of one step, by one forward and backward a micro-batch where coefficients can be told from
+        what was passed through so far; else by a pass that measures, and then that."""
+        found = self._passed_once(members, batch)
+        if found is None:
+            told = self._told(batch, self.model.logprobs(members))
+            found = self._passed_once(members, told)
+        if found is None:
+            raise ValueError("coefficients changed between two looks at one batch: they must be functions of it alone")
+        return found
+
+    def _passed_once(self, members: Sequence[Completion], batch: TokenBatch) -> tuple[TokenGradient, TokenBatch] | None:
+        """What is not known yet is not a number, so a coefficient that looks at it is none either: then None. Whoever
+        hides that (a comparison may) is found out at the end, when everything is known."""
+        self.optimizer.zero_grad(set_to_none=True)
+        complete = not bool(batch.logprobs.isnan().any())
+        entropy = self.config.entropy / len(batch.logprobs)
+        current, used = batch.logprobs.clone(), torch.zeros_like(batch.logprobs)
+        distributional = isinstance(self.algorithm.gradient_coefficient, Distributional)
+        told, found = batch, token_gradient(self.algorithm, batch) if complete else None
+        for part in self.model.passes(members, entropy > 0, distributional):
+            if not complete:
+                current[part.tokens] = part.logprobs
+                told = self._told(batch, current)
+                found = token_gradient(self.algorithm, told)
+            assert found is not None
+            kl = None if found.reference_kl is None else found.reference_kl[part.tokens]
+            used[part.tokens] = found.gradient[part.tokens]
+            if not complete and bool(used.isnan().any() | (kl is not None and kl.isnan().any())):
+                return None
+            part.backward(used[part.tokens], kl, entropy)
+        assert found is not None
+        return (found, told) if torch.allclose(used, found.gradient, equal_nan=True) else None
 
     def _value_step(
         self, critic: Critic, members: Sequence[Completion], old: Tensor, returns: Tensor

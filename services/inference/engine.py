@@ -188,9 +188,11 @@ def arguments(
     model: Path, settings: InferenceSettings, lora_slots: int, device: str, engines: int = 1
 ) -> dict[str, Any]:
     """What the engine is started with."""
+    from iterpo.precision import compute_dtype  # torch must not be loaded before its environment is set
+
     common: dict[str, Any] = {
         "model": str(model),
-        "dtype": settings.dtype,
+        "dtype": compute_dtype(settings.dtype, "cuda" if device == "gpu" else "cpu"),
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "logprobs_mode": "processed_logprobs",  # invariant 7: of the distribution that was sampled

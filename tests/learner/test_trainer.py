@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from iterpo.algorithms import TABLE, resolve
+from iterpo.errors import ResourceExhausted
 from iterpo.gradient import prepared, token_gradient
+from iterpo.gradient_coefficient import Grpo
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.learner.trainer import Trainer, split, strangers, token_batch
 from iterpo.response_sampling import Pair, Selection
@@ -64,8 +66,7 @@ def test_an_update_moves_the_policy_towards_the_rewards_and_swapped_rewards_away
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "online_dpo", "ppo", "tdpo1", "kto"])
 def test_the_budget_of_a_micro_batch_changes_no_weight(tiny_model, algorithm, minibatches):
-    """Invariant 5, through the whole update: clipping and Adam see the same numbers. With one minibatch that fits, the
-    pass that measures is the one that is differentiated."""
+    """Invariant 5, through the whole update: clipping and Adam see the same numbers."""
     results = []
     for budget in (64, 4096):
         made = trainer(tiny_model, algorithm, micro_batch_tokens=budget, minibatches=minibatches, epochs=2)
@@ -75,20 +76,104 @@ def test_the_budget_of_a_micro_batch_changes_no_weight(tiny_model, algorithm, mi
     assert torch.allclose(*results, atol=1e-10)
 
 
-def test_a_batch_that_fits_is_passed_through_the_model_once_an_epoch(tiny_model):
-    passes = []
-    for budget in (64, 4096):
-        made = trainer(tiny_model, "grpo", micro_batch_tokens=budget, kl={"beta": 0.0})
-        count, selected = [0], made.model.selected
+@pytest.mark.parametrize("name", TABLE)
+def test_coefficients_told_on_the_way_are_those_of_a_batch_measured_before(tiny_model, name):
+    """One pass a micro-batch, of every method: a coefficient that looks at what is still to come is noticed."""
+    found = []
+    for measured_first in (False, True):
+        made, data = trainer(tiny_model, name, micro_batch_tokens=64, epochs=1, minibatches=1), selection(12)
+        data.baselines, data.from_reference = [0.5] * len(data.baselines), [i % 2 == 0 for i in range(48)]
+        with torch.no_grad():
+            for number, parameter in enumerate(made.model.parameters):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+        batch = made._with_distributions(made._measure(data, known=measured_first), data.completions, data.completions)
+        made._accumulate(data.completions, batch)
+        found.append(torch.cat([p.grad.flatten() for p in made.model.parameters]))
+    assert len(made.model.micro_batches(data.completions)) == 3
+    assert float((found[0] - found[1]).norm()) <= 1e-10 * float(found[1].norm())
+    # Of a group of four, two of them good, pass@4 has nothing to learn.
+    assert (found[1].norm() > 0) == (name != "pass_at_k")
 
-        def counted(completions, count=count, selected=selected):
-            count[0] += len(completions)
+
+def passes(made: Trainer, data: Selection) -> float:
+    """How often an update passes each completion through the model."""
+    count, selected = 0, made.model.selected
+
+    def counted(completions):
+        nonlocal count
+        count += len(completions)
+        return selected(completions)
+
+    made.model.selected = counted
+    made.update(data)
+    return count / len(data.completions)
+
+
+@pytest.mark.parametrize(
+    ("name", "once"),
+    [
+        ("grpo", True),
+        ("gspo", True),
+        ("online_dpo", False),  # the reference passes too
+        ("simpo", True),
+        ("kto", False),
+    ],
+)
+def test_a_batch_is_passed_through_the_model_once_however_it_is_cut(tiny_model, name, once):
+    for budget in (64, 4096):
+        made = trainer(tiny_model, name, micro_batch_tokens=budget, kl={"beta": 0.0}, epochs=1, minibatches=1)
+        assert (passes(made, selection(12)) == 1) == once
+    again = trainer(tiny_model, name, kl={"beta": 0.0}, epochs=2, minibatches=1)
+    assert passes(again, selection(12)) >= 2  # what stood before both steps is measured, and the first step passes
+
+
+def test_a_coefficient_that_hides_what_it_does_not_know_is_found_out(tiny_model):
+    """The mean log-prob of the whole batch, through a comparison that is false for what is no number."""
+
+    @dataclass(frozen=True)
+    class Hiding(Grpo):
+        def __call__(self, batch):
+            mean = batch.logprobs.nan_to_num(0.0).mean()
+            return super().__call__(batch) * mean
+
+    found = []
+    for budget in (64, 4096):
+        made = trainer(tiny_model, "grpo", micro_batch_tokens=budget, kl={"beta": 0.0}, epochs=1, minibatches=1)
+        made.algorithm = replace(made.algorithm, gradient_coefficient=Hiding())
+        made.update(selection(12))
+        found.append(torch.cat([p.grad.flatten() for p in made.model.parameters]))
+    assert torch.allclose(*found, atol=1e-12)
+    assert found[0].abs().max() > 1e-5
+
+
+def test_rows_that_memory_does_not_hold_are_halved_and_the_update_is_the_same(tiny_model, caplog):
+    learned = []
+    for limit in (None, 20):
+        made, data = trainer(tiny_model, "online_dpo", micro_batch_tokens=1024), selection(12)
+        selected = made.model.selected
+
+        def scarce(completions, limit=limit, selected=selected):
+            if limit and len(completions) > limit:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
             return selected(completions)
 
-        made.model.selected = counted
-        made.update(selection(12))
-        passes.append(count[0] / 48)
-    assert passes == [2, 1]
+        made.model.selected = scarce
+        made.update(data)
+        learned.append(torch.cat([p.detach().flatten() for p in made.model.parameters]))
+    assert torch.allclose(*learned, atol=1e-10)
+    assert "halving" in caplog.text
+    assert made.model.budget.tokens < 1024
+
+
+def test_a_row_that_is_too_long_for_memory_says_what_to_do(tiny_model):
+    made = trainer(tiny_model, "grpo", micro_batch_tokens=256)
+
+    def never(completions):
+        raise MemoryError
+
+    made.model.selected = never
+    with pytest.raises(ResourceExhausted, match="max_tokens"):
+        made.update(selection())
 
 
 def test_minibatches_keep_groups_and_pairs_whole():

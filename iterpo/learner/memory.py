@@ -1,0 +1,99 @@
+"""How many tokens one forward and backward may take: found from what a token keeps and what memory is free.
+
+A row's activations grow with its tokens, so "out of memory" is a matter of cutting rows. The number is a guess all the
+same (others use the machine too); `within_memory` halves it when an allocation fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+from iterpo.errors import ResourceExhausted
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Longer rows are not faster (docs/performance.md; not measured on a GPU)."""
+FEWEST_TOKENS = 64
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+SHARE = 0.4
+"""Of the free memory, for what a row keeps: its gradients, and the allocator's gaps, come on top."""
+
+
+class TokenBudget:
+    """`tokens` of one row, prompts counted once."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def halve(self) -> None:
+        """Raises ResourceExhausted when rows are as short as they may get."""
+        if self.tokens <= FEWEST_TOKENS:
+            raise ResourceExhausted(
+                f"Memory does not suffice for rows of {self.tokens} tokens.",
+                "Shorten run.max_tokens or the prompts, take a smaller model, or free memory.",
+                "OUT_OF_MEMORY",
+            )
+        self.tokens = max(FEWEST_TOKENS, self.tokens // 2)
+
+    def within_memory(self, compute: Callable[[], Result]) -> Result:
+        """`compute()`, again with half the budget whenever memory does not suffice; it must be repeatable."""
+        while True:
+            try:
+                return compute()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.warning("out of memory with rows of %d tokens: halving them", self.tokens)
+            # Only here, where the failed attempt's frames are gone, is its memory free again.
+            self.halve()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch says it by a class on accelerators, by a sentence on CPUs."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def fitting_tokens(device: torch.device, bytes_a_token: float) -> int:
+    """What fits into a share of the memory that is free now, within sensible bounds."""
+    fit = int(SHARE * free_bytes(device) / max(1.0, bytes_a_token))
+    return max(FEWEST_TOKENS, min(MOST_TOKENS[device.type], fit))
+
+
+def free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(int(psutil.virtual_memory().available), _left_to_the_container())
+
+
+def _left_to_the_container() -> int:
+    """By control groups (version 2), which the machine's free memory knows nothing of."""
+    limit, used = (CONTROL_GROUP / name for name in ("memory.max", "memory.current"))
+    try:
+        return int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return 1 << 62
+
+
+def kept_bytes(forward: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for the backward of `forward`, each storage once, parameters left out."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not (tensor.is_leaf and tensor.requires_grad):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+        forward()
+    return sum(storages.values())
