@@ -44,4 +44,8 @@ class Child:
 def serve_parent(answer: Callable[[Any], Any]) -> None:
     """Answer every line of the standard input, until it ends."""
     for line in sys.stdin:
-        print(f"{MARK}{json.dumps(answer(json.loads(line)))}", flush=True)
+        say(answer(json.loads(line)))
+
+
+def say(answer: Any) -> None:
+    print(f"{MARK}{json.dumps(answer)}", flush=True)

@@ -1,12 +1,17 @@
-"""`python -m benchmarks.learner`: one update of GRPO, ours beside TRL's GRPOTrainer on the same completions.
+"""`python -m benchmarks.learner` (`make bench-learner`): the learner beside TRL 1.16 on the same machine.
 
-8 prompts of 64 tokens, 8 completions each of 12 to 48 tokens, the embedded model, LoRA of rank 16 on all linear layers,
-bfloat16 autocast. Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds
-after a warm-up. TRL runs with its defaults, gradient checkpointing among them: without it a first update was no faster
-on two cores. Its packages are installed apart from ours, under HOME/trl. Four minutes.
+The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at most 48 tokens. The comparisons:
 
-Not measured yet: longer prompts (`--prompt-tokens 512` takes twenty minutes), whole steps with sampling, DPO, more than
-one seed of lengths.
+    update  one update on given completions: GRPO with prompts of 64 and of 512 tokens, DPO with prompts of 64
+    step    a whole step with sampling: GRPO (8 prompts x 8 answers), online DPO (32 prompts x 2)
+    reward  the held-out reward after as many sampled tokens, GRPO, five seeds
+
+and one of the learner with itself: `memory`, over the size of a batch and of the vocabulary.
+
+Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
+Both sides compute in bfloat16 where the hardware multiplies it, else in float32 (or by `--dtype`). TRL runs with its defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU; iterpo's
+steps go through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from
+ours, under HOME/trl. On two cores without bfloat16: update and step an hour, reward three.
 """
 
 from __future__ import annotations
@@ -17,17 +22,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Child
-from benchmarks.learner_task import task
+from benchmarks.learner_services import Services
+from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
 from iterpo.embedded_model import prepare
 
 ROUNDS = 5
-PROMPT_TOKENS = (64,)
+UPDATES = (("grpo", 64), ("grpo", 512), ("dpo", 64))
+STEPS = ("grpo", "online_dpo")
+SEEDS, REWARD_STEPS = range(5), 7
+BATCHES = (1, 2, 4)
+"""Of 64 completions."""
+VOCABULARIES = (49_152, 152_000)
+PARTS = ("update", "step", "memory", "reward")
 RESULTS = Path(__file__).parent / "results"
 TRL_PACKAGES = (
     "trl==1.16.0",
@@ -42,55 +54,177 @@ TRL_PACKAGES = (
     "xxhash",
 )
 """What TRL needs and iterpo does not; the rest it shares with us, at our versions."""
+Ask = Callable[[], dict[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.learner", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model and TRL are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="after a warm-up")
-    parser.add_argument("--prompt-tokens", type=int, action="append", help="may be repeated  [default: 64]")
+    parser.add_argument(
+        "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
+    )
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of both sides  [default: by the hardware]")
     arguments = parser.parse_args(argv)
-    base = str(prepare(arguments.home / "models", print))
-    trl = {"PYTHONPATH": f"{Path.cwd()}:{install_trl(arguments.home / 'trl')}", "OMP_WAIT_POLICY": "passive"}
-    found = {}
-    for tokens in arguments.prompt_tokens or PROMPT_TOKENS:
-        children = {
-            "iterpo": Child("benchmarks.learner_side", base),
-            "trl": Child("benchmarks.trl_side", base, **trl),
-        }
-        found[f"prompts_of_{tokens}"] = compare(children, tokens, arguments.rounds)
-        print(json.dumps(found, indent=1), flush=True)
-    result = {"date": time.strftime("%Y-%m-%d"), "machine": hardware_key(), "versions": versions(), **found}
-    arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"learner-{hardware_key()}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {path}")
+    found = json.loads(path.read_text()) if path.exists() else {}
+    bench = Bench(arguments.home, arguments.rounds, arguments.dtype)
+    for part in arguments.only:
+        about = {"date": time.strftime("%Y-%m-%d"), "dtype": bench.dtype, "versions": versions()}
+        for name, row in getattr(bench, part)():
+            found.setdefault(part, {})[name] = about | row
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found), f"\nwritten to {path}", sep="")
 
 
-def compare(children: dict[str, Child], prompt_tokens: int, rounds: int) -> dict[str, Any]:
-    answers: dict[str, list[dict[str, float]]] = {name: [] for name in children}
+class Bench:
+    def __init__(self, home: Path, rounds: int, dtype: str | None) -> None:
+        self._home, self._rounds = home, rounds
+        self._base = prepare(home / "models", print)
+        self._trl_path = install_trl(home / "trl")
+        self.dtype = dtype or usual_dtype()
+
+    def update(self) -> Any:
+        for method, tokens in UPDATES:
+            sides = {
+                "iterpo": Child("benchmarks.learner_side", str(self._base), method, self.dtype),
+                "trl": self._trl(method),
+            }
+            asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}
+            row = compared(self._rounds, f"update {method} {tokens}", asks)
+            for child in sides.values():
+                child.shutdown()
+            per_second = {name: task(tokens).tokens / s for name, s in row["seconds"].items()}
+            yield f"{method}_{tokens}", row | {"tokens_per_second": {n: round(v, 1) for n, v in per_second.items()}}
+
+    def step(self) -> Any:
+        for method in STEPS:
+            services, trl = (
+                Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base),
+                self._trl(method),
+            )
+            try:
+                asks = {"iterpo": lambda m=method, s=services: s.step(m), "trl": side_asked(trl, {"steps": 1})}
+                yield method, compared(self._rounds, f"step {method}", asks)
+            finally:
+                services.shutdown()
+                trl.shutdown()
+
+    def reward(self) -> Any:
+        """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps, or fewer."""
+        services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
+        reached: dict[str, list[float]] = {"iterpo": [], "trl": []}
+        try:
+            for seed in SEEDS:
+                trl = self._trl("grpo", seed)
+                tokens = trl.ask({"steps": REWARD_STEPS})["tokens"]
+                reached["trl"].append(trl.ask({"heldout": True})["reward"])
+                trl.shutdown()
+                rows, sampled, standing = services.run("grpo", REWARD_STEPS + 2, seed), 0.0, 0.0
+                for row in rows:
+                    sampled += row.metrics["tokens"]
+                    standing = row.heldout_reward if sampled <= tokens else standing
+                reached["iterpo"].append(standing)
+                print(f"reward, seed {seed}: iterpo {standing:.3f}, trl {reached['trl'][-1]:.3f}", file=sys.stderr)
+                yield "grpo", {"steps": REWARD_STEPS, **{n: summary(values) for n, values in reached.items()}}
+        finally:
+            services.shutdown()
+
+    def memory(self) -> Any:
+        """Peaks of one update each, in a process of its own."""
+        for batches in BATCHES:
+            yield f"completions_{batches * GROUPS * SIZE}", self._peak(self._base, batches)
+        for size in VOCABULARIES:
+            yield f"vocabulary_{size}", self._peak(random_model(self._base, self._home / "models", size), 1)
+
+    def _peak(self, base: Path, batches: int) -> dict[str, Any]:
+        child = Child("benchmarks.learner_side", str(base), "grpo", self.dtype)
+        answer = child.ask({"prompt_tokens": 64, "batches": batches})
+        child.shutdown()
+        print(f"memory {base.name} x {batches}: {answer['peak_mib']:.0f} MiB", file=sys.stderr)
+        return {name: round(value, 1) for name, value in answer.items()}
+
+    def _trl(self, method: str, seed: int = 0) -> Child:
+        paths = {"PYTHONPATH": f"{Path.cwd()}:{self._trl_path}", "OMP_WAIT_POLICY": "passive"}
+        return Child("benchmarks.trl_side", str(self._base), method, self.dtype, str(seed), **paths)
+
+
+def side_asked(child: Child, request: dict[str, Any]) -> Ask:
+    return lambda: child.ask(request)
+
+
+def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
+    """Each side in turn; the first round is the warm-up."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for number in range(rounds + 1):
-        for name, child in children.items():
-            answer = child.ask({"prompt_tokens": prompt_tokens})
-            print(f"{prompt_tokens} tokens, round {number}: {name} {answer['seconds']:.2f} s", file=sys.stderr)
+        for name, ask in sides.items():
+            answer = ask()
+            print(f"{title}, round {number}: {name} {answer['seconds']:.2f} s", file=sys.stderr, flush=True)
             if number:
                 answers[name].append(answer)
-    for child in children.values():
-        child.shutdown()
     seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
-    peaks = {name: rows[-1]["peak_mib"] for name, rows in answers.items()}
+    peaks = {name: max(a["peak_mib"] for a in rows) for name, rows in answers.items()}
+    both = zip(answers["iterpo"], answers["trl"], strict=True)
     return {
+        "rounds": rounds,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "tokens_per_second": {name: round(task(prompt_tokens).tokens / value, 1) for name, value in seconds.items()},
-        "faster_than_trl": round(seconds["trl"] / seconds["iterpo"], 2),
-        "faster_by_round": [
-            round(trl["seconds"] / ours["seconds"], 2)
-            for ours, trl in zip(answers["iterpo"], answers["trl"], strict=True)
-        ],
+        "times_faster": round(seconds["trl"] / seconds["iterpo"], 2),
+        "times_faster_by_round": [round(trl["seconds"] / ours["seconds"], 2) for ours, trl in both],
         "peak_memory_mib": {name: round(value) for name, value in peaks.items()},
-        "memory_of_trls": round(peaks["iterpo"] / peaks["trl"], 3),
+        "share_of_trls_memory": round(peaks["iterpo"] / peaks["trl"], 3),
+        "of_iterpo": {k: round(v, 2) for k, v in answers["iterpo"][-1].items() if k not in ("seconds", "peak_mib")},
     }
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean with a 95 % interval by Student's t, where there are two seeds at least."""
+    mean = statistics.mean(values)
+    found: dict[str, Any] = {"seeds": [round(v, 4) for v in values], "mean": round(mean, 4)}
+    if len(values) < 2:
+        return found
+    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    return found | {"interval": [round(mean - half, 4), round(mean + half, 4)]}
+
+
+def usual_dtype() -> str:
+    from iterpo.precision import compute_dtype
+
+    return str(compute_dtype("auto", "cpu")).removeprefix("torch.")
+
+
+def random_model(base: Path, folder: Path, vocabulary: int) -> Path:
+    """The embedded model's shape with another vocabulary, random weights, and its tokenizer."""
+    target = folder / f"random-vocabulary-{vocabulary}"
+    if not (target / "tokenizer.json").is_file():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(base)
+        config.vocab_size = vocabulary
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
+        AutoTokenizer.from_pretrained(base).save_pretrained(target)
+    return target
+
+
+def table(found: dict[str, Any]) -> str:
+    """One line a comparison."""
+    lines = ["what                     iterpo      TRL  times  memory MiB (of TRL's)"]
+    for part in ("update", "step"):
+        for name, row in found.get(part, {}).items():
+            ours, trl = row["seconds"]["iterpo"], row["seconds"]["trl"]
+            memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_trls_memory']:.2f})"
+            lines.append(f"{part + ' ' + name:22s} {ours:7.2f}s {trl:7.2f}s {row['times_faster']:6.2f}  {memory}")
+    for name, row in found.get("reward", {}).items():
+        ours, trl = (f"{row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in ("iterpo", "trl"))
+        lines.append(f"held-out reward {name}: iterpo {ours}, TRL {trl}")
+    lines += [f"memory {name}: {row['peak_mib']:.0f} MiB" for name, row in found.get("memory", {}).items()]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def install_trl(folder: Path) -> Path:

@@ -1,4 +1,6 @@
-"""iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL`, asked by benchmarks.learner."""
+"""iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL METHOD DTYPE`, asked by
+benchmarks.learner. A request {"prompt_tokens": N} is answered by one update on given completions; with {"batches": K},
+on K times as many."""
 
 from __future__ import annotations
 
@@ -9,29 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import serve_parent
-from benchmarks.learner_task import LEARNING_RATE, LORA_ALPHA, LORA_RANK, Task, task
+from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
 from services.torch_environment import set_defaults
 
 
-def main(base: Path) -> None:
+def main(base: Path, method: str, dtype: str) -> None:
     set_defaults(OMP_WAIT_POLICY="passive")
     from iterpo.algorithms import resolve
     from iterpo.learner.learner import LoraLearner
     from iterpo.run_config import RunConfig
 
-    config = RunConfig.model_validate(
-        {
-            "algorithm": "grpo",
-            "kl": {"beta": 0.0},
-            "learning_rate": LEARNING_RATE,
-            "lora": {"r": LORA_RANK, "alpha": LORA_ALPHA},
-        }
-    )
+    lora = {"r": LORA_RANK, "alpha": LORA_ALPHA}
+    config = RunConfig.model_validate(settings(method) | {"dtype": dtype, "lora": lora})
     algorithm = resolve(config)
     learner = LoraLearner(base, algorithm, config)
+    made = {"dpo": pairs}.get(method, groups)
 
     def answer(request: dict[str, Any]) -> dict[str, float]:
-        selection = algorithm.response_sampling.select(groups(task(request["prompt_tokens"])), 0)
+        given = [task(request["prompt_tokens"], seed) for seed in range(request.get("batches", 1))]
+        everything = [group for n, each in enumerate(given) for group in made(each, f"{n}/")]
+        selection = algorithm.response_sampling.select(everything, 0)
         started = time.monotonic()
         learner.update(selection)
         seconds = time.monotonic() - started
@@ -40,22 +39,44 @@ def main(base: Path) -> None:
     serve_parent(answer)
 
 
-def groups(given: Task) -> list[Any]:
-    from iterpo.types import Completion, FinishReason, Group, Message, Prompt
+def groups(given: Task, name: str) -> list[Any]:
+    from iterpo.types import Group
 
     made = []
     for g, (prompt, completions, rewards) in enumerate(
         zip(given.prompts, given.completions, given.rewards, strict=True)
     ):
-        name = f"g{g}"
-        answers = tuple(
-            Completion(f"{name}/{i}", name, name, "", prompt, ids, (), FinishReason.STOP, 0, "")
-            for i, ids in enumerate(completions)
-        )
+        answers = tuple(answer(f"{name}{g}/{i}", prompt, ids) for i, ids in enumerate(completions))
         scores = {c.completion_id: reward for c, reward in zip(answers, rewards, strict=True)}
-        made.append(Group(name, Prompt(name, (Message("user", "x"),)), answers, scores))
+        made.append(Group(f"{name}{g}", named(f"{name}{g}"), answers, scores))
     return made
 
 
+def pairs(given: Task, name: str) -> list[Any]:
+    """Neighbours of a group; the first one is the chosen one."""
+    from iterpo.types import Group, Preference
+
+    made = []
+    for g, (prompt, completions) in enumerate(zip(given.prompts, given.completions, strict=True)):
+        for i in range(0, len(completions), 2):
+            group = f"{name}{g}/{i}"
+            both = tuple(answer(f"{group}/{n}", prompt, ids) for n, ids in enumerate(completions[i : i + 2]))
+            preference = Preference(group, both[0].completion_id, both[1].completion_id, 1.0)
+            made.append(Group(group, named(group), both, preferences=(preference,)))
+    return made
+
+
+def answer(name: str, prompt: tuple[int, ...], ids: tuple[int, ...]) -> Any:
+    from iterpo.types import Completion, FinishReason
+
+    return Completion(name, name, name, "", prompt, ids, (), FinishReason.STOP, 0, "")
+
+
+def named(name: str) -> Any:
+    from iterpo.types import Message, Prompt
+
+    return Prompt(name, (Message("user", "x"),))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

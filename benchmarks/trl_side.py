@@ -1,75 +1,198 @@
-"""TRL's side of the learner's comparison: `python -m benchmarks.trl_side MODEL`, asked by benchmarks.learner.
+"""TRL's side of the learner's comparison: `python -m benchmarks.trl_side MODEL METHOD DTYPE SEED`, asked by
+benchmarks.learner. It runs with TRL's own packages on the path, which benchmarks.learner installs apart from ours.
 
-Runs with TRL's own packages on the path (benchmarks.learner installs them apart from ours). An update is what
-GRPOTrainer does with completions that it has: its loss, the backward, clipping and the optimiser's step.
+A request {"prompt_tokens": N} is answered by one update on given completions: TRL's loss, the backward, clipping and
+the optimiser's step. {"steps": N} is answered by that many steps of its training loop, answers sampled and judged by
+it, from where the last ones ended; {"heldout": true} by the mean reward of its greedy held-out answers.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from benchmarks.child import serve_parent
-from benchmarks.learner_task import GROUPS, LEARNING_RATE, LORA_ALPHA, LORA_RANK, SIZE, Task, task
+from benchmarks.child import say, serve_parent
+from benchmarks.learner_task import (
+    COMPLETION_TOKENS,
+    GROUPS,
+    LORA_ALPHA,
+    LORA_RANK,
+    SIZE,
+    Task,
+    reward_of,
+    settings,
+    task,
+)
 
 PIECE_TOKENS = 8192
 """Of one forward and backward, padding included: the whole task, with prompts of 64 tokens."""
+MOST_STEPS = 1000
+SAMPLED = Counter[str]()
+"""Tokens of answers, since the process began."""
 
 
-def main(base: str) -> None:
+def main(base: str, method: str, dtype: str, seed: str) -> None:
     import torch
-    from datasets import Dataset
-    from datasets.table import InMemoryTable
-    from peft import LoraConfig
-    from trl import GRPOConfig, GRPOTrainer
 
-    folder = tempfile.mkdtemp()
-    settings = GRPOConfig(
-        output_dir=folder,
-        per_device_train_batch_size=GROUPS * SIZE,
-        num_generations=SIZE,
-        learning_rate=LEARNING_RATE,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        report_to=[],
-    )
-    trainer = GRPOTrainer(
-        model=base,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=settings,
-        # With a name of its own: to make one up, datasets 5.2 pickles what pyarrow 26 cannot be pickled with.
-        train_dataset=Dataset(InMemoryTable.from_pydict({"prompt": ["x"] * GROUPS}), fingerprint="task"),
-        peft_config=LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
+    train, heldout = (read(name) for name in ("prompts.jsonl", "heldout.jsonl"))
+    common = {
+        "output_dir": tempfile.mkdtemp(),
+        "learning_rate": settings(method)["learning_rate"],
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "max_steps": MOST_STEPS,
+        "bf16": dtype == "bfloat16",
+        "use_cpu": not torch.cuda.is_available(),
+        "report_to": [],
+        "seed": int(seed),
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": MOST_STEPS,
+    }
+    trainer = TRAINERS[method](base, common, train)
     trainer.create_optimizer()
-    model = trainer.model.train()
-    pad = trainer.processing_class.pad_token_id
+
+    def peak() -> dict[str, float]:
+        return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+    def update(request: dict[str, Any]) -> dict[str, float]:
+        inputs = TENSORS[method](task(request["prompt_tokens"]), trainer)
+        return {"seconds": timed_update(trainer, inputs)} | peak()
+
+    steps = Stepping(trainer)
 
     def answer(request: dict[str, Any]) -> dict[str, float]:
-        inputs = tensors(task(request["prompt_tokens"]), pad, trainer.accelerator.device)
-        pieces = cut(inputs)
-        trainer.current_gradient_accumulation_steps = len(pieces)
-        started = time.monotonic()
-        for piece in pieces:
-            with trainer.accelerator.autocast():
-                loss = trainer.compute_loss(model, piece)
-            trainer.accelerator.backward(loss)
-        trainer.accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-        seconds = time.monotonic() - started
-        return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        if "prompt_tokens" in request:
+            return update(request)
+        if "heldout" in request:
+            return {"reward": greedy_reward(trainer, heldout)} | peak()
+        return steps.walk(request["steps"]) | peak()
 
     serve_parent(answer)
 
 
-def tensors(given: Task, pad: int, device: Any) -> dict[str, Any]:
+def read(name: str) -> list[dict[str, Any]]:
+    """The demo's prompts, as chats."""
+    from iterpo.run_data import demo_file
+
+    rows = [json.loads(line) for line in Path(demo_file(name)).read_text().splitlines()]
+    return [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows]
+
+
+def dataset(rows: list[dict[str, Any]]) -> Any:
+    """With a name of its own: to make one up, datasets 5.2 pickles what pyarrow 26 cannot be pickled with."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    return Dataset(InMemoryTable.from_pylist(rows), fingerprint="task")
+
+
+def lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def grpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    """The published loss, as ours: an average within each sequence, no KL."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    def rewards(completions: list[Any], completion_ids: list[Any], **_: Any) -> list[float]:
+        eos = trainer.processing_class.eos_token_id
+        SAMPLED["tokens"] += sum(map(len, completion_ids))
+        answers = zip(completions, completion_ids, strict=True)
+        return [reward_of(c[0]["content"], ids[-1] == eos) for c, ids in answers]
+
+    trainer = GRPOTrainer(
+        model=base,
+        reward_funcs=rewards,
+        args=GRPOConfig(
+            per_device_train_batch_size=GROUPS * SIZE,
+            num_generations=SIZE,
+            max_completion_length=COMPLETION_TOKENS,
+            loss_type="grpo",
+            beta=0.0,
+            **common,
+        ),
+        train_dataset=dataset(rows),
+        peft_config=lora(),
+    )
+    return trainer
+
+
+def dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    from trl import DPOConfig, DPOTrainer
+
+    pairs = [row | {"chosen": [said("yes")], "rejected": [said("no")]} for row in rows]
+    return DPOTrainer(
+        model=base,
+        args=DPOConfig(per_device_train_batch_size=GROUPS * SIZE // 2, **common),
+        train_dataset=dataset(pairs),
+        peft_config=lora(),
+    )
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def online_dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+
+    def rewards(completions: list[Any], completion_ids: list[Any], **_: Any) -> list[float]:
+        SAMPLED["tokens"] += sum(map(len, completion_ids))
+        texts = [c[0]["content"] if isinstance(c, list) else c for c in completions]
+        return [reward_of(t, tokenizer.eos_token_id in ids) for t, ids in zip(texts, completion_ids, strict=True)]
+
+    return OnlineDPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(base),
+        reward_funcs=rewards,
+        args=OnlineDPOConfig(
+            per_device_train_batch_size=GROUPS * SIZE // 2,
+            max_new_tokens=COMPLETION_TOKENS,
+            temperature=1.0,
+            beta=settings("online_dpo")["gradient_coefficient"]["beta"],
+            **common,
+        ),
+        train_dataset=dataset(rows),
+        processing_class=tokenizer,
+        peft_config=lora(),
+    )
+
+
+TRAINERS = {"grpo": grpo, "dpo": dpo, "online_dpo": online_dpo}
+
+
+def timed_update(trainer: Any, inputs: dict[str, Any]) -> float:
+    model = trainer.model.train()
+    pieces = cut(inputs)
+    trainer.current_gradient_accumulation_steps = len(pieces)
+    started = time.monotonic()
+    for piece in pieces:
+        with trainer.accelerator.autocast():
+            loss = trainer.compute_loss(model, piece)
+        trainer.accelerator.backward(loss / (1 if "num_items_in_batch" in piece else len(pieces)))
+    trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+    return time.monotonic() - started
+
+
+def grpo_tensors(given: Task, trainer: Any) -> dict[str, Any]:
     """The task as TRL pads it, with group-normalised advantages."""
     import torch
 
+    device, pad = trainer.accelerator.device, trainer.processing_class.pad_token_id
     prompts = torch.tensor([p for p in given.prompts for _ in range(SIZE)], device=device)
     flat = [torch.tensor(c) for group in given.completions for c in group]
     completions = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=pad).to(device)
@@ -87,15 +210,106 @@ def tensors(given: Task, pad: int, device: Any) -> dict[str, Any]:
     }
 
 
+def dpo_tensors(given: Task, trainer: Any) -> dict[str, Any]:
+    """Neighbours of a group are pairs; chosen ones in the first half of the batch, rejected ones in the second."""
+    examples = []
+    for prompt, group in zip(given.prompts, given.completions, strict=True):
+        for chosen, rejected in zip(group[::2], group[1::2], strict=True):
+            examples.append(
+                {"prompt_ids": list(prompt), "chosen_ids": list(chosen), "rejected_ids": list(rejected)},
+            )
+    found: dict[str, Any] = trainer.data_collator(examples)
+    return found
+
+
+TENSORS = {"grpo": grpo_tensors, "dpo": dpo_tensors}
+
+
 def cut(inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """In pieces whose gradients are added up, as gradient accumulation does: 64 sequences of 560 tokens do not fit into
-    24 GB at once."""
-    width = inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1]
+    24 GB at once. Pairs stay pairs."""
+    import torch
+
+    paired = "input_ids" in inputs
+    shapes = [inputs[name].shape for name in (("input_ids",) if paired else ("prompt_ids", "completion_ids"))]
+    total, width = shapes[0][0], sum(shape[1] for shape in shapes)
     rows = max(SIZE, PIECE_TOKENS // width // SIZE * SIZE)
-    total = len(inputs["prompt_ids"])
-    parts = {name: value.split(rows) if value.ndim else [value] * -(-total // rows) for name, value in inputs.items()}
-    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+    count = -(-total // rows)
+
+    def parts(value: Any) -> list[Any]:
+        if not value.ndim:
+            return [value] * count
+        if not paired:
+            return list(value.split(rows))
+        halves = (half.split(rows // 2) for half in value.chunk(2))
+        return [torch.cat(both) for both in zip(*halves, strict=True)]
+
+    whole = {name: parts(value) for name, value in inputs.items()}
+    return [dict(zip(whole, values, strict=True)) for values in zip(*whole.values(), strict=True)]
+
+
+class Stepping:
+    """TRL's training loop, some steps at a time. The loop is TRL's own and does not return in between, so requests that
+    come while it runs are answered from its callback."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def walk(self, steps: int) -> dict[str, float]:
+        """Enters the loop at the first request, and leaves it with the process."""
+        self._trainer.add_callback(self._callback(self._requests(steps)))
+        self._trainer.train()
+        raise RuntimeError(f"more than {MOST_STEPS} steps were asked for")
+
+    def _requests(self, steps: int) -> Iterator[None]:
+        """Resumed after every step of the loop."""
+        while True:
+            started = time.monotonic()
+            for _ in range(steps):
+                yield
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            say({"seconds": time.monotonic() - started, "peak_mib": peak, **SAMPLED})
+            for line in sys.stdin:
+                request = json.loads(line)
+                if "steps" in request:
+                    steps = request["steps"]
+                    break
+                reward = greedy_reward(self._trainer, read("heldout.jsonl"))
+                say({"reward": reward})
+            else:
+                sys.exit()
+
+    def _callback(self, requests: Iterator[None]) -> Any:
+        from transformers import TrainerCallback
+
+        class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                next(requests)
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                next(requests)
+
+        return Callback()
+
+
+def greedy_reward(trainer: Any, rows: list[dict[str, Any]]) -> float:
+    import torch
+
+    tokenizer, model = trainer.processing_class, trainer.accelerator.unwrap_model(trainer.model)
+    tokenizer.padding_side = "left"
+    chats = [row["prompt"] for row in rows]
+    inputs = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+    ).to(model.device)
+    training = model.training
+    with torch.inference_mode(), trainer.accelerator.autocast():
+        out = model.eval().generate(**inputs, max_new_tokens=COMPLETION_TOKENS, do_sample=False)
+    model.train(training)
+    answers = out[:, inputs["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    ended = (answers == tokenizer.eos_token_id).any(1).tolist()
+    return sum(map(reward_of, texts, ended)) / len(texts)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

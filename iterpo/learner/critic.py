@@ -45,9 +45,10 @@ class Critic:
         """Accumulate the gradient of (slopes * values).sum() into adapter and head; slopes are [B]."""
         per_completion = slopes.split([len(c.token_ids) for c in completions])
         with self._active(), torch.enable_grad():
-            for batch in self._model.micro_batches(completions):
+            for batch in self._model.team.own(self._model.micro_batches(completions)):
                 weight = torch.cat([per_completion[i] for i in batch]).to(self._model.device)
                 self._of([completions[i] for i in batch]).backward(weight)
+        self._model.add_up_gradients(self.parameters)
 
     def weights(self) -> Adapter:
         """A copy of adapter and head."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iterpo.errors import ResourceExhausted
+from iterpo.learner.team import Team
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -29,10 +30,11 @@ SHARE = 0.4
 
 
 class TokenBudget:
-    """`tokens` of one row, prompts counted once."""
+    """`tokens` of one row, prompts counted once; the same on every rank of a team."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
+        self.team = Team()
 
     def halve(self) -> None:
         """Raises ResourceExhausted when rows are as short as they may get."""
@@ -45,18 +47,26 @@ class TokenBudget:
         self.tokens = max(FEWEST_TOKENS, self.tokens // 2)
 
     def within_memory(self, compute: Callable[[], Result]) -> Result:
-        """`compute()`, again with half the budget whenever memory does not suffice; it must be repeatable."""
+        """`compute()`, again with half the budget whenever memory does not suffice; it must be repeatable, and wait for
+        no other rank."""
         while True:
-            try:
-                return compute()
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                logger.warning("out of memory with rows of %d tokens: halving them", self.tokens)
-            # Only here, where the failed attempt's frames are gone, is its memory free again.
+            result = self._attempt(compute)
+            if not self.team.any(not result):
+                return result[0]
+            logger.warning("out of memory with rows of %d tokens: halving them", self.tokens)
             self.halve()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    @staticmethod
+    def _attempt(compute: Callable[[], Result]) -> list[Result]:
+        """Nothing where memory did not suffice: what the attempt held is free once this has returned."""
+        try:
+            return [compute()]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return []
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -114,6 +114,12 @@ class _Row:
         return self.tokens <= budget and places <= PADDING * self.tokens
 
 
+def row_tokens(completions: Sequence[Completion]) -> int:
+    """Of one row of all of them: each prompt once, answers without their last token."""
+    prompts = {c.prompt_token_ids for c in completions}
+    return sum(map(len, prompts)) + sum(max(0, len(c.token_ids) - 1) for c in completions)
+
+
 def padded_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of sequences for one row each, grouped so that width x count <= budget, padding included: neighbours in
     length, the longest first."""

@@ -28,7 +28,8 @@ from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
 from iterpo.learner.head import Head, Slopes
 from iterpo.learner.memory import TokenBudget, fitting_tokens, kept_bytes
-from iterpo.learner.packing import micro_batches, pack, padded_batches
+from iterpo.learner.packing import micro_batches, pack, padded_batches, row_tokens
+from iterpo.learner.team import Team
 from iterpo.precision import SERVED, compute_dtype
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion, FinishReason
@@ -96,6 +97,7 @@ class PolicyModel:
         self.decoder = model.get_decoder()
         self.shares_prompts = is_plain(self.decoder.config)
         self.head = Head(model.get_output_embeddings().weight)
+        self.team = Team()
         self.budget = TokenBudget(budget or self._fitting_tokens())
 
     def _lora(self) -> PeftLoraConfig:
@@ -111,6 +113,27 @@ class PolicyModel:
     def parameters(self) -> list[torch.nn.Parameter]:
         """The policy's own; another adapter on the same base (a critic's) has others."""
         return self.adapter_parameters(POLICY)
+
+    @property
+    def number(self) -> torch.dtype:
+        """Of log-probs and coefficients."""
+        return torch.float64 if self.head.weight.dtype == torch.float64 else torch.float32
+
+    @contextmanager
+    def shared_by(self, team: Team) -> Iterator[None]:
+        """Within: whatever is measured or differentiated is done by all ranks of the team together."""
+        self.team = self.budget.team = team
+        try:
+            yield
+        finally:
+            self.team = self.budget.team = Team()
+
+    def add_up_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Over the ranks; a rank that had nothing to do has zeros."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.team.add_up([p.grad for p in parameters if p.grad is not None])
 
     def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
         return [p for key, p in self.peft.named_parameters() if f".{name}." in key]
@@ -137,9 +160,10 @@ class PolicyModel:
     def passes(
         self, completions: Sequence[Completion], entropy: bool = False, reference_kl: bool = False
     ) -> Iterator[Pass]:
-        """One forward a micro-batch. Ask for the next only after its `backward`, which frees what it keeps."""
+        """One forward a micro-batch of this rank's. Ask for the next only after its `backward`, which frees what it
+        keeps."""
         ends = torch.tensor([len(c.token_ids) for c in completions]).cumsum(0).tolist()
-        for batch in self.micro_batches(completions):
+        for batch in self.team.own(self.micro_batches(completions)):
             chosen = [completions[i] for i in batch]
             tokens = torch.cat([torch.arange(ends[i] - len(completions[i].token_ids), ends[i]) for i in batch])
             with torch.enable_grad():
@@ -189,18 +213,22 @@ class PolicyModel:
     @torch.no_grad()
     def measured(self, completions: Sequence[Completion], measure: Callable[[Sequence[Completion]], Tensor]) -> Tensor:
         """[B] of the completions' tokens, flat and in order, from what `measure` says of each micro-batch's. Rows that
-        do not fit into memory are cut."""
+        do not fit into memory are cut; the ranks of a team measure a share each."""
+        lengths = [len(c.token_ids) for c in completions]
 
-        def everything() -> Tensor:
-            parts = [torch.empty(0)] * len(completions)
-            for batch in self.micro_batches(completions):
+        def share() -> Tensor:
+            found = torch.zeros(sum(lengths), dtype=self.number)
+            parts = found.split(lengths)
+            for batch in self.team.own(self.micro_batches(completions)):
                 chosen = [completions[i] for i in batch]
-                rows = measure(chosen).split([len(c.token_ids) for c in chosen])
+                rows = measure(chosen).split([lengths[i] for i in batch])
                 for index, row in zip(batch, rows, strict=True):
-                    parts[index] = row.cpu()
-            return torch.cat(parts) if parts else torch.empty(0)
+                    parts[index].copy_(row)
+            return found
 
-        return self.budget.within_memory(everything)
+        found = self.budget.within_memory(share)
+        self.team.add_up([found])
+        return found
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -258,10 +286,12 @@ class PolicyModel:
         (directory / "README.md").unlink(missing_ok=True)
 
     def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
+        """The same on every rank, and not fewer than there are ranks, where there is enough to do."""
         if self.shares_prompts:
-            return micro_batches(completions, self.budget.tokens)
+            share = -(-row_tokens(completions) // self.team.size)
+            return micro_batches(completions, min(self.budget.tokens, share))
         lengths = [len(c.prompt_token_ids) + len(c.token_ids) for c in completions]
-        return padded_batches(lengths, self.budget.tokens)
+        return padded_batches(lengths, min(self.budget.tokens, -(-sum(lengths) // self.team.size)))
 
     def selected(self, completions: Sequence[Completion]) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states that predict the completions' tokens [B, hidden], the tokens [B] and temperatures [B]."""

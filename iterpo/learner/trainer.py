@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from iterpo.algorithms import Algorithm
 from iterpo.gradient import TokenGradient, prepared, token_gradient
 from iterpo.gradient_coefficient import Distributional, TokenBatch
 from iterpo.learner.critic import Critic
-from iterpo.learner.policy_model import PolicyModel
+from iterpo.learner.policy_model import Pass, PolicyModel
+from iterpo.learner.team import present
 from iterpo.regularizers import ClippedValueLoss
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
@@ -30,6 +31,7 @@ class Trainer:
     def __init__(self, model: PolicyModel, algorithm: Algorithm, config: RunConfig) -> None:
         self.model, self.algorithm, self.config = model, algorithm, config
         self.critic = Critic(model) if "values" in algorithm.gradient_coefficient.needs else None
+        self.team = present()
         self._fresh = model.adapter()
         self.optimizer = self._optimizer()
 
@@ -45,7 +47,12 @@ class Trainer:
         self.optimizer = self._optimizer()
 
     def update(self, selection: Selection) -> dict[str, float]:
-        """Train on a selection; returns what happened, as numbers for metrics and the gate."""
+        """Train on a selection; returns what happened, as numbers for metrics and the gate. In a process group every
+        rank must be given the same."""
+        with self.model.shared_by(self.team):
+            return self._update(selection)
+
+    def _update(self, selection: Selection) -> dict[str, float]:
         started = time.monotonic()
         if self.algorithm.restart:
             self.restart()
@@ -69,9 +76,8 @@ class Trainer:
         """The selection with the log-probs and values that it has before the update. Not `known`: the policy's are not
         a number yet, since the one step's own pass will tell them."""
         completions = selection.completions
-        dtype = torch.float64 if self.model.head.weight.dtype == torch.float64 else torch.float32
         reported = [t for c in completions for t in (c.logprobs or [math.nan] * len(c.token_ids))]
-        unknown = torch.full((len(reported),), math.nan, dtype=dtype)
+        unknown = torch.full((len(reported),), math.nan, dtype=self.model.number)
         reference = None
         if self.algorithm.needs_reference and self.algorithm.reference == "previous_iterate":
             reference = unknown  # the iteration starts at the frozen copy itself
@@ -79,7 +85,7 @@ class Trainer:
             with self.model.base():
                 reference = self.model.logprobs(completions)
         values = self.critic.values(completions) if self.critic else None
-        behaviour = torch.tensor(reported, dtype=dtype)
+        behaviour = torch.tensor(reported, dtype=self.model.number)
         paired = "pairs" in self.algorithm.gradient_coefficient.needs
         batch = token_batch(selection, unknown, behaviour, reference, values, self.config.max_tokens, paired)
         return self._told(batch, self.model.logprobs(completions)) if known else batch
@@ -102,7 +108,7 @@ class Trainer:
         if moved:
             batch = replace(batch, logprobs=torch.full_like(batch.old, math.nan))
         batch = self._with_distributions(batch, members, completions)
-        found, batch = self.model.budget.within_memory(lambda: self._accumulate(members, batch))
+        found, batch = self._accumulate(members, batch)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters, self.config.max_grad_norm)
         numbers = {"grad_norm": float(norm), "objective": float(found.objective)} | found.metrics
         sound = norm.isfinite()
@@ -115,38 +121,59 @@ class Trainer:
         return numbers, batch
 
     def _accumulate(self, members: Sequence[Completion], batch: TokenBatch) -> tuple[TokenGradient, TokenBatch]:
-        """The gradient of one step, by one forward and backward a micro-batch where coefficients can be told from
-        what was passed through so far; else by a pass that measures, and then that."""
-        found = self._passed_once(members, batch)
-        if found is None:
-            told = self._told(batch, self.model.logprobs(members))
-            found = self._passed_once(members, told)
-        if found is None:
-            raise ValueError("coefficients changed between two looks at one batch: they must be functions of it alone")
-        return found
+        """The gradient of one step, over all ranks: by one forward and backward a micro-batch where coefficients can be
+        told from what was passed through so far, else by a pass that measures, and then that."""
+        if bool(batch.logprobs.isnan().any()):
+            told = self._told_on_the_way(members, batch)
+            if told is not None:
+                return told
+            batch = self._told(batch, self.model.logprobs(members))
+        found = token_gradient(self.algorithm, batch)
+        self.model.budget.within_memory(lambda: self._pass(members, lambda _: found))
+        self.model.add_up_gradients(self.model.parameters)
+        return found, batch
 
-    def _passed_once(self, members: Sequence[Completion], batch: TokenBatch) -> tuple[TokenGradient, TokenBatch] | None:
+    def _told_on_the_way(
+        self, members: Sequence[Completion], batch: TokenBatch
+    ) -> tuple[TokenGradient, TokenBatch] | None:
         """What is not known yet is not a number, so a coefficient that looks at it is none either: then None. Whoever
         hides that (a comparison may) is found out at the end, when everything is known."""
-        self.optimizer.zero_grad(set_to_none=True)
-        complete = not bool(batch.logprobs.isnan().any())
-        entropy = self.config.entropy / len(batch.logprobs)
-        current, used = batch.logprobs.clone(), torch.zeros_like(batch.logprobs)
-        distributional = isinstance(self.algorithm.gradient_coefficient, Distributional)
-        told, found = batch, token_gradient(self.algorithm, batch) if complete else None
-        for part in self.model.passes(members, entropy > 0, distributional):
-            if not complete:
+
+        def share() -> tuple[Tensor, Tensor] | None:
+            current, used = batch.logprobs.clone(), torch.zeros_like(batch.logprobs)
+
+            def weigh(part: Pass) -> TokenGradient | None:
                 current[part.tokens] = part.logprobs
-                told = self._told(batch, current)
-                found = token_gradient(self.algorithm, told)
-            assert found is not None
+                found = token_gradient(self.algorithm, self._told(batch, current))
+                used[part.tokens] = found.gradient[part.tokens]
+                return found if _is_known(found, part.tokens) else None
+
+            return (current.nan_to_num(0.0), used) if self._pass(members, weigh) else None
+
+        shared = self.model.budget.within_memory(share)
+        if self.model.team.any(shared is None) or shared is None:
+            return None
+        self.model.team.add_up(shared)
+        current, used = shared
+        told = self._told(batch, current)
+        found = token_gradient(self.algorithm, told)
+        if not torch.allclose(used, found.gradient, rtol=1e-6, atol=0.0):
+            return None
+        self.model.add_up_gradients(self.model.parameters)
+        return found, told
+
+    def _pass(self, members: Sequence[Completion], weigh: Callable[[Pass], TokenGradient | None]) -> bool:
+        """This rank's forwards and backwards; ends, with False, at the first that nothing can be told of."""
+        self.optimizer.zero_grad(set_to_none=True)
+        entropy = self.config.entropy / sum(len(c.token_ids) for c in members)
+        distributional = isinstance(self.algorithm.gradient_coefficient, Distributional)
+        for part in self.model.passes(members, entropy > 0, distributional):
+            found = weigh(part)
+            if found is None:
+                return False
             kl = None if found.reference_kl is None else found.reference_kl[part.tokens]
-            used[part.tokens] = found.gradient[part.tokens]
-            if not complete and bool(used.isnan().any() | (kl is not None and kl.isnan().any())):
-                return None
-            part.backward(used[part.tokens], kl, entropy)
-        assert found is not None
-        return (found, told) if torch.allclose(used, found.gradient, equal_nan=True) else None
+            part.backward(found.gradient[part.tokens], kl, entropy)
+        return True
 
     def _value_step(
         self, critic: Critic, members: Sequence[Completion], old: Tensor, returns: Tensor
@@ -179,6 +206,11 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
+
+
+def _is_known(found: TokenGradient, tokens: Tensor) -> bool:
+    numbers = [t[tokens] for t in (found.gradient, found.reference_kl) if t is not None]
+    return not any(bool(t.isnan().any()) for t in numbers)
 
 
 def split(groups: Sequence[int], minibatches: int, members: Sequence[int] | None = None) -> list[list[int]]:

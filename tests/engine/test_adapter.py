@@ -1,4 +1,4 @@
-"""Adapter delivery through the real engine, in bfloat16 as it is served: many versions side by side."""
+"""Adapter delivery through the real engine, in the type that it serves in: many versions side by side."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def served(base_model, learner, tmp_path_factory) -> Iterator[Served]:
     with running_inference(
-        tmp_path_factory.mktemp("adapter"), base_model, learner, "adapter", "bfloat16", run_slots=1
+        tmp_path_factory.mktemp("adapter"), base_model, learner, "adapter", "auto", run_slots=1
     ) as service:
         yield service
 
 
 @pytest.fixture
 def reference(base_model, served) -> Callable[[int], object]:
-    import torch
-
     from iterpo.policies import manifest
+    from iterpo.precision import compute_dtype
     from tests.engine.reference import Reference
 
     return lambda version: Reference(
-        base_model, manifest.directory(served.policies, version), torch.bfloat16, merged=False
+        base_model, manifest.directory(served.policies, version), compute_dtype("auto", "cpu"), merged=False
     )
 
 

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 + 240 * ROUNDS)]
 @pytest.fixture(scope="module", params=["adapter", "merged"] if ROUNDS > 1 else ["adapter"])
 def served(request, base_model, learner, tmp_path_factory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("restarts")
-    with running_inference(folder, base_model, learner, request.param, "bfloat16") as service:
+    with running_inference(folder, base_model, learner, request.param, "auto") as service:
         yield service
 
 

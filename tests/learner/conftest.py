@@ -21,6 +21,12 @@ def one_thread():
 
 @pytest.fixture(autouse=True, scope="session")
 def float64_throughout() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        in_float64(patch)
+        yield
+
+
+def in_float64(patch: pytest.MonkeyPatch) -> None:
     """transformers computes norms and attention's weights in float32 whatever the model's type is: two orders of
     addition would differ by 1e-7, and no law of float64 could be seen."""
     import torch
@@ -37,10 +43,8 @@ def float64_throughout() -> Iterator[None]:
         weights = (scores if scores.dtype == torch.float64 else scores.float()).softmax(-1).to(query.dtype)
         return (weights @ value).transpose(1, 2).contiguous(), weights
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modeling_llama.LlamaRMSNorm, "forward", norm)
-        patch.setattr(modeling_llama, "eager_attention_forward", attention)
-        yield
+    patch.setattr(modeling_llama.LlamaRMSNorm, "forward", norm)
+    patch.setattr(modeling_llama, "eager_attention_forward", attention)
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,9 @@ def selection(groups: int = 3, seed: int = 0) -> Selection:
     return made
 
 
-def trainer(tiny_model, algorithm: str, **config) -> Trainer:
+def trainer(tiny_model, algorithm: str, dtype: str = "float64", **config) -> Trainer:
     run = RunConfig(algorithm=algorithm, **({"learning_rate": 0.02, "max_tokens": 3} | config))
-    model = PolicyModel(tiny_model, LoraConfig(r=4, alpha=8), seed=0, budget=run.micro_batch_tokens, dtype="float64")
+    model = PolicyModel(tiny_model, LoraConfig(r=4, alpha=8), seed=0, budget=run.micro_batch_tokens, dtype=dtype)
     return Trainer(model, resolve(run), run)
 
 

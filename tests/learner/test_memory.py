@@ -1,0 +1,115 @@
+"""Rows as long as memory allows: what a token keeps is counted, and a failed allocation halves them."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from iterpo.errors import ResourceExhausted
+from iterpo.learner import memory
+from iterpo.learner.memory import FEWEST_TOKENS, MOST_TOKENS, TokenBudget, fitting_tokens, is_out_of_memory, kept_bytes
+
+CPU = torch.device("cpu")
+
+
+def test_what_a_product_keeps_is_counted_once():
+    """x W1 W2 with frozen weights keeps nothing; with a trained W1 it keeps x, and (x W1)^2 keeps the product too."""
+    x, frozen = torch.ones(10, 4), torch.ones(4, 4)
+    trained = torch.ones(4, 8, requires_grad=True)
+    assert kept_bytes(lambda: (x @ frozen) @ frozen) == 0
+    assert kept_bytes(lambda: x @ trained) == 10 * 4 * 4
+    assert kept_bytes(lambda: (x @ trained) ** 2) == 10 * 4 * 4 + 10 * 8 * 4
+
+
+def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000_000)
+    assert fitting_tokens(CPU, 2000) == int(memory.SHARE * 500)
+    assert fitting_tokens(CPU, 1) == MOST_TOKENS["cpu"]
+    assert fitting_tokens(CPU, 10**9) == FEWEST_TOKENS
+
+
+def test_a_containers_limit_counts_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    unlimited = memory.free_bytes(CPU)
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert memory.free_bytes(CPU) == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes(CPU) > 2000
+    assert unlimited > 2000
+
+
+def test_a_failed_allocation_halves_the_rows_and_says_so(caplog):
+    budget, seen = TokenBudget(512), []
+
+    def compute() -> str:
+        seen.append(budget.tokens)
+        if budget.tokens > 128:
+            torch.empty(1 << 60)
+        return "done"
+
+    with caplog.at_level(logging.WARNING):
+        assert budget.within_memory(compute) == "done"
+    assert seen == [512, 256, 128]
+    assert caplog.text.count("halving") == 2
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    budget = TokenBudget(512)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        budget.within_memory(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+    assert budget.tokens == 512
+    assert not is_out_of_memory(RuntimeError("something else"))
+
+
+def test_the_shortest_rows_that_do_not_fit_are_an_error_with_a_remedy():
+    def never() -> None:
+        raise MemoryError
+
+    with pytest.raises(ResourceExhausted, match=r"run\.max_tokens"):
+        TokenBudget(512).within_memory(never)
+
+
+def test_a_process_with_little_memory_trains_the_same_policy_in_shorter_rows(tiny_model):
+    """For real: the address space is limited, torch's allocator fails, and the update is what it was without."""
+    program = textwrap.dedent(
+        """
+        import resource, sys, torch
+        from pathlib import Path
+        from tests.learner.test_packing import groups
+        from tests.learner.test_policy_model import gradient, model
+        torch.set_num_threads(1)
+        limited, answers = sys.argv[2] == "limited", groups([30] * 150, [8] * 150)
+        made = model(Path(sys.argv[1]), budget=100_000)
+        c = torch.randn(sum(len(a.token_ids) for a in answers), generator=torch.Generator().manual_seed(0))
+        made.backward(answers[:8], torch.ones(sum(len(a.token_ids) for a in answers[:8])))
+        gradient(made)
+        if limited:
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            ROOM = 100 * 1024**2
+            resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+        def compute():
+            for p in made.parameters:
+                p.grad = None
+            made.backward(answers, c)
+        made.budget.within_memory(compute)
+        print(made.budget.tokens, float(gradient(made).norm()))
+        """
+    )
+    found = []
+    for mode in ("free", "limited"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tiny_model), mode], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        tokens, norm = done.stdout.split()
+        found.append((int(tokens), float(norm)))
+    (whole, free), (cut, limited) = found
+    assert whole == 100_000
+    assert cut < whole
+    assert limited == pytest.approx(free, rel=1e-6)
