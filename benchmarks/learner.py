@@ -9,9 +9,10 @@ The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at m
 and one of the learner with itself: `memory`, over the size of a batch and of the vocabulary.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
-Both sides compute in bfloat16 where the hardware multiplies it, else in float32 (or by `--dtype`). TRL runs with its defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU; iterpo's
-steps go through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from
-ours, under HOME/trl. On two cores without bfloat16: update and step an hour, reward three.
+Both sides compute in bfloat16 where the hardware multiplies it, else in float32 (or by `--dtype`). TRL runs with its
+defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU; iterpo's steps go
+through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from ours, under
+HOME/trl. On two cores without bfloat16: update and step two hours, reward three.
 """
 
 from __future__ import annotations
