@@ -6,13 +6,14 @@ The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at m
     step    a whole step with sampling: GRPO (8 prompts x 8 answers), online DPO (32 prompts x 2)
     reward  the held-out reward after as many sampled tokens, GRPO, five seeds
 
-and one of the learner with itself: `memory`, over the size of a batch and of the vocabulary.
+and two of the learner with itself: `memory`, over the size of a batch and of the vocabulary, and `without`, an update
+without one of its parts.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
 Both sides compute in bfloat16 where the hardware multiplies it, else in float32 (or by `--dtype`). TRL runs with its
-defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU; iterpo's steps go
-through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from ours, under
-HOME/trl. On two cores without bfloat16: update and step two hours, reward three.
+defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU. Steps of iterpo
+go through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from ours,
+under HOME/trl. On two cores without bfloat16: update and step two hours, reward three.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 from benchmarks.child import Child
 from benchmarks.learner_services import Services
+from benchmarks.learner_side import WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
 from iterpo.embedded_model import prepare
@@ -40,7 +42,7 @@ SEEDS, REWARD_STEPS = range(5), 7
 BATCHES = (1, 2, 4)
 """Of 64 completions."""
 VOCABULARIES = (49_152, 152_000)
-PARTS = ("update", "step", "memory", "reward")
+PARTS = ("update", "step", "without", "memory", "reward")
 RESULTS = Path(__file__).parent / "results"
 TRL_PACKAGES = (
     "trl==1.16.0",
@@ -135,6 +137,17 @@ class Bench:
         finally:
             services.shutdown()
 
+    def without(self) -> Any:
+        """The same update without a part of the learner, GRPO, in one process."""
+        for tokens in (64, 512):
+            child = Child("benchmarks.learner_side", str(self._base), "grpo", self.dtype)
+            asks = {name: side_asked(child, {"prompt_tokens": tokens, "without": name}) for name in ("", *WITHOUT)}
+            answers = in_turn(self._rounds, f"without, {tokens} tokens", asks)
+            child.shutdown()
+            seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
+            slower = {name: round(seconds[name] / seconds[""], 2) for name in WITHOUT}
+            yield f"grpo_{tokens}", {"rounds": self._rounds, "seconds": round(seconds[""], 2), "times_slower": slower}
+
     def memory(self) -> Any:
         """Peaks of one update each, in a process of its own."""
         for batches in BATCHES:
@@ -158,8 +171,8 @@ def side_asked(child: Child, request: dict[str, Any]) -> Ask:
     return lambda: child.ask(request)
 
 
-def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
-    """Each side in turn; the first round is the warm-up."""
+def in_turn(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, list[dict[str, Any]]]:
+    """Each side's answers; the first round is the warm-up, and left out."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, ask in sides.items():
@@ -167,6 +180,11 @@ def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
             print(f"{title}, round {number}: {name} {answer['seconds']:.2f} s", file=sys.stderr, flush=True)
             if number:
                 answers[name].append(answer)
+    return answers
+
+
+def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
+    answers = in_turn(rounds, title, sides)
     seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
     peaks = {name: max(a["peak_mib"] for a in rows) for name, rows in answers.items()}
     both = zip(answers["iterpo"], answers["trl"], strict=True)
@@ -224,6 +242,8 @@ def table(found: dict[str, Any]) -> str:
     for name, row in found.get("reward", {}).items():
         ours, trl = (f"{row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in ("iterpo", "trl"))
         lines.append(f"held-out reward {name}: iterpo {ours}, TRL {trl}")
+    for name, row in found.get("without", {}).items():
+        lines.append(f"{name} in {row['seconds']:.2f} s; times slower without: {row['times_slower']}")
     lines += [f"memory {name}: {row['peak_mib']:.0f} MiB" for name, row in found.get("memory", {}).items()]
     return "".join(f"{line}\n" for line in lines)
 

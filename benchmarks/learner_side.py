@@ -1,18 +1,23 @@
 """iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL METHOD DTYPE`, asked by
 benchmarks.learner. A request {"prompt_tokens": N} is answered by one update on given completions; with {"batches": K},
-on K times as many."""
+on K times as many; with {"without": PART}, without one of WITHOUT."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import serve_parent
 from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
 from services.torch_environment import set_defaults
+
+WITHOUT = ("packing", "one_pass", "short_rows", "long_rows")
+"""What an update can be done without, to see what it is worth."""
 
 
 def main(base: Path, method: str, dtype: str) -> None:
@@ -31,12 +36,29 @@ def main(base: Path, method: str, dtype: str) -> None:
         given = [task(request["prompt_tokens"], seed) for seed in range(request.get("batches", 1))]
         everything = [group for n, each in enumerate(given) for group in made(each, f"{n}/")]
         selection = algorithm.response_sampling.select(everything, 0)
-        started = time.monotonic()
-        learner.update(selection)
-        seconds = time.monotonic() - started
+        with less(learner, request.get("without", "")):
+            started = time.monotonic()
+            learner.update(selection)
+            seconds = time.monotonic() - started
         return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
     serve_parent(answer)
+
+
+@contextmanager
+def less(learner: Any, part: str) -> Iterator[None]:
+    """Without packing, every sequence is padded to its row's longest and has its own prompt; without telling
+    coefficients on the way, a pass that measures goes before; in rows of 4096 tokens and of 256, whatever is found."""
+    model, trainer = learner.model, learner.trainer
+    shares, tokens, told = model.shares_prompts, model.budget.tokens, trainer._told_on_the_way  # noqa: SLF001
+    model.shares_prompts = shares and part != "packing"
+    model.budget.tokens = {"short_rows": 4096, "long_rows": 256}.get(part, tokens)
+    if part == "one_pass":
+        trainer._told_on_the_way = lambda *_: None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        model.shares_prompts, model.budget.tokens, trainer._told_on_the_way = shares, tokens, told  # noqa: SLF001
 
 
 def groups(given: Task, name: str) -> list[Any]:

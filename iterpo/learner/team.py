@@ -1,7 +1,7 @@
 """Several processes on one update: every rank has the whole model, the same adapter and the same optimiser.
 
 Micro-batches are dealt out; log-probs and gradients, each a sum of what the ranks have, are added up. An adapter's
-gradient is some megabytes, so nothing is sharded: the base is replicated, and all ranks do the optimiser's step.
+gradient is some megabytes, so nothing is sharded: the base is replicated, and each rank does the optimiser's step.
 Coefficients are computed from the whole batch on every rank, so no normaliser can tell how many there are (invariant 5).
 Not implemented: sharding a base that does not fit into one device.
 """
