@@ -2,7 +2,7 @@
 
 Micro-batches are dealt out; log-probs and gradients, each a sum of what the ranks have, are added up. An adapter's
 gradient is some megabytes, so nothing is sharded: the base is replicated, and each rank does the optimiser's step.
-gradient is some megabytes, so nothing is sharded: the base is replicated, each rank does the optimiser's step.
+Coefficients are computed from the whole batch on every rank, so no normaliser can tell how many there are.
 Not implemented: sharding a base that does not fit into one device.
 """
 
