@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def hardware_key() -> str:
-    """Processor and cores, as a file name."""
-    model = "unknown-cpu"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return re.sub(r"[^a-z0-9]+", "-", f"{model}-{os.cpu_count()}-cores".lower()).strip("-")
+    """Processor, cores, and whether it must emulate bfloat16, as a file name. (Machines of one name differ in that.)"""
+    known = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    about = {name.strip(): value.strip() for name, value in known.items()}
+    flags = about.get("flags", "").split()
+    emulated = "" if {"avx512_bf16", "amx_tile"} & set(flags) else " without bf16"
+    name = f"{about.get('model name', 'unknown-cpu')}-{os.cpu_count()}-cores{emulated}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def versions() -> dict[str, str]:
