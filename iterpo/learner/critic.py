@@ -42,12 +42,18 @@ class Critic:
             return self._model.measured(completions, self._of)
 
     def backward(self, completions: Sequence[Completion], slopes: Tensor) -> None:
-        """Accumulate the gradient of (slopes * values).sum() into adapter and head; slopes are [B]."""
+        """The gradient of (slopes * values).sum(), over all ranks, into adapter and head; slopes are [B]."""
         per_completion = slopes.split([len(c.token_ids) for c in completions])
-        with self._active(), torch.enable_grad():
+
+        def share() -> None:
+            for parameter in self.parameters:
+                parameter.grad = None
             for batch in self._model.team.own(self._model.micro_batches(completions)):
                 weight = torch.cat([per_completion[i] for i in batch]).to(self._model.device)
                 self._of([completions[i] for i in batch]).backward(weight)
+
+        with self._active(), torch.enable_grad():
+            self._model.budget.within_memory(share)
         self._model.add_up_gradients(self.parameters)
 
     def weights(self) -> Adapter:
