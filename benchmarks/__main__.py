@@ -15,4 +15,5 @@ if __name__ == "__main__":
     parser.add_argument("--home", default=".iterpo", help="where the model is kept")
     arguments = parser.parse_args()
     for benchmark in (serving, learner):
-        benchmark.main(["--home", arguments.home])
+        only = ["--only", "memory"] if benchmark is learner else []  # beside TRL it takes hours: make bench-learner
+        benchmark.main(["--home", arguments.home, *only])

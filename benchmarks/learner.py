@@ -10,7 +10,7 @@ and two of the learner with itself: `memory`, over the size of a batch and of th
 without one of its parts.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
-Both sides compute in bfloat16 where the hardware multiplies it, else in float32 (or by `--dtype`). TRL runs with its
+Both sides compute in bfloat16 where the hardware multiplies it, else in float32. TRL runs with its
 defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU. Steps of iterpo
 go through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from ours,
 under HOME/trl. On two cores without bfloat16: update and step two hours, reward three.
@@ -70,11 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of both sides  [default: by the hardware]")
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    bench = Bench(arguments.home, arguments.rounds, arguments.dtype)
+    bench = Bench(arguments.home, arguments.rounds)
     for part in arguments.only:
         about = {"date": time.strftime("%Y-%m-%d"), "dtype": bench.dtype, "versions": versions()}
         for name, row in getattr(bench, part)():
@@ -85,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Bench:
-    def __init__(self, home: Path, rounds: int, dtype: str | None) -> None:
+    def __init__(self, home: Path, rounds: int) -> None:
         self._home, self._rounds = home, rounds
         self._base = prepare(home / "models", print)
         self._trl_path = install_trl(home / "trl")
-        self.dtype = dtype or usual_dtype()
+        self.dtype = usual_dtype()
 
     def update(self) -> Any:
         for method, tokens in UPDATES:

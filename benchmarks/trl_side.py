@@ -42,7 +42,6 @@ SAMPLED = Counter[str]()
 def main(base: str, method: str, dtype: str, seed: str) -> None:
     import torch
 
-    train, heldout = (read(name) for name in ("prompts.jsonl", "heldout.jsonl"))
     common = {
         "output_dir": tempfile.mkdtemp(),
         "learning_rate": settings(method)["learning_rate"],
@@ -57,7 +56,7 @@ def main(base: str, method: str, dtype: str, seed: str) -> None:
         "disable_tqdm": True,
         "logging_steps": MOST_STEPS,
     }
-    trainer = TRAINERS[method](base, common, train)
+    trainer = TRAINERS[method](base, common, read("prompts.jsonl"))
     trainer.create_optimizer()
 
     def peak() -> dict[str, float]:
@@ -72,8 +71,6 @@ def main(base: str, method: str, dtype: str, seed: str) -> None:
     def answer(request: dict[str, Any]) -> dict[str, float]:
         if "prompt_tokens" in request:
             return update(request)
-        if "heldout" in request:
-            return {"reward": greedy_reward(trainer, heldout)} | peak()
         return steps.walk(request["steps"]) | peak()
 
     serve_parent(answer)

@@ -135,8 +135,8 @@ def split_by_group(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
 
 
 def _trainable(base_path: Path, settings: RewardTraining) -> tuple[Any, Any]:
-    """Frozen weights in bf16 (four times the speed of casting float32 ones at every step, on two cores), trained ones
-    in float32."""
+    """Frozen weights in the type that the hardware multiplies (cast once, not at every step), trained ones in
+    float32."""
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
 
