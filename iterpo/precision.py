@@ -1,8 +1,8 @@
 """In which type a model computes: bfloat16 where the hardware multiplies it, float32 where it would be emulated.
 
 A CPU without AVX-512 BF16 or AMX takes eight times as long for bfloat16 products as for float32 ones (measured on two
-cores: 17 against 130 GFLOP/s; served, 32 against 170 tokens/s). Whatever a model computes in, its weights are rounded
-to bfloat16, and a merged policy's too (`SERVED`), so that all sides compute with the same numbers.
+cores: 17 against 130 GFLOP/s; served, 32 against 170 tokens/s). The weights are the checkpoint's either way: a bfloat16
+one has the same numbers in float32.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-
-SERVED = torch.bfloat16
 
 
 def compute_dtype(name: str, device: str) -> torch.dtype:

@@ -30,7 +30,7 @@ from iterpo.learner.head import Head, Slopes
 from iterpo.learner.memory import TokenBudget, fitting_tokens, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches, row_tokens
 from iterpo.learner.team import Team
-from iterpo.precision import SERVED, compute_dtype
+from iterpo.precision import compute_dtype
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion, FinishReason
 
@@ -83,15 +83,15 @@ class PolicyModel:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         compute = compute_dtype(dtype, self.device.type)
         self.mixed = compute is torch.bfloat16
-        self.served_dtype = compute if compute is torch.float64 else SERVED
         # Eager attention beats scaled_dot_product on CPU backwards: 945 against 716 tokens/s (DECISIONS.md).
         attention = "eager" if self.device.type == "cpu" else "sdpa"
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                base, dtype=self.served_dtype, attn_implementation=attention
-            ).to(compute)
+            model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", attn_implementation=attention)
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
+        # As the engine rounds: a float32 checkpoint is served in bfloat16 where that is what computes.
+        self.served_dtype = model.dtype if compute is torch.float32 else compute
+        model = model.to(compute)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         self.decoder = model.get_decoder()
