@@ -2,14 +2,15 @@
 
 A group is complete once every completion has a reward or an abstention, or, when people judge it, once every one of
 its comparisons has a preference. Labels themselves are not looked at: what they are worth is in the preferences.
-`resume_cursor` lies before the oldest event of every group not yet taken: reading from there, minus the events that the
-ledger knows as consumed, rebuilds this buffer exactly (invariant 3).
+`resume_cursor` lies before the oldest event of every group that no committed iteration was trained on: reading from
+there, minus the events that the ledger knows as consumed, rebuilds this buffer exactly (invariant 3).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from iterpo.labeling.feedback import rewards_from_preferences
@@ -54,27 +55,34 @@ def _teaches(event: FeedbackEvent) -> bool:
 
 
 class GroupBuffer:
+    """Safe to use from the loops of a pipeline; one of them reads events."""
+
     def __init__(self, cursor: int = 0, consumed: Collection[str] = ()) -> None:
         self.cursor = cursor
+        self._lock = threading.RLock()
         self._consumed = set(consumed)
         self._pending: dict[str, _Pending] = {}
         self._group_of: dict[str, str] = {}
         self._expected: set[str] = set()
+        self._taken: set[int] = set()
+        """Where the groups begin that were taken and not committed yet."""
         self.late: Counter[str] = Counter()
         """Events whose group was taken before they came, by kind, since the process began: counted in every row."""
 
     def expect(self, groups: Iterable[Group]) -> None:
-        """Groups that were recorded, and whose events will therefore come: they count as waiting until then."""
-        self._expected |= {g.group_id for g in groups} - self._pending.keys()
+        """Groups that are being recorded, and whose events will therefore come: they count as waiting until then."""
+        with self._lock:
+            self._expected |= {g.group_id for g in groups} - self._pending.keys()
 
-    def absorb(self, events: Iterable[FeedbackEvent], until_complete: bool = False) -> None:
-        """Take events in; with `until_complete`, stop reading as soon as no group waits any more."""
+    def absorb(self, events: Iterable[FeedbackEvent], until: Callable[[], bool] = lambda: False) -> None:
+        """Take events in; stop reading as soon as `until` says so."""
         for event in events:
             if event.cursor > self.cursor:
-                self.cursor = event.cursor
-                if event.event_id not in self._consumed:
-                    self._fold(event)
-            if until_complete and self.all_complete:
+                with self._lock:
+                    self.cursor = event.cursor
+                    if event.event_id not in self._consumed:
+                        self._fold(event)
+            if until():
                 return
 
     def _fold(self, event: FeedbackEvent) -> None:
@@ -114,28 +122,47 @@ class GroupBuffer:
         return not self.waiting
 
     @property
-    def any_complete(self) -> bool:
-        return any(p.complete for p in self._pending.values())
+    def complete(self) -> int:
+        """Groups that could be taken now."""
+        with self._lock:
+            return sum(p.complete for p in self._pending.values())
 
     @property
     def waiting(self) -> int:
         """Groups that lack feedback, or that were recorded and have not been read back yet."""
-        return len(self._expected) + sum(not p.complete for p in self._pending.values())
+        with self._lock:
+            return len(self._expected) + sum(not p.complete for p in self._pending.values())
+
+    def __len__(self) -> int:
+        """Groups in the buffer, complete or not, and those recorded and not read back yet."""
+        with self._lock:
+            return len(self._expected) + len(self._pending)
 
     @property
     def prompt_ids(self) -> set[str]:
         """Prompts of all groups in the buffer, complete or not."""
-        return {p.group.prompt.prompt_id for p in self._pending.values()}
+        with self._lock:
+            return {p.group.prompt.prompt_id for p in self._pending.values()}
 
     @property
     def resume_cursor(self) -> int:
-        return min((p.first_cursor - 1 for p in self._pending.values()), default=self.cursor)
+        with self._lock:
+            begins = [p.first_cursor for p in self._pending.values()] + [*self._taken]
+            return min((cursor - 1 for cursor in begins), default=self.cursor)
 
-    def take(self) -> tuple[list[Group], list[tuple[int, str]]]:
-        """Remove the complete groups; returns them and the (cursor, event id) of everything they were made of."""
-        ready = [p for p in self._pending.values() if p.complete]
-        for pending in ready:
-            del self._pending[pending.group.group_id]
-            for completion in pending.group.completions:
-                del self._group_of[completion.completion_id]
+    def take(self, most: int | None = None) -> tuple[list[Group], list[tuple[int, str]]]:
+        """Remove the complete groups, the oldest first, `most` of them at most; returns them and the (cursor, event id)
+        of everything they were made of."""
+        with self._lock:
+            ready = [p for p in self._pending.values() if p.complete][:most]
+            for pending in ready:
+                self._taken.add(pending.first_cursor)
+                del self._pending[pending.group.group_id]
+                for completion in pending.group.completions:
+                    del self._group_of[completion.completion_id]
         return [p.finished() for p in ready], [event for p in ready for event in p.events]
+
+    def commit(self, consumed: Iterable[tuple[int, str]]) -> None:
+        """What `take` gave is trained on for good."""
+        with self._lock:
+            self._taken -= {cursor for cursor, _ in consumed}

@@ -24,11 +24,17 @@ class Control:
     """How a run is paused and stopped from another thread, and how it says what it is doing."""
 
     def __init__(self, on_status: Callable[[str, bool], None] = lambda text, waiting: None) -> None:
-        """`on_status(text, waiting)` is called from the run's own thread."""
+        """`on_status(text, waiting)` is called from the run's own threads."""
         self._running = threading.Event()
         self._running.set()
         self._stopped = threading.Event()
         self.status = on_status
+
+    def sharing(self, on_status: Callable[[str, bool], None]) -> Control:
+        """Another loop's of the same run: paused and stopped together, heard apart."""
+        other = Control(on_status)
+        other._running, other._stopped = self._running, self._stopped
+        return other
 
     def pause(self) -> None:
         self._running.clear()

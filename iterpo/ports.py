@@ -87,13 +87,15 @@ class PolicyPublisher(Protocol):
 
 
 class Learner(Protocol):
-    """Updates one adapter; `iterpo.learner.learner.LoraLearner` is the real one."""
+    """Updates one adapter; `iterpo.learner.learner.LoraLearner` is the real one. `state` is a snapshot whose weights a
+    call looks at instead of the current ones: such calls may come from other threads, and in the middle of an update
+    (they are let in between two micro-batches)."""
 
     def update(self, selection: Selection) -> dict[str, float]:
         """Train on a selection; returns numbers for metrics and the gate."""
         ...
 
-    def kl(self, completions: Sequence[Completion]) -> float:
+    def kl(self, completions: Sequence[Completion], state: Any = None) -> float:
         """Nats a token to the base, averaged over the completions' tokens."""
         ...
 
@@ -101,12 +103,18 @@ class Learner(Protocol):
         """`relative_norm` and `stable_rank` of the update to the base."""
         ...
 
-    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
+    def log_ratios(self, completions: Sequence[Completion], state: Any = None) -> list[float]:
         """Summed log-ratio of the current policy to the base of each completion, nats."""
         ...
 
     def mixture(
-        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        share: float,
+        version: int,
+        state: Any = None,
     ) -> list[list[Completion]]:
         """[P][n] completions of the geometric mixture of the current policy, which is `version`, and the base."""
         ...
@@ -121,7 +129,7 @@ class Learner(Protocol):
         """Write a policy version under `root`; returns the digest of its manifest."""
         ...
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, state: Any = None) -> None:
         """Write a checkpoint, atomically."""
         ...
 

@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from iterpo.buffer import GroupBuffer
-from iterpo.collect import Collected
+from iterpo.intake import Collected
 from iterpo.types import FeedbackEvent, Group, Progress
 
 
 class Replay:
-    """A Collector whose groups are there already: one list an iteration."""
+    """Groups that are there already: one list an iteration."""
 
     def __init__(self, iterations: Sequence[Sequence[Group]]) -> None:
         self._iterations = iterations

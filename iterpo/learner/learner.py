@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from iterpo.learner import checkpoint
 from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import Adapter, PolicyModel
 from iterpo.learner.trainer import Trainer
+from iterpo.learner.turns import Turns
 from iterpo.policies import manifest, probe
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
@@ -29,11 +32,12 @@ State = tuple[Adapter, dict[str, Any], Adapter | None]
 
 
 class LoraLearner:
-    """One base model, one adapter, one algorithm (implements iterpo.ports.Learner)."""
+    """One base model, one adapter, one algorithm (implements iterpo.ports.Learner). Threads take turns at the model."""
 
     def __init__(self, base: Path, algorithm: Algorithm, config: RunConfig) -> None:
         self.model = PolicyModel(base, config.lora, config.seed, config.micro_batch_tokens, config.dtype)
-        self.trainer = Trainer(self.model, algorithm, config)
+        self.turns, self._tokenizing = Turns(), threading.Lock()
+        self.trainer = Trainer(self.model, algorithm, config, self.turns.give_way)
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.base_digest = manifest.digest_model(base)
         self.method = algorithm.name
@@ -42,28 +46,53 @@ class LoraLearner:
             self._probe_base = self._probe_logprobs()
 
     def update(self, selection: Selection) -> dict[str, float]:
-        return self.trainer.update(selection)
+        with self.turns.taken():
+            return self.trainer.update(selection)
 
-    def kl(self, completions: Sequence[Completion]) -> float:
-        return self.model.kl([c for c in completions if c.token_ids])
+    def kl(self, completions: Sequence[Completion], state: State | None = None) -> float:
+        with self._at(state):
+            return self.model.kl([c for c in completions if c.token_ids])
 
     def structure(self) -> dict[str, float]:
-        return self.model.structure()
+        with self.turns.taken():
+            return self.model.structure()
 
-    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
+    def log_ratios(self, completions: Sequence[Completion], state: State | None = None) -> list[float]:
         lengths = [len(c.token_ids) for c in completions]
-        current = self.model.logprobs(completions)
-        with self.model.base():
-            ratio = current - self.model.logprobs(completions)
+        with self._at(state):
+            current = self.model.logprobs(completions)
+            with self.model.base():
+                ratio = current - self.model.logprobs(completions)
         return [float(part.sum()) for part in ratio.split(lengths)]
 
     def mixture(
-        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        settings: SamplingSettings,
+        share: float,
+        version: int,
+        state: State | None = None,
     ) -> list[list[Completion]]:
-        return [
-            [self._mixed(prompt, settings, share, version, f"{p}/{i}") for i in range(n)]
-            for p, prompt in enumerate(prompts)
-        ]
+        with self._at(state):
+            return [
+                [self._mixed(prompt, settings, share, version, f"{p}/{i}") for i in range(n)]
+                for p, prompt in enumerate(prompts)
+            ]
+
+    @contextmanager
+    def _at(self, state: State | None) -> Iterator[None]:
+        """Within: the policy has that snapshot's weights, as it is nobody else's turn."""
+        with self.turns.taken():
+            if state is None:
+                yield
+                return
+            own = self.model.adapter()
+            self.model.load_adapter(state[0])
+            try:
+                yield
+            finally:
+                self.model.load_adapter(own)
 
     def _mixed(self, prompt: Prompt, settings: SamplingSettings, share: float, version: int, place: str) -> Completion:
         ids = self._prompt_ids(prompt)
@@ -86,35 +115,38 @@ class LoraLearner:
 
     def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""
-        return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
+        with self.turns.taken():
+            return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
 
     def restore(self, snapshot: State) -> None:
         adapter, optimizer, critic = snapshot
-        self.model.load_adapter(adapter)
-        self.trainer.load_state(optimizer)
-        if critic is not None and self.trainer.critic is not None:
-            self.trainer.critic.load_weights(critic)
+        with self.turns.taken():
+            self.model.load_adapter(adapter)
+            self.trainer.load_state(copy.deepcopy(optimizer))
+            if critic is not None and self.trainer.critic is not None:
+                self.trainer.critic.load_weights(critic)
 
     def _critic_weights(self) -> Adapter | None:
         return self.trainer.critic.weights() if self.trainer.critic else None
 
     def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
-        with self.model.merged():
-            merged = self._probe_logprobs()
-        measured = manifest.Probe(
-            sequences=tuple(c.prompt_token_ids + c.token_ids for c in self._probe),
-            base_logprobs=self._probe_base,
-            adapter_logprobs=self._probe_logprobs(),
-            merged_logprobs=merged,
-        )
-        made = manifest.Manifest(
-            version, self.base_digest, measured, method=self.method, metrics=dict(metrics), **lineage
-        )
-        return manifest.publish(root, made, self.model.save_adapter)
+        with self.turns.taken():
+            with self.model.merged():
+                merged = self._probe_logprobs()
+            measured = manifest.Probe(
+                sequences=tuple(c.prompt_token_ids + c.token_ids for c in self._probe),
+                base_logprobs=self._probe_base,
+                adapter_logprobs=self._probe_logprobs(),
+                merged_logprobs=merged,
+            )
+            made = manifest.Manifest(
+                version, self.base_digest, measured, method=self.method, metrics=dict(metrics), **lineage
+            )
+            return manifest.publish(root, made, self.model.save_adapter)
 
-    def save(self, directory: Path) -> None:
-        checkpoint.save(directory, self.model.adapter(), self.trainer.state(), self._critic_weights())
+    def save(self, directory: Path, state: State | None = None) -> None:
+        checkpoint.save(directory, *(state or self.snapshot()))
 
     def start_from(self, files: Mapping[str, bytes]) -> None:
         """Begin at a published policy's weights. Raises WrongState when its shape is not this run's `lora`."""
@@ -146,7 +178,7 @@ class LoraLearner:
                 group_id=group_id,
                 text=answer,
                 prompt_token_ids=prompt_ids,
-                token_ids=(*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id),
+                token_ids=self._answer_ids(answer),
                 logprobs=(),
                 finish_reason=FinishReason.STOP,
                 policy_version=0,
@@ -171,8 +203,13 @@ class LoraLearner:
         )
 
     def _encoded(self, completion: Completion, prompt_ids: tuple[int, ...]) -> Completion:
-        ids = (*self.tokenizer.encode(completion.text, add_special_tokens=False), self.tokenizer.eos_token_id)
-        return replace(completion, prompt_token_ids=prompt_ids, token_ids=ids, logprobs=())
+        return replace(
+            completion, prompt_token_ids=prompt_ids, token_ids=self._answer_ids(completion.text), logprobs=()
+        )
+
+    def _answer_ids(self, answer: str) -> tuple[int, ...]:
+        with self._tokenizing:  # a tokenizer that two threads use at once may say that it is borrowed
+            return (*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id)
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """A chat, ready for the answer; of a document the token that texts begin with."""
@@ -180,7 +217,8 @@ class LoraLearner:
             first = self.tokenizer.bos_token_id
             return (self.tokenizer.eos_token_id if first is None else first,)
         chat = [{"role": m.role, "content": m.content} for m in prompt.messages]
-        return tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        with self._tokenizing:
+            return tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
     def _probe_logprobs(self) -> tuple[tuple[float, ...], ...]:
         flat = self.model.logprobs(self._probe)

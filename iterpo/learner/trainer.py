@@ -28,8 +28,15 @@ from iterpo.types import Completion
 
 
 class Trainer:
-    def __init__(self, model: PolicyModel, algorithm: Algorithm, config: RunConfig) -> None:
-        self.model, self.algorithm, self.config = model, algorithm, config
+    def __init__(
+        self,
+        model: PolicyModel,
+        algorithm: Algorithm,
+        config: RunConfig,
+        give_way: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`give_way` is called between micro-batches: others may use the model there, if they leave it as it was."""
+        self.model, self.algorithm, self.config, self._give_way = model, algorithm, config, give_way
         self.critic = Critic(model) if "values" in algorithm.gradient_coefficient.needs else None
         self.team = present()
         self._fresh = model.adapter()
@@ -173,6 +180,7 @@ class Trainer:
                 return False
             kl = None if found.reference_kl is None else found.reference_kl[part.tokens]
             part.backward(found.gradient[part.tokens], kl, entropy)
+            self._give_way()
         return True
 
     def _value_step(

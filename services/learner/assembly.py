@@ -14,13 +14,14 @@ from iterpo.buffer import GroupBuffer
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
-from iterpo.collect import usable
 from iterpo.config import Settings
 from iterpo.embedded_model import model_directory
 from iterpo.errors import WrongState
+from iterpo.intake import usable
 from iterpo.iterate import Loop
 from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
+from iterpo.pipeline import make_loop
 from iterpo.policies import manifest
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
@@ -71,7 +72,7 @@ class Assembly:
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
         heldout = [e.prompt for e in record.heldout]
         replay = self._replay(config, algorithm, learner, ledger, control) if config.replay_of else None
-        return Loop(
+        return make_loop(
             record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control, replay
         )
 

@@ -39,6 +39,18 @@ class LearnerMetrics:
         self.dropped = Counter(
             "iterpo_learner_dropped_completions_total", "Not trained on, by reason.", ["reason"], registry=registry
         )
+        self.wait = Counter(
+            "iterpo_learner_wait_seconds_total",
+            "The learner waited for rollouts; sampling waited for the learner (backpressure).",
+            ["run", "what"],
+            registry=registry,
+        )
+        self.age = Gauge(
+            "iterpo_learner_policy_age_versions",
+            "Versions between sampling and use, of an iteration's groups.",
+            ["run", "of"],
+            registry=registry,
+        )
         self.tokens = Counter("iterpo_learner_tokens_total", "Tokens trained on.", registry=registry)
         self.waiting = Gauge(
             "iterpo_learner_waiting", "1 while another process or labels are waited for.", ["run"], registry=registry
@@ -55,6 +67,10 @@ class LearnerMetrics:
         for name, value in row.metrics.items():
             if name.startswith("dropped_"):
                 self.dropped.labels(name.removeprefix("dropped_")).inc(value)
+            elif name.startswith("wait_"):
+                self.wait.labels(row.run_id, name.removeprefix("wait_").removesuffix("_seconds")).inc(value)
+            elif name.startswith("policy_age_"):
+                self.age.labels(row.run_id, name.removeprefix("policy_age_")).set(value)
             elif name.startswith("mismatch_p"):
                 self.mismatch.labels(row.run_id, name.removeprefix("mismatch_p")).set(value)
         if "learner_seconds" in row.metrics:

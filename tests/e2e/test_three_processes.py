@@ -45,27 +45,28 @@ def assert_every_event_was_used_once(services: Services, run_id: str, least: int
     assert len(stored) >= least  # by default four iterations of two groups and eight rewards
 
 
-def test_a_killed_learner_goes_on_from_its_checkpoint_and_serving_never_notices(services):
+@pytest.mark.parametrize(("run_id", "ahead"), [("first", 0), ("pipeline", 2)])
+def test_a_killed_learner_goes_on_from_its_checkpoint_and_serving_never_notices(services, run_id, ahead):
     prompts = [e.prompt for e in read(demo_file("prompts.jsonl"))]
     with Traffic(services.inference, prompts, max_tokens=4) as traffic:
-        services.start("first", iterations=4)
-        services.wait("first", lambda run: run.iteration >= 1, RUN_SECONDS)
+        services.start(run_id, iterations=4, ahead=ahead)
+        services.wait(run_id, lambda run: run.iteration >= 1, RUN_SECONDS)
         services.kill("learner")
-        run = services.wait("first", lambda run: run.state == learner_pb2.RUN_STATE_INTERRUPTED, RETURN_SECONDS)
+        run = services.wait(run_id, lambda run: run.state == learner_pb2.RUN_STATE_INTERRUPTED, RETURN_SECONDS)
         committed = run.iteration
-        services.learner.resume("first")
-        services.wait("first", finished, RUN_SECONDS)
-    rows = services.learner.get("first").rows
+        services.learner.resume(run_id)
+        services.wait(run_id, finished, RUN_SECONDS)
+    rows = services.learner.get(run_id).rows
     assert committed >= 1
     assert [row.iteration for row in rows] == [1, 2, 3, 4]
     assert all(row.proved and row.promoted for row in rows)
-    assert_every_event_was_used_once(services, "first")
+    assert_every_event_was_used_once(services, run_id)
     assert traffic.requests > 5
     assert (traffic.failed, traffic.errors) == (0, [])
 
 
 def test_a_run_goes_on_when_killed_labeling_is_back(services):
-    services.start("second", iterations=4)
+    services.start("second", iterations=4, ahead=2)
     services.wait("second", lambda run: run.iteration >= 1, RUN_SECONDS)
     services.kill("labeling")
     services.wait("second", finished, RUN_SECONDS)

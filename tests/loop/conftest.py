@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iterpo import collect, iterate, patience
+from iterpo import collect, deliver, iterate, patience, pipeline, rollouts, sampling
 from tests.loop.run import Run
 
 
@@ -20,7 +20,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(tmp_path, monkeypatch) -> Callable[..., Run]:
     def make(**arguments) -> Run:
         run = Run(tmp_path, **arguments)
-        for module in (iterate, collect):
+        for module in (iterate, collect, deliver, sampling, rollouts, pipeline):
             monkeypatch.setattr(module, "time", run.clock)
         return run
 

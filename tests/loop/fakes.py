@@ -291,7 +291,7 @@ class FakeLearner:
         self.weights = self.weights + [c.completion_id for c in selection.completions]
         return {"grad_norm": 1.0}
 
-    def kl(self, completions):
+    def kl(self, completions, state=None):
         return 0.1
 
     def structure(self):
@@ -300,10 +300,13 @@ class FakeLearner:
     def tokenised(self, group):
         return group
 
-    def log_ratios(self, completions):
+    def encode(self, example):
+        raise AssertionError("no test here has given answers")
+
+    def log_ratios(self, completions, state=None):
         return [float(c.text) for c in completions]
 
-    def mixture(self, prompts, n, settings, share, version):
+    def mixture(self, prompts, n, settings, share, version, state=None):
         made = FakeGenerator(FakePublisher(serving=version, loaded={version}))
         return [
             [replace(c, completion_id=f"rival-{c.completion_id}-{settings.seed}", text="rival") for c in group]
@@ -322,9 +325,16 @@ class FakeLearner:
         (path / "weights.json").write_text(json.dumps(self.weights))
         return f"digest {version}"
 
-    def save(self, directory: Path):
+    def save(self, directory: Path, state=None):
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "weights.json").write_text(json.dumps(self.weights))
+        (directory / "weights.json").write_text(json.dumps(self.weights if state is None else state))
+
+    @classmethod
+    def at(cls, directory: Path):
+        """With the weights of a checkpoint or of a policy directory."""
+        found = cls()
+        found.load(directory)
+        return found
 
     def load(self, directory: Path):
         self.weights = json.loads((directory / "weights.json").read_text())

@@ -11,6 +11,7 @@ from iterpo.buffer import GroupBuffer
 from iterpo.iterate import Loop
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
+from iterpo.pipeline import make_loop
 from iterpo.policies import manifest
 from iterpo.ports import World
 from iterpo.run_config import RunConfig
@@ -65,7 +66,7 @@ class Run:
             note=self.faults.call("note", partial(self.ledger.set_progress, RUN)),
         )
         self.control = Control(lambda text, waiting: self.statuses.append((text, waiting)))
-        return Loop(
+        return make_loop(
             RUN,
             self.config,
             resolve(self.config),

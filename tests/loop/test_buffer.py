@@ -138,11 +138,12 @@ def test_a_recorded_group_waits_even_before_its_event_was_read():
 
 def test_reading_stops_as_soon_as_nothing_waits_any_more():
     buffer = GroupBuffer()
-    buffer.absorb([event(1, group=group()), reward(2, "g0/0"), reward(3, "g0/1"), reward(9, "x")], until_complete=True)
+    events = [event(1, group=group()), reward(2, "g0/0"), reward(3, "g0/1"), reward(9, "x")]
+    buffer.absorb(events, until=lambda: buffer.all_complete)
     assert buffer.cursor == 3
 
 
-def test_the_cursor_to_resume_from_lies_before_the_oldest_group_that_waits():
+def test_the_cursor_to_resume_from_lies_before_the_oldest_group_that_no_committed_iteration_has():
     one, buffer = group(), GroupBuffer()
     other = Group("g1", prompt(1), ())
     buffer.absorb([event(4, group=one), event(5, group=other), reward(6, "g0/0")])
@@ -150,8 +151,20 @@ def test_the_cursor_to_resume_from_lies_before_the_oldest_group_that_waits():
     buffer.take()  # the group without completions is complete
     assert buffer.resume_cursor == 3
     buffer.absorb([reward(7, "g0/1")])
-    buffer.take()
+    _, consumed = buffer.take()
+    assert buffer.resume_cursor == 3, "taken, but a crash now would have to find them again"
+    buffer.commit([(5, "e5")])
+    assert buffer.resume_cursor == 3
+    buffer.commit(consumed)
     assert buffer.resume_cursor == 7
+
+
+def test_the_oldest_complete_groups_are_taken_first_and_no_more_than_asked_for():
+    buffer = GroupBuffer()
+    buffer.absorb([event(n, group=Group(f"g{n}", prompt(n), ())) for n in (1, 2, 3)])
+    assert (len(buffer), buffer.complete) == (3, 3)
+    assert [g.group_id for g in buffer.take(2)[0]] == ["g1", "g2"]
+    assert (len(buffer), buffer.complete) == (1, 1)
 
 
 def test_what_the_ledger_knows_as_consumed_is_passed_over():

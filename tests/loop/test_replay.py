@@ -12,6 +12,7 @@ from iterpo.algorithms import resolve
 from iterpo.config import Settings
 from iterpo.iterate import Loop
 from iterpo.patience import Control
+from iterpo.pipeline import make_loop
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import ReplayOf
@@ -69,7 +70,7 @@ def replayed(run: Run, first: int) -> Loop:
         partial(run.ledger.set_progress, AGAIN),
     )
     start = Progress(version=first - 1)
-    return Loop(
+    return make_loop(
         AGAIN, config, resolve(config), [], [prompt(100)], world, start, run.rebuilt_buffer(), Control(lambda *_: None),
         Replay(groups),
     )  # fmt: skip

@@ -1,0 +1,301 @@
+"""Sampling, labeling, learning and publishing at the same time, told by what they leave behind."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iterpo import patience
+from iterpo.errors import PolicyRejected, Unavailable
+from iterpo.patience import RunStopped
+from iterpo.policies import manifest
+from tests.loop.fakes import RUN, SILENT, Crash, FakeLearner
+from tests.loop.run import Run, first_is_best
+from tests.loop.test_crashes import CALLS, LABELS, WHEN, assert_each_event_was_used_once
+
+
+def within(seconds: float, condition) -> bool:
+    """Whether it came true in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def published(run: Run, version: int) -> FakeLearner:
+    return FakeLearner.at(manifest.directory(run.folder / "policies", version))
+
+
+def test_a_pipelines_iterations_commit_their_rows_in_order_and_each_version_learns_on(make_run):
+    run = make_run(ahead=2, iterations=4)
+    rows = run.finish()
+    assert [(r.iteration, r.policy_version, r.promoted) for r in rows] == [(n, n, True) for n in (1, 2, 3, 4)]
+    assert run.ledger.rows(RUN) == rows
+    assert sorted(run.learner.weights) == sorted(c.completion_id for g in run.feedback.groups for c in g.completions)
+    assert len(run.learner.weights) == 16, "no more was sampled than the run needed"
+    assert_each_event_was_used_once(run)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_sampling_runs_ahead_of_the_learner_as_far_as_it_may_and_no_farther(make_run, ahead):
+    run = make_run(ahead=ahead, iterations=6, prompts=40)
+    most, first = [], threading.Event()
+
+    def update(selection):
+        if not first.is_set():
+            # Two groups are being learned; `ahead` times two more may be waiting, and then sampling holds.
+            assert within(5, lambda: len(run.feedback.groups) == 2 + 2 * ahead)
+            time.sleep(0.1)
+            most.append(len(run.feedback.groups))
+            first.set()
+        return FakeLearner.update(run.learner, selection)
+
+    loop = run.loop()
+    run.learner.update = update
+    rows = list(loop.iterations())
+    assert most == [2 + 2 * ahead]
+    assert rows[1].metrics["policy_age_max"] == 1.0, "it was sampled before the first version was learned"
+    assert {"wait_rollouts_seconds", "wait_backpressure_seconds"} <= rows[0].metrics.keys()
+
+
+def test_learning_goes_on_while_a_candidate_is_being_judged(make_run):
+    run = make_run(ahead=1, iterations=2)
+    learned, load = threading.Event(), run.publisher.load
+
+    def slow(version, digest):
+        if version == 1:
+            assert learned.wait(10), "the second update waits for the verdict on the first"
+        return load(version, digest)
+
+    def update(selection):
+        if run.learner.weights:
+            learned.set()
+        return FakeLearner.update(run.learner, selection)
+
+    loop = run.loop()
+    run.publisher.load, run.learner.update = slow, update
+    assert [r.policy_version for r in loop.iterations()] == [1, 2]
+
+
+@pytest.mark.parametrize("reason", ["gate", "proof"])
+def test_what_was_learned_on_top_of_a_refused_candidate_is_learned_once_more_from_below_it(make_run, reason):
+    run = make_run(ahead=1, iterations=3)
+    if reason == "gate":
+        run.labeler.values = [0.5, 0.1, 0.6]  # serving, then the candidates
+    else:
+        run.publisher.bad[1] = PolicyRejected("The probe failed.", "Publish again.", "PROBE_DISAGREES")
+    rows = run.finish()
+    assert [(r.promoted, r.policy_version) for r in rows] == [(False, 0), (True, 2), (True, 3)]
+    refused = {c.completion_id for g in run.feedback.groups[:2] for c in g.completions}
+    assert not refused & set(run.learner.weights)
+    assert len(run.learner.weights) == len(set(run.learner.weights)) == 8
+    # Version 2's own weights, and the checkpoint's, are without it, too.
+    assert not refused & set(published(run, 2).weights)
+    assert FakeLearner.at(run.folder / "checkpoints" / "000003").weights == run.learner.weights
+    assert sorted(run.ledger.consumed(RUN)) == sorted(e.event_id for e in run.feedback.events)
+
+
+def test_the_checkpoint_of_a_row_holds_its_version_and_not_what_is_being_learned_already(make_run):
+    run = make_run(ahead=1, iterations=4)
+    rows = run.loop().iterations()
+    next(rows)
+    next(rows)
+    rows.close()
+    record = run.ledger.get(RUN)
+    assert record.checkpoint == "000002"
+    kept = FakeLearner.at(run.folder / "checkpoints" / "000002").weights
+    assert kept == published(run, 2).weights
+    assert len(kept) == 8 < len(run.learner.weights), "the third update was under way"
+
+
+def test_age_is_counted_when_groups_are_used_and_too_old_ones_are_dropped(make_run):
+    """Everything is sampled from the base at once: at the third update its answers are two versions old."""
+    run = make_run(ahead=4, iterations=4, max_policy_age=1, prompts=40, feedback_timeout_seconds=3)
+    all_out = threading.Event()
+
+    def waits(selection):
+        if not all_out.is_set():
+            assert within(5, lambda: len(run.feedback.groups) == 8)
+            all_out.set()
+        return FakeLearner.update(run.learner, selection)
+
+    loop = run.loop()
+    run.learner.update = waits
+    rows = list(loop.iterations())
+    assert all(r.metrics.get("policy_age_max", 0.0) <= 1.0 for r in rows)
+    assert sum(r.metrics.get("dropped_policy_age", 0.0) for r in rows) > 0
+    assert_used_or_dropped(run, rows)
+
+
+def assert_used_or_dropped(run: Run, rows) -> None:
+    dropped = sum(r.metrics.get("dropped_policy_age", 0.0) for r in rows)
+    groups = len(run.ledger.consumed(RUN)) / 3  # of a group: its event, and two rewards
+    assert len(run.learner.weights) + dropped == 2 * groups
+
+
+def test_pairs_of_any_age_are_used_by_a_pipeline(make_run):
+    run = make_run(algorithm="online_dpo", ahead=4, iterations=4, max_policy_age=0, prompts=40)
+    rows = run.finish()
+    assert all("dropped_policy_age" not in r.metrics for r in rows)
+    assert len(run.learner.weights) == 16
+
+
+def test_a_group_whose_labels_come_late_joins_a_later_iteration(make_run):
+    run = make_run(
+        ahead=1,
+        iterations=4,
+        prompts=40,
+        max_policy_age=9,
+        feedback_timeout_seconds=2,
+        judge=lambda c: SILENT if c.group_id == "g0" and run.publisher.serving < 2 else first_is_best(c),
+    )
+    run.finish()
+    assert_each_event_was_used_once(run)
+    assert "g0/0" in run.learner.weights
+    assert run.learner.weights.index("g0/0") > 0, "the first iteration went on without it"
+
+
+def test_groups_that_teach_nothing_are_refilled_in_a_pipeline(make_run):
+    run = make_run(
+        judge=lambda c: 1.0 if c.group_id in ("g0", "g1") else first_is_best(c),
+        algorithm="dapo",
+        response_sampling={"size": 2, "refill": 3},
+        ahead=1,
+        iterations=1,
+    )
+    (row,) = run.finish()
+    assert row.metrics["dropped_uniform_group"] == 4.0
+    assert len(run.learner.weights) == 4
+
+
+@pytest.mark.parametrize("call", ["sample", "record", "stream", "update", "load"])
+def test_what_ends_one_loop_ends_the_run_with_its_reason(make_run, call):
+    run = make_run(ahead=2)
+    run.faults.planned = {(call, 2, "before"): ValueError(f"{call} broke")}
+    with pytest.raises(ValueError, match=f"{call} broke"):
+        run.finish()
+    assert not [t for t in threading.enumerate() if t.name in ("sampling", "labeling") or "publishing" in t.name]
+
+
+@pytest.mark.parametrize("call", ["sample", "record", "stream", "score", "versions", "load", "promote"])
+def test_every_loop_waits_for_a_process_that_is_away_says_so_and_goes_on(make_run, call):
+    run = make_run(ahead=1)
+    away = Unavailable("Nobody is there.", "Wait.")
+    run.faults.planned = {(call, 2, "before"): away, (call, 3, "after"): away}
+    assert [r.promoted for r in run.finish()] == [True] * 3
+    assert [text for text, _ in run.statuses if "Nobody is there." in text]
+
+
+def test_a_stop_ends_all_loops_and_a_resumed_pipeline_goes_on_where_it_was(make_run):
+    run = make_run(ahead=2, iterations=4)
+    rows = run.loop().iterations()
+    next(rows)
+    run.control.stop()
+    with pytest.raises(RunStopped):
+        list(rows)
+    done = run.ledger.get(RUN).progress.iteration
+    assert 1 <= done < 4
+    assert [r.iteration for r in run.finish()] == list(range(done + 1, 5))
+    assert_each_event_was_used_once(run)
+
+
+def test_a_paused_pipeline_holds_all_loops_until_it_is_resumed(make_run):
+    run = make_run(ahead=1, iterations=6, prompts=40)
+    rows = run.loop().iterations()
+    next(rows)
+    run.control.pause()
+    rest: list = []
+    worker = threading.Thread(target=lambda: rest.extend(rows), daemon=True)
+    worker.start()
+    time.sleep(0.3)
+    before = len(run.faults.calls)
+    time.sleep(0.3)
+    assert len(run.faults.calls) == before
+    run.control.resume()
+    worker.join(20)
+    assert [r.iteration for r in rest] == [2, 3, 4, 5, 6]
+
+
+def test_what_the_loops_do_is_told_by_name(make_run):
+    run = make_run(ahead=1)
+    run.finish()
+    texts = " ".join(text for text, _ in run.statuses)
+    for name in ("sampling: ", "labeling: ", "learning: updating on 4 completions", "publishing: proving version 2"):
+        assert name in texts
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_pipelines_feedback_is_used_neither_skipped_nor_repeated_after_a_crash(make_run, call, when):
+    run = make_run(ahead=2, iterations=4, prompts=40)
+    # Which reading meets events is a matter of timing, so all of them break until one has.
+    run.faults.planned = {(call, n, when): Crash() for n in (range(2, 30) if call == "stream" else (3,))}
+    assert run.finish_despite_crashes() >= 1
+    assert_each_event_was_used_once(run)
+    assert [r.iteration for r in run.ledger.rows(RUN)] == [1, 2, 3, 4]
+
+
+FAULTS = st.dictionaries(
+    st.tuples(st.just(""), st.integers(1, 90), st.sampled_from(WHEN)), st.sampled_from([Crash, Unavailable]), max_size=6
+)
+
+
+@given(
+    faults=FAULTS,
+    labels=LABELS,
+    heldout=st.lists(st.sampled_from([0.5, 0.5, 0.1]), min_size=1, max_size=8),
+    algorithm=st.sampled_from(["grpo", "dapo", "online_dpo"]),
+    size=st.integers(1, 3),
+    ahead=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_under_any_history_of_a_pipeline_each_event_is_used_once(faults, labels, heldout, algorithm, size, ahead):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        run = Run(
+            Path(folder),
+            judge=lambda c: judged(c),
+            algorithm=algorithm,
+            iterations=4,
+            prompts_per_iteration=size,
+            feedback_timeout_seconds=3,
+            max_policy_age=1000,
+            ahead=ahead,
+        )
+
+        def judged(completion):
+            number = int(completion.group_id.removeprefix("g"))
+            seconds, differ = labels[number % len(labels)]
+            born = births.setdefault(completion.group_id, run.clock.now)
+            if run.clock.now < born + seconds:
+                return SILENT
+            return first_is_best(completion) if differ else 1.0
+
+        births: dict[str, float] = {}
+        for module in ("iterate", "rollouts", "pipeline"):
+            patch.setattr(f"iterpo.{module}.time", run.clock)
+        patch.setattr(patience, "FIRST_DELAY_SECONDS", 0.0)
+        run.labeler.values = list(heldout)
+        run.faults.planned = {key: kind("Struck.") if kind is Unavailable else Crash() for key, kind in faults.items()}
+        run.finish_despite_crashes()
+        assert_consumed_once(run)
+        assert [r.iteration for r in run.ledger.rows(RUN)] == [1, 2, 3, 4]
+        run.ledger.close()
+
+
+def assert_consumed_once(run: Run) -> None:
+    """Of refused iterations nothing stays in the weights; nothing is there twice; nothing stored is lost."""
+    pending = run.rebuilt_buffer()
+    pending.absorb(run.feedback.events)
+    consumed = set(run.ledger.consumed(RUN))
+    waiting = {g.group_id for g in run.feedback.groups} & set(pending._pending)
+    of_group = {c.completion_id: g.group_id for g in run.feedback.groups for c in g.completions}
+    for event in run.feedback.events:
+        group_id = event.group.group_id if event.group else of_group[(event.reward or event.abstention).completion_id]
+        assert (event.event_id in consumed) != (group_id in waiting)
+    assert len(run.learner.weights) == len(set(run.learner.weights))
