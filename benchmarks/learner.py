@@ -70,10 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
+    parser.add_argument(
+        "--cases", nargs="*", default=None, help="of update and step, these alone: grpo_512, dpo_64, ..."
+    )
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    bench = Bench(arguments.home, arguments.rounds)
+    bench = Bench(arguments.home, arguments.rounds, arguments.cases)
     for part in arguments.only:
         about = {"date": time.strftime("%Y-%m-%d"), "dtype": bench.dtype, "versions": versions()}
         for name, row in getattr(bench, part)():
@@ -84,14 +87,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Bench:
-    def __init__(self, home: Path, rounds: int) -> None:
-        self._home, self._rounds = home, rounds
+    def __init__(self, home: Path, rounds: int, cases: Sequence[str] | None = None) -> None:
+        self._home, self._rounds, self._cases = home, rounds, cases
         self._base = prepare(home / "models", print)
         self._trl_path = install_trl(home / "trl")
         self.dtype = usual_dtype()
 
     def update(self) -> Any:
         for method, tokens in UPDATES:
+            if not self._wants(f"{method}_{tokens}"):
+                continue
             sides = {
                 "iterpo": Child("benchmarks.learner_side", str(self._base), method, self.dtype),
                 "trl": self._trl(method),
@@ -105,6 +110,8 @@ class Bench:
 
     def step(self) -> Any:
         for method in STEPS:
+            if not self._wants(method):
+                continue
             services, trl = (
                 Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base),
                 self._trl(method),
@@ -115,6 +122,9 @@ class Bench:
             finally:
                 services.shutdown()
                 trl.shutdown()
+
+    def _wants(self, case: str) -> bool:
+        return self._cases is None or case in self._cases
 
     def reward(self) -> Any:
         """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps, or fewer."""

@@ -160,6 +160,8 @@ def online_dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) ->
             max_new_tokens=COMPLETION_TOKENS,
             temperature=1.0,
             beta=settings("online_dpo")["gradient_coefficient"]["beta"],
+            # Its default for gradient checkpointing, False, also computes every earlier token anew for each new one.
+            generation_kwargs={"use_cache": True},
             **common,
         ),
         train_dataset=dataset(rows),

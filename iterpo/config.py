@@ -269,6 +269,15 @@ class LearnerSettings(Section):
     """CPU threads of torch. 0: all cores."""
     runs: int = Field(1, ge=1, le=16)
     """At the same time, each with a model of its own. All but one must be `beside` what serves (run.beside)."""
+    ranks: int = Field(1, ge=1, le=64)
+    """Processes of a run, which share every update: one a GPU, or, on CPUs, with a share of the cores each. Every one
+    has the whole base model."""
+
+    @model_validator(mode="after")
+    def _ranks_of_one_run(self) -> Self:
+        if self.ranks > 1 and self.runs > 1:
+            raise ValueError("runs side by side have one rank each: set ranks or runs, not both")
+        return self
 
 
 class AuthSettings(Section):

@@ -141,7 +141,7 @@ class Deliverer:
         self.world.publisher.load(candidate.version, candidate.digest)
         load_ms = 1000 * (time.monotonic() - started)
         answers = self.evaluate(str(candidate.version))
-        kl = self.world.learner.kl([judged.completion for judged in answers], candidate.state)
+        kl = self.world.learner.kl(gate.for_kl(answers), candidate.state)
         evidence = gate.Evidence(answers, self.serving or (), kl, candidate.numbers)
         decision = gate.decide(self.config.gate, evidence, self.config.judge != "none")
         return Delivery(candidate.version, True, decision, gate.mean_reward(answers), kl, load_ms, answers=answers)

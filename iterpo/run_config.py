@@ -32,7 +32,8 @@ class GateConfig(_Section):
     min_heldout_gain: float = -0.05
     """Held-out reward of the candidate minus that of the serving version; below it the candidate is refused."""
     max_kl: float = Field(2.0, gt=0)
-    """Nats a token to the base model, exact over the vocabulary, at the candidate's held-out answers."""
+    """Nats a token to the base model, exact over the vocabulary, at some 512 tokens of the candidate's held-out
+    answers."""
     min_win_rate: float = Field(0.4, ge=0, le=1)
     """Refused when it wins, with 95 % confidence, less than this share of the held-out prompts (ties half)."""
     min_slice_gain: float = -0.15

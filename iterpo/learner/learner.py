@@ -20,6 +20,7 @@ from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
 from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import Adapter, PolicyModel
+from iterpo.learner.team import Team
 from iterpo.learner.trainer import Trainer
 from iterpo.learner.turns import Turns
 from iterpo.policies import manifest, probe
@@ -47,7 +48,10 @@ class LoraLearner:
 
     def update(self, selection: Selection) -> dict[str, float]:
         with self.turns.taken():
-            return self.trainer.update(selection)
+            return self._update(selection)
+
+    def _update(self, selection: Selection) -> dict[str, float]:
+        return self.trainer.update(selection)
 
     def kl(self, completions: Sequence[Completion], state: State | None = None) -> float:
         with self._at(state):
@@ -82,8 +86,8 @@ class LoraLearner:
 
     @contextmanager
     def _at(self, state: State | None) -> Iterator[None]:
-        """Within: the policy has that snapshot's weights, as it is nobody else's turn."""
-        with self.turns.taken():
+        """Within: the policy has that snapshot's weights, as it is nobody else's turn, and no other rank's affair."""
+        with self.turns.taken(), self.model.shared_by(Team()):
             if state is None:
                 yield
                 return
@@ -116,7 +120,10 @@ class LoraLearner:
     def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""
         with self.turns.taken():
-            return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
+            return self._state()
+
+    def _state(self) -> State:
+        return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
 
     def restore(self, snapshot: State) -> None:
         adapter, optimizer, critic = snapshot

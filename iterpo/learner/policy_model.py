@@ -122,11 +122,12 @@ class PolicyModel:
     @contextmanager
     def shared_by(self, team: Team) -> Iterator[None]:
         """Within: whatever is measured or differentiated is done by all ranks of the team together."""
-        self.team = self.budget.team = team
+        before, self.team = self.team, team
+        self.budget.team = team
         try:
             yield
         finally:
-            self.team = self.budget.team = Team()
+            self.team = self.budget.team = before
 
     def add_up_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Over the ranks; a rank that had nothing to do has zeros."""

@@ -27,6 +27,9 @@ FEWEST_ANSWERS = 8
 """Prompts below which answers that are all the same are no collapse."""
 JUDGED_SHARE = 0.9
 """Of the held-out answers: fewer rewards than that are no measurement."""
+KL_TOKENS = 512
+"""Of the candidate's held-out answers at which its KL to the base is measured, or a few more: two passes over all of
+them cost as much as an update, and their mean is compared with a bound set with room."""
 GOLD = "gold"
 """The slice whose prompts are looked at one by one."""
 REFUSALS = ("i cannot", "i can't", "i am unable", "i'm unable", "i am not able", "i'm not able", "i won't", "as an ai")
@@ -51,6 +54,16 @@ class Evidence:
     update: Mapping[str, float] = field(default_factory=dict)
     """`grad_norm`; `relative_norm`: Frobenius norm of the update over that of the weights that it changes;
     `stable_rank`: mean over modules of its squared Frobenius over its squared spectral norm, 1 to r."""
+
+
+def for_kl(answers: Sequence[Judged]) -> list[Completion]:
+    """Answers with KL_TOKENS tokens in all, evenly spread over the prompts, at least FEWEST_ANSWERS of them."""
+    completions = [judged.completion for judged in answers]
+    tokens = sum(len(c.token_ids) for c in completions)
+    count = max(FEWEST_ANSWERS, math.ceil(len(completions) * KL_TOKENS / max(tokens, 1)))
+    if count >= len(completions):
+        return completions
+    return [completions[i * len(completions) // count] for i in range(count)]
 
 
 def decide(config: GateConfig, evidence: Evidence, judged: bool = True) -> GateDecision:

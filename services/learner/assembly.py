@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +18,7 @@ from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings
 from iterpo.embedded_model import model_directory
-from iterpo.errors import WrongState
+from iterpo.errors import InvalidConfig, WrongState
 from iterpo.intake import usable
 from iterpo.iterate import Loop
 from iterpo.learner.ledger import Ledger, RunRecord
@@ -50,11 +52,16 @@ class Assembly:
         self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
         self._labeling = LabelingClient(connect_service(settings, "labeling", "learner", retries=False))
 
-    def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Loop:
-        """The run's loop, standing where its last checkpoint stood (or at the serving policy, for a new run)."""
+    @contextmanager
+    def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Iterator[Loop]:
+        """The run's loop, standing where its last checkpoint stood (or at the serving policy, for a new run). With the
+        context ends what works for it in other processes."""
         config = RunConfig.model_validate(record.config)
+        with self._learner(config) as learner:
+            yield self._loop(record, config, learner, ledger, control)
+
+    def _loop(self, record: RunRecord, config: RunConfig, learner, ledger: Ledger, control: Control) -> Loop:  # type: ignore[no-untyped-def]  # as below
         algorithm = resolve(config)
-        learner = self._learner(config)
         checkpoints = self._settings.data_dir / "runs" / record.run_id / "checkpoints"
         progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(record, learner, control))
         world = World(
@@ -99,16 +106,26 @@ class Assembly:
         groups = control.patiently("reading the run's feedback again", read)
         return Replay([[learner.tokenised(g) for g in part if usable(algorithm, g)] for part in groups])
 
+    @contextmanager
     def _learner(self, config: RunConfig):  # type: ignore[no-untyped-def]  # LoraLearner; importing it loads torch
         import torch
 
         from iterpo.learner.learner import LoraLearner
+        from iterpo.learner.ranks import Followers, LeadingLearner
 
-        if self._settings.learner.threads:
-            torch.set_num_threads(self._settings.learner.threads)
+        ranks = self._settings.learner.ranks
+        threads = self._settings.learner.threads or max(1, (os.cpu_count() or 1) // ranks) * (ranks > 1)
+        if threads:
+            torch.set_num_threads(threads)
         base = model_directory(self._settings.model.path, self._settings.data_dir)
-        with self._loading:
-            return LoraLearner(base, resolve(config), config)
+        if ranks == 1:
+            with self._loading:
+                learner = LoraLearner(base, resolve(config), config)
+            yield learner
+            return
+        check_ranks(ranks)
+        with Followers(base, config, ranks, threads).running() as followers:
+            yield LeadingLearner(base, resolve(config), config, followers)
 
     def _begin(self, record: RunRecord, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""
@@ -137,6 +154,18 @@ class Assembly:
             self._policies.load(start.version, start.digest)
         decision = GateDecision(True, (f"run {run_id} begins here",), {BEGINS: 1.0})
         self._policies.promote(start.version, decision, uuid.uuid4().hex, run_id)
+
+
+def check_ranks(ranks: int) -> None:
+    """Raises InvalidConfig (TOO_FEW_GPUS)."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.device_count() < ranks:
+        raise InvalidConfig(
+            f"learner.ranks is {ranks}, and the machine has {torch.cuda.device_count()} GPUs.",
+            "Set learner.ranks to their number, or make more of them visible (CUDA_VISIBLE_DEVICES).",
+            "TOO_FEW_GPUS",
+        )
 
 
 def standing(

@@ -223,10 +223,10 @@ class RunManager:
 
     def _work(self, run: Launched) -> None:
         try:
-            loop = self._assembly.loop(self._ledger.get(run.run_id), self._ledger, run.control)
-            for row in loop.iterations():
-                self._metrics.observe(row)
-                self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
+            with self._assembly.loop(self._ledger.get(run.run_id), self._ledger, run.control) as loop:
+                for row in loop.iterations():
+                    self._metrics.observe(row)
+                    self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
             self._finish(run, "FINISHED", "finished")
         except RunStopped:
             self._finish(run, "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,10 +41,12 @@ class Failing:
     def __init__(self, full: bool) -> None:
         self.full = full
 
-    def loop(self, record: Any, ledger: Ledger, control: Any) -> Any:
+    @contextmanager
+    def loop(self, record: Any, ledger: Ledger, control: Any) -> Iterator[Any]:
         if self.full:
             fill_disk(ledger)
         raise IterpoError("no such model " + "x" * 20_000)
+        yield
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -94,9 +97,10 @@ class Idle:
     def __init__(self) -> None:
         self.begun: list[str] = []
 
-    def loop(self, record: Any, ledger: Ledger, control: Control) -> Any:
+    @contextmanager
+    def loop(self, record: Any, ledger: Ledger, control: Control) -> Iterator[Any]:
         self.begun.append(record.run_id)
-        return SimpleNamespace(iterations=lambda: self._wait(control))
+        yield SimpleNamespace(iterations=lambda: self._wait(control))
 
     def _wait(self, control: Control) -> Iterator[IterationRow]:
         while True:

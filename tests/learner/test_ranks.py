@@ -1,0 +1,121 @@
+"""A leader and a follower, two real processes: the weights of one, whatever happened to the leader's in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from iterpo.algorithms import resolve
+from iterpo.errors import Unavailable
+from iterpo.learner.learner import LoraLearner
+from iterpo.learner.ranks import Followers, LeadingLearner, decoded, encoded
+from iterpo.run_config import RunConfig
+from tests.learner.test_trainer import selection
+
+
+def config_of(algorithm: str) -> RunConfig:
+    return RunConfig(
+        algorithm=algorithm, max_tokens=3, learning_rate=0.02, micro_batch_tokens=64, dtype="float32", lora={"r": 4}
+    )
+
+
+@contextmanager
+def led(base: Path, algorithm: str, ranks: int = 2) -> Iterator[LeadingLearner]:
+    config = config_of(algorithm)
+    with Followers(base, config, ranks, threads=1).running() as followers:
+        yield LeadingLearner(base, resolve(config), config, followers)
+
+
+def weights(learner: LoraLearner) -> torch.Tensor:
+    learned = [*learner.model.parameters, *(learner.trainer.critic.parameters if learner.trainer.critic else ())]
+    return torch.cat([p.detach().flatten() for p in learned])
+
+
+def history(learner: LoraLearner) -> torch.Tensor:
+    """What an update taught, one that was gone back from, and another one, with the KL asked for in between."""
+    fresh = weights(learner)
+    learner.update(selection(12))
+    before = learner.snapshot()
+    learner.update(selection(5, seed=1))
+    learner.restore(before)
+    learner.kl(selection(2).completions)
+    learner.update(selection(7, seed=2))
+    return weights(learner) - fresh
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Adam turns the rounding of gradients near zero into steps: weights are not as close as gradients."""
+    return float((one - other).norm() / one.norm())
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "online_dpo", "ppo"])
+def test_a_leader_with_a_follower_learns_what_one_process_does(tiny_model: Path, algorithm: str) -> None:
+    config = config_of(algorithm)
+    one = LoraLearner(tiny_model, resolve(config), config)
+    with counted(one) as whole:
+        alone = history(one)
+    with led(tiny_model, algorithm) as leader, counted(leader) as half:
+        together = history(leader)
+    assert difference(alone, together) < 5e-3
+    assert 0.3 * sum(whole) < sum(half) < 0.7 * sum(whole), "the follower did its share"
+    assert not dist.is_initialized(), "another run may begin"
+
+
+def test_a_follower_that_is_told_an_old_state_would_be_noticed(tiny_model: Path) -> None:
+    """Negative control."""
+    config = config_of("grpo")
+    alone = history(LoraLearner(tiny_model, resolve(config), config))
+    with led(tiny_model, "grpo") as leader:
+        tell, first = leader._followers.tell, leader.snapshot()
+        leader._followers.tell = lambda state, *rest: tell(first, *rest)
+        assert difference(alone, history(leader)) > 5e-2
+
+
+@contextmanager
+def counted(learner: LoraLearner) -> Iterator[list[int]]:
+    """Completions that this process passed through the model."""
+    counts: list[int] = []
+    selected = learner.model.selected
+    learner.model.selected = lambda completions: counts.append(len(completions)) or selected(completions)
+    yield counts
+    learner.model.selected = selected
+
+
+def test_a_rank_that_dies_ends_the_update_with_its_number(tiny_model: Path) -> None:
+    with led(tiny_model, "grpo") as leader:
+        leader.update(selection(4))
+        (process,) = leader._followers._processes
+        process.kill()
+        with pytest.raises(Unavailable, match="Rank 1") as lost:
+            leader.update(selection(4))
+        assert lost.value.reason == "RANK_LOST"
+
+
+def test_followers_end_with_the_context(tiny_model: Path) -> None:
+    with led(tiny_model, "grpo", ranks=3) as leader:
+        leader.update(selection(4))
+        processes = leader._followers._processes
+        assert [process.poll() for process in processes] == [None, None]
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_state_and_selection_are_told_whole(tiny_model: Path) -> None:
+    config = config_of("ppo")
+    learner = LoraLearner(tiny_model, resolve(config), config)
+    learner.update(selection(3))
+    state, given = learner.snapshot(), selection(3)
+    given.baselines[0], given.dropped["tied_pair"] = 0.5, 2
+    (adapter, optimizer, critic), told, tokens = decoded(encoded(state, given, 77))
+    assert (told, tokens) == (given, 77)
+    assert told.completions[0].finish_reason is given.completions[0].finish_reason
+    assert all(torch.equal(adapter[name], t) for name, t in state[0].items())
+    assert all(torch.equal(critic[name], t) for name, t in state[2].items())
+    assert optimizer["param_groups"] == json.loads(json.dumps(state[1]["param_groups"]))  # tuples become lists
+    for index, moments in state[1]["state"].items():
+        assert all(torch.equal(optimizer["state"][index][name], t) for name, t in moments.items())
