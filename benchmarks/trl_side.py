@@ -32,8 +32,8 @@ from benchmarks.learner_task import (
 )
 
 PIECE_TOKENS = 4096
-"""Of one forward and backward, padding included: with prompts of 64 tokens half of the task, all of which the system
-ended beside us for want of memory (20.8 of 24 GB, in float32)."""
+"""Of one forward and backward at most, padding included, in float32: of prompts of 64 tokens the system ended the whole
+task at once beside us for want of memory (20.8 of 24 GB), of prompts of 512 tokens eight answers (16 GB)."""
 MOST_STEPS = 1000
 SAMPLED = Counter[str]()
 """Tokens of answers, since the process began."""
@@ -233,7 +233,7 @@ def cut(inputs: dict[str, Any]) -> list[dict[str, Any]]:
     paired = "input_ids" in inputs
     shapes = [inputs[name].shape for name in (("input_ids",) if paired else ("prompt_ids", "completion_ids"))]
     total, width = shapes[0][0], sum(shape[1] for shape in shapes)
-    rows = max(SIZE, PIECE_TOKENS // width // SIZE * SIZE)
+    rows = 1 << (PIECE_TOKENS // width).bit_length() - 1  # 32 with prompts of 64 tokens, 4 with 512
     count = -(-total // rows)
 
     def parts(value: Any) -> list[Any]:

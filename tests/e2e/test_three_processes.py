@@ -18,9 +18,10 @@ from iterpo.clients.inference import PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.demo.traffic import Traffic
 from iterpo.learner.ledger import Ledger
+from iterpo.policies import manifest
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
-from iterpo.types import FeedbackEvent, Outcome
+from iterpo.types import FeedbackEvent, GateDecision, Outcome
 from iterpo.v1 import learner_pb2
 from tests.e2e.services import OVER, RETURN_SECONDS, RUN_SECONDS, Services, finished, running_services
 
@@ -86,6 +87,24 @@ def test_a_run_waits_for_killed_inference_and_goes_on_when_it_is_back(services):
     assert [row.iteration for row in rows] == [1, 2, 3, 4]
     assert_every_event_was_used_once(services, "third")
     assert services.serving() == rows[-1].policy_version > before
+
+
+def test_a_synchronous_run_repeats_itself_bit_by_bit(services):
+    """From the same version, with the same seed: the same answers, the same update, the same bytes. Another seed is
+    the negative control."""
+    learned = {}
+    for name, seed in (("once", 1), ("again", 1), ("otherwise", 2)):
+        base = GateDecision(True, ("from the base",), {"by_hand": 1.0})
+        PolicyClient(connect_service(services.settings, "inference")).promote(0, base, f"base for {name}")
+        services.start(name, iterations=2, seed=seed, micro_batch_tokens=512)
+        services.wait(name, finished, RUN_SECONDS)
+        rows = services.learner.get(name).rows
+        assert all(row.promoted for row in rows)
+        policies = [manifest.directory(services.settings.data_dir / "policies", row.policy_version) for row in rows]
+        weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in policies]
+        learned[name] = ([(row.train_reward, row.kl, row.metrics["grad_norm"]) for row in rows], weights)
+    assert learned["once"] == learned["again"]
+    assert learned["once"][1][0] != learned["otherwise"][1][0]
 
 
 def test_a_policy_learns_from_people_who_compare_its_answers(services):
