@@ -174,3 +174,18 @@ def test_the_gate_refuses_with_the_number_that_failed(given, word):
     decision = decide(**given)
     assert not decision.promote
     assert any(word in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("answers", "tokens", "looked_at"),
+    [
+        (32, 40, [0, 2, 4, 7, 9, 12, 14, 17, 19, 22, 24, 27, 29]),  # 13 answers are the first with 512 tokens
+        (32, 2, list(range(32))),  # fewer in all
+        (20, 1000, [0, 2, 5, 7, 10, 12, 15, 17]),  # eight at least, however long
+        (3, 1000, [0, 1, 2]),
+    ],
+)
+def test_the_kl_is_measured_at_whole_answers_spread_over_the_prompts(answers, tokens, looked_at):
+    given = judged([0.0] * answers, tokens=tokens)
+    found = gate.for_kl(given)
+    assert [next(i for i, j in enumerate(given) if j.completion is c) for c in found] == looked_at
