@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    bench = Bench(arguments.home, arguments.rounds, arguments.cases)
+    bench = Bench(arguments.home, arguments.rounds, arguments.cases, found)
     for part in arguments.only:
         about = {"date": time.strftime("%Y-%m-%d"), "dtype": bench.dtype, "versions": versions()}
         for name, row in getattr(bench, part)():
@@ -87,8 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Bench:
-    def __init__(self, home: Path, rounds: int, cases: Sequence[str] | None = None) -> None:
-        self._home, self._rounds, self._cases = home, rounds, cases
+    def __init__(self, home: Path, rounds: int, cases: Sequence[str] | None, found: dict[str, Any]) -> None:
+        """`found`: earlier results."""
+        self._home, self._rounds, self._cases, self._found = home, rounds, cases, found
         self._base = prepare(home / "models", print)
         self._trl_path = install_trl(home / "trl")
         self.dtype = usual_dtype()
@@ -127,22 +128,25 @@ class Bench:
         return self._cases is None or case in self._cases
 
     def reward(self) -> Any:
-        """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps, or fewer."""
+        """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps, or fewer. Seeds that earlier results
+        have are not run again: remove their row to begin anew."""
+        seeds = self._found.get("reward", {}).get("grpo", {}).get("by_seed", {})
         services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
-        reached: dict[str, list[float]] = {"iterpo": [], "trl": []}
         try:
-            for seed in SEEDS:
+            for seed in (seed for seed in SEEDS if str(seed) not in seeds):
                 trl = self._trl("grpo", seed)
                 tokens = trl.ask({"steps": REWARD_STEPS})["tokens"]
-                reached["trl"].append(trl.ask({"heldout": True})["reward"])
+                reached = {"trl": trl.ask({"heldout": True})["reward"], "iterpo": 0.0}
                 trl.shutdown()
-                rows, sampled, standing = services.run("grpo", REWARD_STEPS + 2, seed), 0.0, 0.0
-                for row in rows:
+                sampled = 0.0
+                for row in services.run("grpo", REWARD_STEPS + 2, seed):
                     sampled += row.metrics["tokens"]
-                    standing = row.heldout_reward if sampled <= tokens else standing
-                reached["iterpo"].append(standing)
-                print(f"reward, seed {seed}: iterpo {standing:.3f}, trl {reached['trl'][-1]:.3f}", file=sys.stderr)
-                yield "grpo", {"steps": REWARD_STEPS, **{n: summary(values) for n, values in reached.items()}}
+                    if sampled <= tokens:
+                        reached["iterpo"] = row.heldout_reward
+                print(f"reward, seed {seed}: {reached}", file=sys.stderr)
+                seeds = seeds | {str(seed): {side: round(value, 4) for side, value in reached.items()}}
+                both = {side: summary([each[side] for each in seeds.values()]) for side in reached}
+                yield "grpo", {"steps": REWARD_STEPS, "by_seed": seeds, **both}
         finally:
             services.shutdown()
 
@@ -211,7 +215,7 @@ def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Mean with a 95 % interval by Student's t, where there are two seeds at least."""
     mean = statistics.mean(values)
-    found: dict[str, Any] = {"seeds": [round(v, 4) for v in values], "mean": round(mean, 4)}
+    found: dict[str, Any] = {"mean": round(mean, 4)}
     if len(values) < 2:
         return found
     quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]

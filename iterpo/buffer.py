@@ -29,6 +29,10 @@ class _Pending:
     """task_id -> what its labels say together, the latest."""
 
     @property
+    def sampled(self) -> bool:
+        return is_sampled(self.group)
+
+    @property
     def complete(self) -> bool:
         if self.comparisons:
             return self.comparisons <= self.preferences.keys()
@@ -43,6 +47,11 @@ class _Pending:
             preferences=tuple(p for p in self.preferences.values() if p.weight > 0),
             event_ids=tuple(event_id for _, event_id in self.events),
         )
+
+
+def is_sampled(group: Group) -> bool:
+    """By a run; an application's answers and imported ones come as texts."""
+    return all(c.logprobs for c in group.completions)
 
 
 def _teaches(event: FeedbackEvent) -> bool:
@@ -63,16 +72,16 @@ class GroupBuffer:
         self._consumed = set(consumed)
         self._pending: dict[str, _Pending] = {}
         self._group_of: dict[str, str] = {}
-        self._expected: set[str] = set()
+        self._expected: dict[str, str] = {}
+        """Group -> its prompt."""
         self._taken: set[int] = set()
         """Where the groups begin that were taken and not committed yet."""
-        self.late: Counter[str] = Counter()
-        """Events whose group was taken before they came, by kind, since the process began: counted in every row."""
+        self._late: Counter[str] = Counter()
 
     def expect(self, groups: Iterable[Group]) -> None:
         """Groups that are being recorded, and whose events will therefore come: they count as waiting until then."""
         with self._lock:
-            self._expected |= {g.group_id for g in groups} - self._pending.keys()
+            self._expected |= {g.group_id: g.prompt.prompt_id for g in groups if g.group_id not in self._pending}
 
     def absorb(self, events: Iterable[FeedbackEvent], until: Callable[[], bool] = lambda: False) -> None:
         """Take events in; stop reading as soon as `until` says so."""
@@ -89,13 +98,13 @@ class GroupBuffer:
         if event.group is not None:
             pending = _Pending(event.group, event.cursor, [])
             self._pending[event.group.group_id] = pending
-            self._expected.discard(event.group.group_id)
+            self._expected.pop(event.group.group_id, None)
             self._group_of |= {c.completion_id: event.group.group_id for c in event.group.completions}
         else:
             found = self._pending.get(self._owner(event))
             if found is None:
                 if _teaches(event):
-                    self.late[event.kind] += 1
+                    self._late[event.kind] += 1
                 return
             pending = found
         pending.events.append((event.cursor, event.event_id))
@@ -122,10 +131,27 @@ class GroupBuffer:
         return not self.waiting
 
     @property
-    def complete(self) -> int:
-        """Groups that could be taken now."""
+    def any_complete(self) -> bool:
         with self._lock:
-            return sum(p.complete for p in self._pending.values())
+            return any(p.complete for p in self._pending.values())
+
+    @property
+    def complete(self) -> int:
+        """Sampled groups that could be taken now."""
+        with self._lock:
+            return sum(p.complete and p.sampled for p in self._pending.values())
+
+    @property
+    def late(self) -> Counter[str]:
+        """Events whose group was taken before they came, by kind, since the process began: counted in every row."""
+        with self._lock:
+            return self._late.copy()
+
+    def waiting_since(self, cursor: int) -> int:
+        """Sampled groups that lack feedback, and began at that cursor or before."""
+        with self._lock:
+            old = [p for p in self._pending.values() if p.first_cursor <= cursor]
+            return sum(p.sampled and not p.complete for p in old)
 
     @property
     def waiting(self) -> int:
@@ -134,15 +160,16 @@ class GroupBuffer:
             return len(self._expected) + sum(not p.complete for p in self._pending.values())
 
     def __len__(self) -> int:
-        """Groups in the buffer, complete or not, and those recorded and not read back yet."""
+        """Sampled groups in the buffer, complete or not, and those recorded and not read back yet."""
         with self._lock:
-            return len(self._expected) + len(self._pending)
+            return len(self._expected) + sum(p.sampled for p in self._pending.values())
 
     @property
     def prompt_ids(self) -> set[str]:
-        """Prompts of all groups in the buffer, complete or not."""
+        """Prompts of all sampled groups in the buffer, complete or not, and of those that are being recorded."""
         with self._lock:
-            return {p.group.prompt.prompt_id for p in self._pending.values()}
+            sampled = {p.group.prompt.prompt_id for p in self._pending.values() if p.sampled}
+            return sampled | set(self._expected.values())
 
     @property
     def resume_cursor(self) -> int:
@@ -151,10 +178,12 @@ class GroupBuffer:
             return min((cursor - 1 for cursor in begins), default=self.cursor)
 
     def take(self, most: int | None = None) -> tuple[list[Group], list[tuple[int, str]]]:
-        """Remove the complete groups, the oldest first, `most` of them at most; returns them and the (cursor, event id)
-        of everything they were made of."""
+        """Remove the complete groups, of the sampled ones the `most` oldest; returns them and the (cursor, event id) of
+        everything they were made of."""
         with self._lock:
-            ready = [p for p in self._pending.values() if p.complete][:most]
+            complete = [p for p in self._pending.values() if p.complete]
+            chosen = {id(p) for p in [p for p in complete if p.sampled][:most]}
+            ready = [p for p in complete if id(p) in chosen or not p.sampled]
             for pending in ready:
                 self._taken.add(pending.first_cursor)
                 del self._pending[pending.group.group_id]

@@ -1,6 +1,6 @@
 """The synchronous first half of an iteration: draw prompts, have them answered, wait for their feedback, read it back.
 
-Where the run stands (`Progress`) comes in and goes out: nothing here outlives an iteration but groups kept for replay.
+Where the run stands (`Progress`) comes in and goes out: nothing here outlives an iteration.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Collector:
         with."""
         buffer = self._intake.buffer
         deadline = time.monotonic() + self._config.feedback_timeout_seconds
-        while not buffer.all_complete and (time.monotonic() < deadline or not buffer.complete):
+        while not buffer.all_complete and (time.monotonic() < deadline or not buffer.any_complete):
             self._intake.read(IDLE_SECONDS, until=lambda: buffer.all_complete)
             if buffer.waiting:
                 self._control.status(f"waiting for feedback on {buffer.waiting} groups", True)

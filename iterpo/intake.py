@@ -33,8 +33,8 @@ class Collected:
     dropped: Counter[str] = field(default_factory=Counter)
     """Completions, by reason."""
     waits: dict[str, float] = field(default_factory=dict)
-    """Seconds: `rollouts`, that the learner waited for this, and `backpressure`, that sampling waited for the learner
-    since the last one."""
+    """Seconds: `rollouts`, that the learner waited for this; `backpressure`, that sampling waited for the learner since
+    the last one; in a pipeline also `verdict`, that the learner waited for the candidate's."""
     ages: dict[str, float] = field(default_factory=dict)
     """`policy_age_mean` and `policy_age_max`: versions between sampling and use, of the groups that are used."""
 
@@ -57,8 +57,8 @@ class Intake:
         self.control.patiently("collecting feedback", read)
 
     def take(self, found: Collected, most: int | None = None) -> None:
-        """Complete groups out of the buffer, `most` of them at most. What they were made of is consumed, usable or
-        not."""
+        """Complete groups out of the buffer, of the sampled ones `most` at most. What they were made of is consumed,
+        usable or not."""
         fresh, events = self.buffer.take(most)
         groups = [g for g in fresh if usable(self._algorithm, g)]
         found.dropped["no_logprobs"] += _completions(fresh) - _completions(groups)

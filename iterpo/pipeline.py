@@ -48,14 +48,11 @@ class Ahead:
     """None: there was nothing to learn from."""
     verdict: Future[Delivery] | None = None
 
-    @property
-    def delivery(self) -> Delivery | None:
-        """Waits for the verdict."""
-        return self.verdict.result() if self.verdict else None
-
 
 class Pipeline(Loop):
-    standing: StandingPolicy
+    def __init__(self, *parts: Any, standing: StandingPolicy) -> None:
+        super().__init__(*parts)
+        self.standing = standing
 
     def iterations(self) -> Iterator[IterationRow]:
         """As the synchronous loop's, with `seconds` from row to row."""
@@ -67,9 +64,10 @@ class Pipeline(Loop):
             try:
                 while ahead or self.progress.iteration < self.config.iterations:
                     self.control.point()
-                    learned = self.learn_ahead(ahead)
+                    learned = self.learn_ahead(ahead) if self.may_learn(ahead) else None
                     if ahead:
-                        row = self.settle(ahead, time.monotonic() - last)
+                        judged, ahead = ahead, None
+                        row = self.settle(judged, time.monotonic() - last)
                         last = time.monotonic()
                         if learned and row.decision and not row.promoted:
                             learned = self.learn(learned.found, self.progress.iteration)
@@ -77,20 +75,35 @@ class Pipeline(Loop):
                     ahead = self.hand_on(learned) if learned else None
             finally:
                 self.control.stop()  # a verdict that waits for a process that is away would hold the end up
-                wait([ahead.verdict] if ahead and ahead.verdict else [], ENDING_SECONDS)
+                if ahead:
+                    self.end(ahead, time.monotonic() - last)
+
+    def end(self, ahead: Ahead, seconds: float) -> None:
+        """What was promoted just before the end stays promoted: it gets its row."""
+        pending = [ahead.verdict] if ahead.verdict else []
+        wait(pending, ENDING_SECONDS)
+        if all(verdict.done() and not verdict.exception() for verdict in pending):
+            self.settle(ahead, seconds)
 
     def flowing(self) -> AbstractContextManager[None]:
         """Given answers need no loops of their own."""
         return self.source.flowing(self.progress) if isinstance(self.source, Rollouts) else nullcontext()
 
-    def learn_ahead(self, ahead: Ahead | None) -> Learned | None:
+    def may_learn(self, ahead: Ahead | None) -> bool:
+        """Not beyond the last iteration, nor when a verdict is there before the next groups: it is obeyed first."""
+        if ahead is None:
+            return True
+        if self.progress.iteration + 1 == self.config.iterations or ahead.verdict is None:
+            return False
+        return self.source.come_before(ahead.verdict) if isinstance(self.source, Rollouts) else True
+
+    def learn_ahead(self, ahead: Ahead | None) -> Learned:
         """The next update, on top of the one that is being judged."""
-        iteration = self.progress.iteration + (ahead is not None)
-        if iteration == self.config.iterations:
-            self.control.status("waiting for the last verdict", True)
-            return None
-        version = ahead.candidate.version if ahead and ahead.candidate else self.progress.version
-        return self.learn(self.source.collect(replace(self.progress, iteration=iteration, version=version)), iteration)
+        at = self.progress
+        if ahead:
+            version = ahead.candidate.version if ahead.candidate else at.version
+            at = replace(ahead.learned.found.progress, iteration=at.iteration + 1, version=version)
+        return self.learn(self.source.collect(at), at.iteration)
 
     def hand_on(self, learned: Learned) -> Ahead:
         state = self.world.learner.snapshot()
@@ -103,10 +116,16 @@ class Pipeline(Loop):
 
     def settle(self, ahead: Ahead, seconds: float) -> IterationRow:
         """Wait for the verdict, obey it, commit the row."""
-        delivery, state = ahead.delivery, ahead.state
+        delivery, state, since = None, ahead.state, time.monotonic()
+        if ahead.verdict and ahead.candidate:
+            self.control.status(f"waiting for the verdict on version {ahead.candidate.version}", True)
+            delivery = ahead.verdict.result()
+            told = "serves" if delivery.decision.promote else "was refused"
+            self.deliverer.control.status(f"version {delivery.version} {told}", False)
         if delivery and not delivery.decision.promote:
             state = ahead.learned.before
             self.world.learner.restore(state)
+        ahead.learned.found.waits["verdict"] = time.monotonic() - since
         row = self.row(ahead.learned, delivery, seconds)
         self.commit(row, ahead.learned.found, state)
         self.standing.move(self.progress.version, state)
@@ -120,12 +139,11 @@ class StandingPolicy:
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
         self._at: tuple[int, Any] = (0, None)
-        self.encode, self.tokenised = learner.encode, learner.tokenised
 
     def move(self, version: int, state: Any) -> None:
         self._at = (version, state)
 
-    def log_ratios(self, completions: Sequence[Completion], state: Any = None) -> list[float]:
+    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
         return self._learner.log_ratios(completions, self._at[1])
 
     def mixture(
@@ -186,6 +204,4 @@ def make_loop(
     if algorithm.response_sampling.offline:
         source = Collector(config, algorithm, world, sampler, intake, learning)
     deliverer = Deliverer(run_id, config, heldout, world, statuses.of("publishing"))
-    pipeline = Pipeline(run_id, config, algorithm, world, progress, buffer, learning, source, deliverer)
-    pipeline.standing = standing
-    return pipeline
+    return Pipeline(run_id, config, algorithm, world, progress, buffer, learning, source, deliverer, standing=standing)

@@ -1,6 +1,6 @@
 """Axes 1 and 2: draw prompts, have them answered by the policy, record the groups where labelers find them.
 
-Where the run stands (`Progress`) comes in and goes out: a sampler remembers nothing.
+Where the run stands (`Progress`) comes in and goes out: a sampler remembers only how fast it was.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
 from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import Adapter, PolicyModel
-from iterpo.learner.team import Team
 from iterpo.learner.trainer import Trainer
 from iterpo.learner.turns import Turns
 from iterpo.policies import manifest, probe
@@ -78,23 +77,24 @@ class LoraLearner:
         version: int,
         state: State | None = None,
     ) -> list[list[Completion]]:
-        with self._at(state):
-            return [
-                [self._mixed(prompt, settings, share, version, f"{p}/{i}") for i in range(n)]
-                for p, prompt in enumerate(prompts)
-            ]
+        found = []
+        for p, prompt in enumerate(prompts):
+            with self._at(state):  # a turn a prompt: tokens are drawn one by one
+                found.append([self._mixed(prompt, settings, share, version, f"{p}/{i}") for i in range(n)])
+        return found
 
     @contextmanager
     def _at(self, state: State | None) -> Iterator[None]:
-        """Within: the policy has that snapshot's weights, as it is nobody else's turn, and no other rank's affair."""
-        with self.turns.taken(), self.model.shared_by(Team()):
+        """Within: the policy has that snapshot's weights, and it is nobody else's turn."""
+        with self.turns.taken():
             if state is None:
                 yield
                 return
             own = self.model.adapter()
             self.model.load_adapter(state[0])
             try:
-                yield
+                with self.model.alone():
+                    yield
             finally:
                 self.model.load_adapter(own)
 

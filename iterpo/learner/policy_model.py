@@ -122,12 +122,22 @@ class PolicyModel:
     @contextmanager
     def shared_by(self, team: Team) -> Iterator[None]:
         """Within: whatever is measured or differentiated is done by all ranks of the team together."""
-        before, self.team = self.team, team
-        self.budget.team = team
+        self.team = self.budget.team = team
         try:
             yield
         finally:
-            self.team = self.budget.team = before
+            self.team = self.budget.team = Team()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within: this process's own affair, in the middle of a team's. Rows that must be shorter here stay the team's
+        length there."""
+        team, budget = self.team, self.budget
+        self.team, self.budget = Team(), TokenBudget(budget.tokens)
+        try:
+            yield
+        finally:
+            self.team, self.budget = team, budget
 
     def add_up_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Over the ranks; a rank that had nothing to do has zeros."""

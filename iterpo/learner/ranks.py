@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,10 +36,10 @@ from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
 
 SELECTION = TypeAdapter(Selection)
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a rank waits for the others within an update."""
-ENDING_SECONDS = 10.0
+STARTING_SECONDS, ENDING_SECONDS = 300.0, 10.0
 
 
 class LeadingLearner(LoraLearner):
@@ -54,13 +55,9 @@ class LeadingLearner(LoraLearner):
             self._followers.tell(self._state(), selection, self.model.budget.tokens)
             return super()._update(selection)
         except (OSError, RuntimeError) as error:
-            if (lost := self._followers.lost()) is None:
-                raise
-            raise Unavailable(
-                f"Rank {lost} of the learner has ended.",
-                "Read the learner's log for its reason, then resume the run.",
-                "RANK_LOST",
-            ) from error
+            if self._followers.ended(1.0):  # its connections close a moment before it has ended
+                raise self._followers.lost() from error
+            raise
 
 
 class Followers:
@@ -74,17 +71,26 @@ class Followers:
 
     @contextmanager
     def running(self) -> Iterator[Followers]:
+        """Raises Unavailable (RANK_LOST) when one does not begin."""
         with tempfile.TemporaryDirectory(prefix="iterpo-ranks-") as folder:
-            store = f"{folder}/store"
-            for rank in range(1, self._ranks):
-                told = json.dumps(self._told | {"store": store, "rank": rank})
-                command = [sys.executable, "-m", "iterpo.learner.ranks", told]
-                self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | LOOPBACK))
             try:
-                join(store, 0, self._ranks, self._threads)
+                for rank in range(1, self._ranks):
+                    told = json.dumps(self._told | {"meeting": folder, "rank": rank})
+                    command = [sys.executable, "-m", "iterpo.learner.ranks", told]
+                    # In a group of its own, so that Ctrl-C in a terminal is the leader's to answer.
+                    self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0))
+                self._await_all(Path(folder))
+                join(Path(folder), 0, self._ranks, self._threads)
                 yield self
             finally:
                 self._end()
+
+    def _await_all(self, meeting: Path) -> None:
+        """Joining would wait for one that has ended already."""
+        deadline = time.monotonic() + STARTING_SECONDS
+        while len(list(meeting.glob("rank-*"))) < len(self._processes):
+            if self.ended(0.05) or time.monotonic() > deadline:
+                raise self.lost()
 
     def tell(self, state: State, selection: Selection, tokens: int) -> None:
         message = encoded(state, selection, tokens)
@@ -94,13 +100,21 @@ class Followers:
             process.stdin.write(message)
             process.stdin.flush()
 
-    def lost(self) -> int | None:
-        """A rank whose process has ended."""
-        for rank, process in enumerate(self._processes, 1):
+    def ended(self, seconds: float) -> dict[int, int]:
+        """Ranks that have ended, or do within so long, with their exit codes."""
+        deadline = time.monotonic() + seconds
+        for process in self._processes:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)  # its connections close a moment before it has ended
-                return rank
-        return None
+                process.wait(max(0.0, deadline - time.monotonic()))
+        return {rank: p.returncode for rank, p in enumerate(self._processes, 1) if p.returncode is not None}
+
+    def lost(self) -> Unavailable:
+        """The others end of the first one's end: one that a signal ended is named first."""
+        codes = sorted(self.ended(0.0).items(), key=lambda rank_and_code: rank_and_code[1])
+        which = (
+            f"Rank {codes[0][0]} of the learner has ended (exit code {codes[0][1]})" if codes else "A rank is silent"
+        )
+        return Unavailable(f"{which}.", "Read the learner's log for its reason, then resume the run.", "RANK_LOST")
 
     def _end(self) -> None:
         for process in self._processes:
@@ -117,16 +131,18 @@ class Followers:
                 process.wait()
 
 
-def join(store: str, rank: int, ranks: int, threads: int) -> None:
-    """Become one of a process group whose members meet at a file."""
-    os.environ.update(LOOPBACK)
+def join(meeting: Path, rank: int, ranks: int, threads: int) -> None:
+    """Become one of a process group whose members meet in a folder."""
+    for name, value in LOOPBACK.items():
+        os.environ.setdefault(name, value)
     if threads:
         torch.set_num_threads(threads)
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=TIMEOUT)
+    store = f"file://{meeting / 'store'}"
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=ranks, timeout=TIMEOUT)
 
 
 def encoded(state: State, selection: Selection, tokens: int) -> bytes:
@@ -136,7 +152,7 @@ def encoded(state: State, selection: Selection, tokens: int) -> bytes:
     parts = {"adapter": adapter, "moments": moments, "critic": critic or {}}
     tensors = {f"{part}/{name}": t.contiguous().cpu() for part, named in parts.items() for name, t in named.items()}
     told = {
-        "selection": SELECTION.dump_json(selection).decode(),
+        "selection": json.dumps(SELECTION.dump_python(selection, mode="json")),  # writes what is no number, too
         "groups": json.dumps(optimizer["param_groups"]),
         "tokens": str(tokens),
     }
@@ -155,7 +171,7 @@ def decoded(message: bytes) -> tuple[State, Selection, int]:
         moments.setdefault(int(index), {})[name] = tensor
     optimizer = {"state": moments, "param_groups": json.loads(header["groups"])}
     state = parts["adapter"], optimizer, parts["critic"] or None
-    return state, SELECTION.validate_json(header["selection"]), int(header["tokens"])
+    return state, SELECTION.validate_python(json.loads(header["selection"])), int(header["tokens"])
 
 
 def messages(pipe: BinaryIO) -> Iterator[bytes]:
@@ -165,7 +181,9 @@ def messages(pipe: BinaryIO) -> Iterator[bytes]:
 
 
 def follow(told: dict[str, Any]) -> None:
-    join(told["store"], told["rank"], told["ranks"], told["threads"])
+    meeting = Path(told["meeting"])
+    (meeting / f"rank-{told['rank']}").touch()
+    join(meeting, told["rank"], told["ranks"], told["threads"])
     config = RunConfig.model_validate(told["config"])
     learner = LoraLearner(Path(told["base"]), resolve(config), config)
     for message in messages(sys.stdin.buffer):

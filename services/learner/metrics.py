@@ -41,7 +41,7 @@ class LearnerMetrics:
         )
         self.wait = Counter(
             "iterpo_learner_wait_seconds_total",
-            "The learner waited for rollouts; sampling waited for the learner (backpressure).",
+            "The learner waited for rollouts, or for a verdict; sampling waited for the learner (backpressure).",
             ["run", "what"],
             registry=registry,
         )

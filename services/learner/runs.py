@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, WrongState
+from iterpo.intake import on_policy
 from iterpo.learner.ledger import Ledger, RunSummary
 from iterpo.patience import Control, RunStopped
 from iterpo.run_config import ReplayOf, RunConfig
@@ -304,6 +305,13 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
             f"Prompt sampling {algorithm.prompt_sampling.name!r} looks at rewards; people's are a half on average.",
             'Use uncertainty with measure = "entropy", or uniform.',
             "IMPOSSIBLE_TRIPLE",
+        )
+    if on_policy(algorithm) and parsed.ahead > parsed.max_policy_age:
+        raise InvalidConfig(
+            f"Answers may be {parsed.ahead} versions old when they are used (run.ahead), and {parsed.max_policy_age} "
+            "are allowed (run.max_policy_age).",
+            "Lower run.ahead, or raise run.max_policy_age.",
+            "AHEAD_TOO_FAR",
         )
     return parsed, algorithm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,14 +88,41 @@ def counted(learner: LoraLearner) -> Iterator[list[int]]:
     learner.model.selected = selected
 
 
+def test_memory_that_runs_out_for_somebody_let_in_between_leaves_the_ranks_rows_alike(tiny_model: Path) -> None:
+    """What the gate measures in the middle of an update is the leader's affair."""
+    config = config_of("ppo")
+    alone = history(LoraLearner(tiny_model, resolve(config), config))
+    with led(tiny_model, "ppo") as leader:
+        budget, halved = leader.model.budget, []
+
+        def let_in() -> None:
+            with leader.model.alone():
+                leader.model.budget.tokens = 128  # above the least, so that it can be halved
+                leader.model.budget.halve()
+                halved.append(leader.model.budget.tokens)
+
+        leader.trainer._give_way = let_in
+        together = history(leader)
+        assert halved
+        assert leader.model.budget is budget
+    assert difference(alone, together) < 5e-3
+
+
 def test_a_rank_that_dies_ends_the_update_with_its_number(tiny_model: Path) -> None:
-    with led(tiny_model, "grpo") as leader:
-        leader.update(selection(4))
-        (process,) = leader._followers._processes
-        process.kill()
-        with pytest.raises(Unavailable, match="Rank 1") as lost:
-            leader.update(selection(4))
+    with led(tiny_model, "grpo", ranks=3) as leader:
+        leader.update(selection(6))
+        leader._followers._processes[1].kill()
+        with pytest.raises(Unavailable, match=r"Rank 2 .*exit code -9") as lost:
+            leader.update(selection(6))
         assert lost.value.reason == "RANK_LOST"
+
+
+def test_a_rank_that_does_not_begin_is_no_long_wait(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iterpo.learner.ranks.sys.executable", "/bin/false")
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"Rank 1 .*exit code 1"), led(tiny_model, "grpo"):
+        pass
+    assert time.monotonic() - began < 10
 
 
 def test_followers_end_with_the_context(tiny_model: Path) -> None:
@@ -110,7 +138,7 @@ def test_state_and_selection_are_told_whole(tiny_model: Path) -> None:
     learner = LoraLearner(tiny_model, resolve(config), config)
     learner.update(selection(3))
     state, given = learner.snapshot(), selection(3)
-    given.baselines[0], given.dropped["tied_pair"] = 0.5, 2
+    given.baselines[0], given.rewards[1], given.dropped["tied_pair"] = 0.5, float("-inf"), 2
     (adapter, optimizer, critic), told, tokens = decoded(encoded(state, given, 77))
     assert (told, tokens) == (given, 77)
     assert told.completions[0].finish_reason is given.completions[0].finish_reason

@@ -286,12 +286,20 @@ class FakeLearner:
 
     def __init__(self) -> None:
         self.weights: list[str] = []
+        self.updates = 0
+        self.looked: list[tuple[str, list[str]]] = []
+        """What was asked for, and the weights that it was asked of."""
 
     def update(self, selection):
+        self.updates += 1
         self.weights = self.weights + [c.completion_id for c in selection.completions]
         return {"grad_norm": 1.0}
 
+    def _look(self, name: str, state) -> None:
+        self.looked.append((name, list(self.weights if state is None else state)))
+
     def kl(self, completions, state=None):
+        self._look("kl", state)
         return 0.1
 
     def structure(self):
@@ -301,9 +309,16 @@ class FakeLearner:
         return group
 
     def encode(self, example):
-        raise AssertionError("no test here has given answers")
+        """Under the prompt's own name."""
+        name = example.prompt.prompt_id
+        given = [
+            Completion(f"{name}/{i}", name, name, a, (1,), (2,), (), FinishReason.STOP, 0, "")
+            for i, a in enumerate(example.answers)
+        ]
+        return Group(name, example.prompt, tuple(given))
 
     def log_ratios(self, completions, state=None):
+        self._look("log_ratios", state)
         return [float(c.text) for c in completions]
 
     def mixture(self, prompts, n, settings, share, version, state=None):

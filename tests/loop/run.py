@@ -47,7 +47,8 @@ class Run:
         self.labeler, self.generator = FakeLabeler(), FakeGenerator(self.publisher)
         self.ledger = Ledger(folder / "learner.db")
         self.statuses: list[tuple[str, bool]] = []
-        self.ledger.create(RUN, self.config.model_dump(), [Example(prompt(i)) for i in range(prompts)], [])
+        given = ("an answer",) if resolve(self.config).response_sampling.offline else ()
+        self.ledger.create(RUN, self.config.model_dump(), [Example(prompt(i), given) for i in range(prompts)], [])
 
     def loop(self) -> Loop:
         record = self.ledger.get(RUN)
