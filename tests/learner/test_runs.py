@@ -14,13 +14,13 @@ import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
-from iterpo.errors import Conflict, IterpoError, NotFound, ResourceExhausted, WrongState
+from iterpo.errors import Conflict, InvalidConfig, IterpoError, NotFound, ResourceExhausted, WrongState
 from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
 from iterpo.types import Example, IterationRow, Message, Prompt
 from services.learner.metrics import LearnerMetrics
-from services.learner.runs import RunManager
+from services.learner.runs import RunManager, parse
 
 WAIT_SECONDS = 10.0
 
@@ -192,3 +192,16 @@ async def test_one_run_follows_what_serves_and_others_learn_beside_it(tmp_path: 
     async with asyncio.timeout(WAIT_SECONDS):
         while {view.state for view in runs.views()} != {"STOPPED"}:
             await runs.changed(changed, 0.05)
+
+
+@pytest.mark.parametrize(("algorithm", "refused"), [("grpo", True), ("online_dpo", False)])
+def test_sampling_may_not_run_farther_ahead_than_answers_may_be_old(algorithm: str, refused: bool) -> None:
+    """Of a policy gradient; pairs are used at any age."""
+    wanted = {"algorithm": algorithm, "ahead": 3, "max_policy_age": 2}
+    if refused:
+        with pytest.raises(InvalidConfig, match=r"Lower run\.ahead") as error:
+            parse(wanted)
+        assert error.value.reason == "AHEAD_TOO_FAR"
+    else:
+        parse(wanted)
+    parse(wanted | {"max_policy_age": 3})

@@ -72,7 +72,7 @@ def test_an_unknown_section_names_the_nearest_one(tmp_path: Path) -> None:
 
 def test_a_key_that_is_like_no_other_lists_the_valid_ones(tmp_path: Path) -> None:
     text = refusal(tmp_path, "[learner]\nzzz = 3")
-    assert "Valid keys are: address, metrics_address, threads, runs." in text
+    assert "Valid keys are: address, metrics_address, threads, runs, ranks." in text
 
 
 def test_unknown_keys_of_labelers_and_nested_sections_are_found(tmp_path: Path) -> None:
@@ -98,6 +98,7 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
         ("[inference]\nmax_model_len = 127", "greater than or equal to 128"),
         ('[inference]\naddress = "127.0.0.1:70000"', "host:port"),
         ('[auth]\ntls_key = "k.pem"', "belong together"),
+        ("[learner]\nranks = 2\nruns = 2", "set ranks or runs, not both"),
         ("inference = 3", "`inference`"),
         ('[labelers.mine]\nverifier = "regex"', "`kind` is missing"),
     ],
