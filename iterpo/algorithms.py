@@ -197,7 +197,7 @@ ALGORITHMS = (
     Algorithm("apo_zero", "arXiv:2408.06266", OFFLINE, Apo(), SUM, "base", prompts_per_iteration=64),
     Algorithm("apo_down", "arXiv:2408.06266", OFFLINE, Apo(down=True), SUM, "base", prompts_per_iteration=64),
     Algorithm("bco", "arXiv:2404.04656", OFFLINE, Bco(), SUM, "base", prompts_per_iteration=64, lacks="a running delta; the density ratio of prompts"),
-    Algorithm("kto", "arXiv:2402.01306", OFFLINE, Kto(), SUM, "base", prompts_per_iteration=64, lacks="z0 shared between ranks"),
+    Algorithm("kto", "arXiv:2402.01306", OFFLINE, Kto(), SUM, "base", prompts_per_iteration=64),
     Algorithm("mpo", "arXiv:2411.10442", OFFLINE, Mpo(), SUM, "base", learning_rate=5e-5, prompts_per_iteration=256),
     Algorithm("tipo", "arXiv:2604.11559; form inferred", OFFLINE, Tipo(), SUM, "base", prompts_per_iteration=64, lacks="alignment of steps between trajectories"),
     Algorithm("odpo", "arXiv:2402.10571", OFFLINE, OffsetDpo(), SUM, "base", prompts_per_iteration=64, lacks="scores; the label's strength stands for their difference"),

@@ -18,7 +18,7 @@ class Kto:
 
     c = lambda_D beta s(u) s(-u), u = beta (D - z0), and -lambda_U beta s(v) s(-v), v = -u. z0 = max(0, mean of D over
     mismatched answers: answers to other prompts), detached. Keep lambda_D n_D / (lambda_U n_U) within [1, 4/3].
-    Not implemented: z0 shared between ranks.
+    z0 is over the whole step's batch, whatever micro-batches and ranks it is cut into.
     """
 
     name: ClassVar[str] = "kto"
