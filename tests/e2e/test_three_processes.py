@@ -93,7 +93,7 @@ def test_a_synchronous_run_repeats_itself_bit_by_bit(services):
     """From the same version, with the same seed: the same answers, the same update, the same bytes. Another seed is
     the negative control."""
     learned = {}
-    for name, seed in (("once", 1), ("again", 1), ("otherwise", 2)):
+    for name, seed in (("once", 1), ("repeated", 1), ("otherwise", 2)):
         base = GateDecision(True, ("from the base",), {"by_hand": 1.0})
         PolicyClient(connect_service(services.settings, "inference")).promote(0, base, f"base for {name}")
         services.start(name, iterations=2, seed=seed, micro_batch_tokens=512)
@@ -102,8 +102,8 @@ def test_a_synchronous_run_repeats_itself_bit_by_bit(services):
         assert all(row.promoted for row in rows)
         policies = [manifest.directory(services.settings.data_dir / "policies", row.policy_version) for row in rows]
         weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in policies]
-        learned[name] = ([(row.train_reward, row.kl, row.metrics["grad_norm"]) for row in rows], weights)
-    assert learned["once"] == learned["again"]
+        learned[name] = ([(row.train_reward, row.kl_nats, row.metrics["grad_norm"]) for row in rows], weights)
+    assert learned["once"] == learned["repeated"]
     assert learned["once"][1][0] != learned["otherwise"][1][0]
 
 
