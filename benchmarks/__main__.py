@@ -1,7 +1,8 @@
 """`python -m benchmarks`: what serving and learning cost on this machine, one after the other (some 20 minutes).
 
 Results go to benchmarks/results/, one file a benchmark, keyed by the hardware. The others, each with `--help`:
-benchmarks.labels, benchmarks.people, benchmarks.methods, benchmarks.label_quality, benchmarks.gate, benchmarks.soak.
+benchmarks.labels, benchmarks.people, benchmarks.methods, benchmarks.label_quality, benchmarks.gate, benchmarks.soak,
+benchmarks.pipeline.
 """
 
 from __future__ import annotations

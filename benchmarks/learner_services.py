@@ -26,8 +26,10 @@ ANYTHING = {"min_heldout_gain": -1.0, "max_kl": 100.0}
 
 
 class Services:
-    def __init__(self, home: Path, base: Path) -> None:
+    def __init__(self, home: Path, base: Path, more: str = "") -> None:
+        """`more`: further sections of iterpo.toml."""
         config_path = write_settings(home, base)
+        config_path.write_text(config_path.read_text() + more)
         self._supervisor = Supervisor(config_path)
         self._supervisor.__enter__()
         self._supervisor.wait_ready(300)
@@ -39,11 +41,13 @@ class Services:
         self._supervisor.__exit__(None, None, None)
 
     def run(self, method: str, iterations: int, seed: int = 0) -> list[IterationRow]:
-        """From the base."""
-        self._policies.promote(0, GateDecision(True, ("benchmark",), {"by_hand": 1.0}), uuid.uuid4().hex)
         wanted = settings(method, seed, iterations) | {"gate": ANYTHING}
+        return self.rows(f"{method}-{uuid.uuid4().hex[:8]}", wanted)
+
+    def rows(self, run_id: str, wanted: dict[str, Any]) -> list[IterationRow]:
+        """Of a run from the base."""
+        self._policies.promote(0, GateDecision(True, ("benchmark",), {"by_hand": 1.0}), uuid.uuid4().hex)
         examples, heldout, _ = read_run_data(RunConfig.model_validate(wanted), Path())
-        run_id = f"{method}-{uuid.uuid4().hex[:8]}"
         self._learner.start(run_id, wanted, examples, heldout)
         rows, run = [], learner_pb2.Run()
         for news in self._learner.watch(run_id):
