@@ -13,5 +13,5 @@ def share_of_e(prompt: str, answer: str) -> float:
     return fast_share_of_e(prompt, answer)
 
 
-def fast_share_of_e(prompt: str, answer: str) -> float:
+def fast_share_of_e(_prompt: str, answer: str) -> float:
     return answer.count("e") / max(1, len(answer))
