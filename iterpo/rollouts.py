@@ -45,6 +45,8 @@ class Rollouts:
         self._caught_up = False
         self._wanted = 0
         """Groups that the learner waits for."""
+        self._held = 0
+        """Groups that it has taken for the iteration that it waits for more of."""
         self._given_up = 0
         """A cursor: groups that began before it, and still wait for feedback, were waited for in vain. They hold no
         place."""
@@ -87,13 +89,16 @@ class Rollouts:
             found = Collected(replace(at, drawn=self._at.drawn, seen=self._at.seen))
         while left > 0 and (wanted := min(left, self._batch - self._have(found))) > 0:
             full = self._await(wanted, deadline, bool(found.consumed))
-            self._intake.take(found, wanted)
-            self._intake.drop_old(found, at.version)
+            with self._changed:
+                self._intake.take(found, wanted)
+                self._intake.drop_old(found, at.version)
+                self._held = self._have(found)
             left = self._batch * (1 + self._refill) - sum(map(is_sampled, found.groups)) if full else 0
         self._intake.replay(found)
         with self._changed:
             found.progress = replace(found.progress, drawn=self._at.drawn)
             self._at = replace(self._at, iteration=at.iteration + 1, version=at.version, seen=found.progress.seen)
+            self._held = 0
             found.waits = {"rollouts": self._idle + time.monotonic() - asked, "backpressure": self._backpressure}
             self._backpressure, self._idle = 0.0, 0.0
             self._changed.notify_all()
@@ -164,7 +169,8 @@ class Rollouts:
 
     def _places(self) -> int:
         buffer, left = self._intake.buffer, self._config.iterations - self._at.iteration
-        return self._batch * min(self._config.ahead, left) + buffer.waiting_since(self._given_up) - len(buffer)
+        wanted = min(self._batch * self._config.ahead, self._batch * left - self._held)
+        return wanted + buffer.waiting_since(self._given_up) - len(buffer)
 
     def _label(self) -> None:
         buffer, control = self._intake.buffer, self._intake.control

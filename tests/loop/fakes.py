@@ -6,6 +6,7 @@ Everything but the learner survives a crash of the loop, as the other processes 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,7 +167,10 @@ class FakeFeedback:
     def stream(self, run_id, cursor, idle_seconds):
         self.clock.now += idle_seconds
         self._label()
-        yield from [e for e in self.events if e.cursor > cursor]
+        new = [e for e in self.events if e.cursor > cursor]
+        if not new:
+            time.sleep(0.001)  # a pipeline's other threads get on meanwhile
+        yield from new
 
     def append(self, **body) -> FeedbackEvent:
         cursor = len(self.events) + 1

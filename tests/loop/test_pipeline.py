@@ -368,13 +368,28 @@ def test_what_the_loops_do_is_told_by_name(make_run):
         assert name in texts
 
 
+def break_a_reading_that_has_something_to_read(run: Run, when: str) -> None:
+    """Which one that is, is a matter of timing."""
+    strike, struck = run.faults.strike, []
+
+    def once(method: str, at: str) -> None:
+        if (method, at) == ("stream", when) and len(run.feedback.groups) > 2 and not struck:
+            struck.append(True)
+            raise Crash
+        strike(method, at)
+
+    run.faults.strike = once
+
+
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_pipelines_feedback_is_used_neither_skipped_nor_repeated_after_a_crash(make_run, call, when):
     run = make_run(ahead=2, iterations=4, prompts=40)
-    # Which reading meets events is a matter of timing, so all of them break until one has.
-    run.faults.planned = {(call, n, when): Crash() for n in (range(2, 30) if call == "stream" else (3,))}
-    assert run.finish_despite_crashes() >= 1
+    if call == "stream":
+        break_a_reading_that_has_something_to_read(run, when)
+    else:
+        run.faults.planned = {(call, 3, when): Crash()}
+    assert run.finish_despite_crashes() == 1
     assert_each_event_was_used_once(run)
     assert [r.iteration for r in run.ledger.rows(RUN)] == [1, 2, 3, 4]
     # What had been recorded was not sampled again: nobody labels the same prompt twice because the learner died.
