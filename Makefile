@@ -35,7 +35,7 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf
 bench: $(STAMP) ## Measure serving and learning (20 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (20 minutes), bench-learner (hours)
+bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (30 minutes), bench-learner (hours)
 	$(BIN)/python -m benchmarks.$*
 
 soak: $(STAMP) ## 200 swaps under 32 streams, both ways of delivery (25 minutes)
