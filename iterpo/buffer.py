@@ -28,9 +28,8 @@ class _Pending:
     preferences: dict[str, Preference] = field(default_factory=dict)
     """task_id -> what its labels say together, the latest."""
 
-    @property
-    def sampled(self) -> bool:
-        return is_sampled(self.group)
+    def __post_init__(self) -> None:
+        self.sampled = is_sampled(self.group)
 
     @property
     def complete(self) -> bool:
@@ -71,6 +70,8 @@ class GroupBuffer:
         self._lock = threading.RLock()
         self._consumed = set(consumed)
         self._pending: dict[str, _Pending] = {}
+        self._complete: dict[str, _Pending] = {}
+        """Those of them that are complete: asked for after every event, by thousands."""
         self._group_of: dict[str, str] = {}
         self._expected: dict[str, str] = {}
         """Group -> its prompt."""
@@ -118,6 +119,11 @@ class GroupBuffer:
             pending.preferences[event.preference.task_id] = event.preference
         elif event.retraction is not None:
             pending.preferences.pop(event.retraction.task_id, None)
+        name = pending.group.group_id
+        if pending.complete:
+            self._complete[name] = pending
+        else:
+            self._complete.pop(name, None)
 
     def _owner(self, event: FeedbackEvent) -> str:
         named = event.task or event.label or event.preference or event.retraction
@@ -133,13 +139,13 @@ class GroupBuffer:
     @property
     def any_complete(self) -> bool:
         with self._lock:
-            return any(p.complete for p in self._pending.values())
+            return bool(self._complete)
 
     @property
     def complete(self) -> int:
         """Sampled groups that could be taken now."""
         with self._lock:
-            return sum(p.complete and p.sampled for p in self._pending.values())
+            return sum(p.sampled for p in self._complete.values())
 
     @property
     def late(self) -> Counter[str]:
@@ -157,7 +163,7 @@ class GroupBuffer:
     def waiting(self) -> int:
         """Groups that lack feedback, or that were recorded and have not been read back yet."""
         with self._lock:
-            return len(self._expected) + sum(not p.complete for p in self._pending.values())
+            return len(self._expected) + len(self._pending) - len(self._complete)
 
     def __len__(self) -> int:
         """Sampled groups in the buffer, complete or not, and those recorded and not read back yet."""
@@ -181,12 +187,12 @@ class GroupBuffer:
         """Remove the complete groups, of the sampled ones the `most` oldest; returns them and the (cursor, event id) of
         everything they were made of."""
         with self._lock:
-            complete = [p for p in self._pending.values() if p.complete]
-            chosen = {id(p) for p in [p for p in complete if p.sampled][:most]}
-            ready = [p for p in complete if id(p) in chosen or not p.sampled]
+            complete = [p for name, p in self._pending.items() if name in self._complete]
+            left = {p.first_cursor for p in [p for p in complete if p.sampled][most:]} if most is not None else set()
+            ready = [p for p in complete if p.first_cursor not in left]
             for pending in ready:
                 self._taken.add(pending.first_cursor)
-                del self._pending[pending.group.group_id]
+                del self._pending[pending.group.group_id], self._complete[pending.group.group_id]
                 for completion in pending.group.completions:
                     del self._group_of[completion.completion_id]
         return [p.finished() for p in ready], [event for p in ready for event in p.events]

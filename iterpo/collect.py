@@ -22,19 +22,20 @@ class Collector:
     ) -> None:
         self._config, self._algorithm, self._world = config, algorithm, world
         self._sampler, self._intake, self._control = sampler, intake, control
-        self._left = time.monotonic()
+        self._left: float | None = None
         self.remember, self.speed = intake.remember, sampler.speed
 
     def collect(self, at: Progress) -> Collected:
         """Groups with their feedback: as many prompts as the algorithm wants, refilled where it says so."""
         asked, found = time.monotonic(), Collected(at)
+        since = asked if self._left is None else self._left
         for _ in range(1 + getattr(self._algorithm.response_sampling, "refill", 0)):
             wanted = self._algorithm.prompts_per_iteration - self._intake.useful(found.groups)
             if wanted <= 0:
                 break
             self._draw(wanted, found)
         self._intake.replay(found)
-        found.waits = {"backpressure": asked - self._left, "rollouts": time.monotonic() - asked}
+        found.waits = {"backpressure": asked - since, "rollouts": time.monotonic() - asked}
         self._left = time.monotonic()
         return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from iterpo.algorithms import Algorithm
-from iterpo.buffer import GroupBuffer
+from iterpo.buffer import GroupBuffer, is_sampled
 from iterpo.patience import Control
 from iterpo.ports import World
 from iterpo.response_sampling import own
@@ -36,7 +36,7 @@ class Collected:
     """Seconds: `rollouts`, that the learner waited for this; `backpressure`, that sampling waited for the learner since
     the last one; in a pipeline also `verdict`, that the learner waited for the candidate's."""
     ages: dict[str, float] = field(default_factory=dict)
-    """`policy_age_mean` and `policy_age_max`: versions between sampling and use, of the groups that are used."""
+    """`mean` and `max`: versions between sampling and use, of the groups that are used."""
 
 
 class Intake:
@@ -76,12 +76,13 @@ class Intake:
     def drop_old(self, found: Collected, version: int) -> None:
         """Before they are used for an update of `version`. Too old for a policy gradient is still good for a pair
         (invariant 8); age counts label lag."""
-        limited = on_policy(self._algorithm)
-        young = [g for g in found.groups if not limited or self._age(g, version) <= self._config.max_policy_age]
+        oldest = self._config.max_policy_age if on_policy(self._algorithm) else math.inf
+        aged = [(g, self._age(g, version)) for g in found.groups]
+        young = [g for g, age in aged if age <= oldest]
         found.dropped["policy_age"] += _completions(found.groups) - _completions(young)
         found.groups = young
-        if ages := [self._age(g, version) for g in young]:
-            found.ages = {"policy_age_mean": sum(ages) / len(ages), "policy_age_max": float(max(ages))}
+        if ages := [age for _, age in aged if age <= oldest]:
+            found.ages = {"mean": sum(ages) / len(ages), "max": float(max(ages))}
 
     def _age(self, group: Group, version: int) -> int:
         return version - min((c.policy_version for c in self._own(group)), default=version)
@@ -117,7 +118,7 @@ def on_policy(algorithm: Algorithm) -> bool:
 
 def usable(algorithm: Algorithm, group: Group) -> bool:
     """A policy gradient needs the log-probs that an answer was drawn with; an application's users send texts."""
-    return not on_policy(algorithm) or all(c.logprobs for c in group.completions)
+    return not on_policy(algorithm) or is_sampled(group)
 
 
 def _completions(groups: Sequence[Group]) -> int:

@@ -95,11 +95,11 @@ class Loop:
         self.progress = self.deliverer.begin(self.progress)
         self.source.remember(self.progress)
 
-    def learn(self, found: Collected, iteration: int) -> Learned:
-        """Axis 3."""
+    def learn(self, found: Collected, iteration: int, before: Any = None) -> Learned:
+        """Axis 3. `before`: the learner's snapshot, where there is one already."""
         groups = found.groups + found.replayed
         selection = self.algorithm.response_sampling.select(groups, self.config.seed + iteration)
-        before = self.world.learner.snapshot()
+        before = self.world.learner.snapshot() if before is None else before
         self.control.status(f"updating on {len(selection.completions)} completions", False)
         numbers = self.world.learner.update(selection) if selection.completions else {}
         return Learned(found, before, numbers, found.dropped + selection.dropped)
@@ -116,6 +116,7 @@ class Loop:
         rewards = [g.rewards[c.completion_id] for g, c in sampled if c.completion_id in g.rewards]
         promoted = bool(delivery and delivery.decision.promote)
         waits = {f"wait_{name}_seconds": wait for name, wait in learned.found.waits.items()}
+        ages = {f"policy_age_{name}": age for name, age in learned.found.ages.items()}
         counts = self.counts("dropped", learned.dropped) | self.counts("late", self.buffer.late)
         return IterationRow(
             run_id=self.run_id,
@@ -130,7 +131,7 @@ class Loop:
             load_ms=delivery.load_ms if delivery else 0.0,
             tokens_per_second=self.source.speed(),
             seconds=seconds,
-            metrics={**learned.numbers, **waits, **learned.found.ages, **counts},
+            metrics={**learned.numbers, **waits, **ages, **counts},
             decision=delivery.decision if delivery else None,
         )
 

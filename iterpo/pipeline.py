@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from iterpo.algorithms import Algorithm
 from iterpo.background import in_background
@@ -31,10 +31,10 @@ from iterpo.iterate import Learned, Loop, Source
 from iterpo.patience import Control
 from iterpo.ports import Learner, World
 from iterpo.replay import Replay
-from iterpo.rollouts import ENDING_SECONDS, Rollouts
+from iterpo.rollouts import ENDING_SECONDS, Rollouts, StandingPolicy
 from iterpo.run_config import RunConfig
 from iterpo.sampling import Sampler
-from iterpo.types import Completion, Example, IterationRow, Progress, Prompt, SamplingSettings
+from iterpo.types import Example, IterationRow, Progress, Prompt
 
 
 @dataclass(frozen=True)
@@ -49,28 +49,43 @@ class Ahead:
     verdict: Future[Delivery] | None = None
 
 
+class Flow(Source, Protocol):
+    """A source that runs ahead."""
+
+    def flowing(self, at: Progress) -> AbstractContextManager[None]:
+        """Within: it gets on by itself, until the run's control is stopped."""
+        ...
+
+    def come_before(self, news: Future[Any]) -> bool:
+        """Wait for an iteration's groups, or for that; whether the groups came first."""
+        ...
+
+    def stand(self, version: int, state: Any) -> None:
+        """What serves, and the learner's snapshot of it."""
+        ...
+
+
 class Pipeline(Loop):
-    def __init__(self, *parts: Any, standing: StandingPolicy) -> None:
-        super().__init__(*parts)
-        self.standing = standing
+    source: Flow
 
     def iterations(self) -> Iterator[IterationRow]:
         """As the synchronous loop's, with `seconds` from row to row."""
         self.begin()
-        self.standing.move(self.progress.version, self.world.learner.snapshot())
+        standing = self.world.learner.snapshot()
+        self.source.stand(self.progress.version, standing)
         ahead: Ahead | None = None
         last = time.monotonic()
-        with self.flowing():
+        with self.source.flowing(self.progress):
             try:
                 while ahead or self.progress.iteration < self.config.iterations:
                     self.control.point()
-                    learned = self.learn_ahead(ahead) if self.may_learn(ahead) else None
+                    learned = self.learn_ahead(ahead, standing) if self.may_learn(ahead) else None
                     if ahead:
                         judged, ahead = ahead, None
-                        row = self.settle(judged, time.monotonic() - last)
+                        row, standing = self.settle(judged, time.monotonic() - last)
                         last = time.monotonic()
                         if learned and row.decision and not row.promoted:
-                            learned = self.learn(learned.found, self.progress.iteration)
+                            learned = self.learn(learned.found, self.progress.iteration, standing)
                         yield row
                     ahead = self.hand_on(learned) if learned else None
             finally:
@@ -85,25 +100,21 @@ class Pipeline(Loop):
         if all(verdict.done() and not verdict.exception() for verdict in pending):
             self.settle(ahead, seconds)
 
-    def flowing(self) -> AbstractContextManager[None]:
-        """Given answers need no loops of their own."""
-        return self.source.flowing(self.progress) if isinstance(self.source, Rollouts) else nullcontext()
-
     def may_learn(self, ahead: Ahead | None) -> bool:
         """Not beyond the last iteration, nor when a verdict is there before the next groups: it is obeyed first."""
         if ahead is None:
             return True
-        if self.progress.iteration + 1 == self.config.iterations or ahead.verdict is None:
-            return False
-        return self.source.come_before(ahead.verdict) if isinstance(self.source, Rollouts) else True
+        last = self.progress.iteration + 1 == self.config.iterations
+        return not last and ahead.verdict is not None and self.source.come_before(ahead.verdict)
 
-    def learn_ahead(self, ahead: Ahead | None) -> Learned:
-        """The next update, on top of the one that is being judged."""
-        at = self.progress
+    def learn_ahead(self, ahead: Ahead | None, standing: Any) -> Learned:
+        """The next update, on top of the one that is being judged, or of what stands."""
+        at, before = self.progress, standing
         if ahead:
             version = ahead.candidate.version if ahead.candidate else at.version
             at = replace(ahead.learned.found.progress, iteration=at.iteration + 1, version=version)
-        return self.learn(self.source.collect(at), at.iteration)
+            before = ahead.state
+        return self.learn(self.source.collect(at), at.iteration, before)
 
     def hand_on(self, learned: Learned) -> Ahead:
         state = self.world.learner.snapshot()
@@ -114,8 +125,8 @@ class Pipeline(Loop):
         judge = partial(self.deliverer.judge, candidate, self.progress)
         return Ahead(learned, state, candidate, in_background("publishing", judge))
 
-    def settle(self, ahead: Ahead, seconds: float) -> IterationRow:
-        """Wait for the verdict, obey it, commit the row."""
+    def settle(self, ahead: Ahead, seconds: float) -> tuple[IterationRow, Any]:
+        """Wait for the verdict, obey it, commit the row. Returns it, and the snapshot that stands now."""
         delivery, state, since = None, ahead.state, time.monotonic()
         if ahead.verdict and ahead.candidate:
             self.control.status(f"waiting for the verdict on version {ahead.candidate.version}", True)
@@ -128,29 +139,21 @@ class Pipeline(Loop):
         ahead.learned.found.waits["verdict"] = time.monotonic() - since
         row = self.row(ahead.learned, delivery, seconds)
         self.commit(row, ahead.learned.found, state)
-        self.standing.move(self.progress.version, state)
-        return row
+        self.source.stand(self.progress.version, state)
+        return row, state
 
 
-class StandingPolicy:
-    """The learner as sampling sees it: with the weights of the run's last promoted version, whatever is being learned
-    meanwhile."""
+class GivenAnswers(Collector):
+    """A flow of what is there already: only publishing goes on beside the learner."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self._at: tuple[int, Any] = (0, None)
+    def flowing(self, _at: Progress) -> AbstractContextManager[None]:
+        return nullcontext()
 
-    def move(self, version: int, state: Any) -> None:
-        self._at = (version, state)
+    def come_before(self, _news: Future[Any]) -> bool:
+        return True
 
-    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
-        return self._learner.log_ratios(completions, self._at[1])
-
-    def mixture(
-        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
-    ) -> list[list[Completion]]:
-        version, state = self._at
-        return self._learner.mixture(prompts, n, settings, share, version, state)
+    def stand(self, version: int, state: Any) -> None:
+        """Nothing is sampled from it."""
 
 
 class Statuses:
@@ -186,22 +189,19 @@ def make_loop(
 ) -> Loop:
     """A run's loop: synchronous, or a pipeline where `run.ahead` says so. A replay, whose groups are there already, is
     synchronous."""
-    if replay is not None:
-        deliverer = Deliverer(run_id, config, heldout, world, control)
-        return Loop(run_id, config, algorithm, world, progress, buffer, control, replay, deliverer)
-    if not config.ahead:
+    if not config.ahead or replay is not None:
         sampler = Sampler(run_id, config, algorithm, examples, world, control)
         intake = Intake(run_id, config, algorithm, world, buffer, control)
-        collector = Collector(config, algorithm, world, sampler, intake, control)
+        source = replay or Collector(config, algorithm, world, sampler, intake, control)
         deliverer = Deliverer(run_id, config, heldout, world, control)
-        return Loop(run_id, config, algorithm, world, progress, buffer, control, collector, deliverer)
+        return Loop(run_id, config, algorithm, world, progress, buffer, control, source, deliverer)
     statuses, standing = Statuses(control), StandingPolicy(world.learner)
     learning = statuses.of("learning")
     beside = replace(world, learner=cast("Learner", standing))
     sampler = Sampler(run_id, config, algorithm, examples, beside, statuses.of("sampling"))
     intake = Intake(run_id, config, algorithm, world, buffer, statuses.of("labeling"))
-    source: Source = Rollouts(config, algorithm, sampler, intake, learning)
+    flow: Flow = Rollouts(config, algorithm, sampler, intake, learning, standing)
     if algorithm.response_sampling.offline:
-        source = Collector(config, algorithm, world, sampler, intake, learning)
+        flow = GivenAnswers(config, algorithm, world, sampler, intake, learning)
     deliverer = Deliverer(run_id, config, heldout, world, statuses.of("publishing"))
-    return Pipeline(run_id, config, algorithm, world, progress, buffer, learning, source, deliverer, standing=standing)
+    return Pipeline(run_id, config, algorithm, world, progress, buffer, learning, flow, deliverer)

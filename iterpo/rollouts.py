@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,9 +23,10 @@ from iterpo.background import in_background
 from iterpo.buffer import is_sampled
 from iterpo.intake import IDLE_SECONDS, Collected, Intake
 from iterpo.patience import Control
+from iterpo.ports import Learner
 from iterpo.run_config import RunConfig
 from iterpo.sampling import Sampler
-from iterpo.types import Progress
+from iterpo.types import Completion, Progress, Prompt, SamplingSettings
 
 LOOK_SECONDS = 0.5
 """How long a loop sleeps at most before it looks whether the run was paused or stopped."""
@@ -34,9 +35,15 @@ ENDING_SECONDS = 30.0
 
 class Rollouts:
     def __init__(
-        self, config: RunConfig, algorithm: Algorithm, sampler: Sampler, intake: Intake, control: Control
+        self,
+        config: RunConfig,
+        algorithm: Algorithm,
+        sampler: Sampler,
+        intake: Intake,
+        control: Control,
+        standing: StandingPolicy,
     ) -> None:
-        """`control` is the learner's: the others have their own."""
+        """`control` is the learner's: the others have their own. `standing`: the sampler's learner."""
         self._config, self._sampler, self._intake, self._control = config, sampler, intake, control
         self._batch = algorithm.prompts_per_iteration
         self._refill = int(getattr(algorithm.response_sampling, "refill", 0))
@@ -53,11 +60,11 @@ class Rollouts:
         self._all_out = False
         """Whether every prompt that could be asked is in the buffer already."""
         self._backpressure, self._idle = 0.0, 0.0
-        self.remember, self.speed = intake.remember, sampler.speed
+        self.remember, self.speed, self.stand = intake.remember, sampler.speed, standing.stand
 
     @contextmanager
     def flowing(self, at: Progress) -> Iterator[None]:
-        """Within: both loops run, from where the run stands."""
+        """Within: both loops run, from where the run stands, until its control is stopped."""
         self._at = at
         self._loops = [in_background("sampling", self._sample), in_background("labeling", self._label)]
         for loop in self._loops:
@@ -65,7 +72,6 @@ class Rollouts:
         try:
             yield
         finally:
-            self._control.stop()
             self._notify()
             wait(self._loops, ENDING_SECONDS)
 
@@ -218,3 +224,24 @@ class Rollouts:
     def _notify(self, _: object = None) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+class StandingPolicy:
+    """The learner as sampling sees it: with the weights of the run's last promoted version, whatever is being learned
+    meanwhile."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._at: tuple[int, Any] = (0, None)
+
+    def stand(self, version: int, state: Any) -> None:
+        self._at = (version, state)
+
+    def log_ratios(self, completions: Sequence[Completion]) -> list[float]:
+        return self._learner.log_ratios(completions, self._at[1])
+
+    def mixture(
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, share: float, version: int
+    ) -> list[list[Completion]]:
+        version, state = self._at
+        return self._learner.mixture(prompts, n, settings, share, version, state)

@@ -19,16 +19,13 @@ from iterpo.algorithms import Algorithm
 from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
 from iterpo.learner.mixture import sample_mixture
-from iterpo.learner.policy_model import Adapter, PolicyModel
-from iterpo.learner.trainer import Trainer
+from iterpo.learner.policy_model import PolicyModel
+from iterpo.learner.trainer import State, Trainer
 from iterpo.learner.turns import Turns
 from iterpo.policies import manifest, probe
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
 from iterpo.types import DOCUMENT, Completion, Example, FinishReason, Group, Preference, Prompt, SamplingSettings
-
-State = tuple[Adapter, dict[str, Any], Adapter | None]
-"""Adapter, optimiser, and the critic of methods that have one."""
 
 
 class LoraLearner:
@@ -120,21 +117,11 @@ class LoraLearner:
     def snapshot(self) -> State:
         """Weights and optimiser: a refused update must not live on in the moments either."""
         with self.turns.taken():
-            return self._state()
-
-    def _state(self) -> State:
-        return self.model.adapter(), copy.deepcopy(self.trainer.state()), self._critic_weights()
+            return copy.deepcopy(self.trainer.state())
 
     def restore(self, snapshot: State) -> None:
-        adapter, optimizer, critic = snapshot
         with self.turns.taken():
-            self.model.load_adapter(adapter)
-            self.trainer.load_state(copy.deepcopy(optimizer))
-            if critic is not None and self.trainer.critic is not None:
-                self.trainer.critic.load_weights(critic)
-
-    def _critic_weights(self) -> Adapter | None:
-        return self.trainer.critic.weights() if self.trainer.critic else None
+            self.trainer.restore(snapshot)
 
     def publish(self, root: Path, version: int, lineage: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         """Write the adapter as a policy version; `lineage` holds parent, run_id, iteration and feedback_cursor."""
@@ -153,7 +140,8 @@ class LoraLearner:
             return manifest.publish(root, made, self.model.save_adapter)
 
     def save(self, directory: Path, state: State | None = None) -> None:
-        checkpoint.save(directory, *(state or self.snapshot()))
+        with self.turns.taken():
+            checkpoint.save(directory, *(state or self.trainer.state()))
 
     def start_from(self, files: Mapping[str, bytes]) -> None:
         """Begin at a published policy's weights. Raises WrongState when its shape is not this run's `lora`."""

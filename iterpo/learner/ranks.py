@@ -31,7 +31,9 @@ from safetensors.torch import load, save
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.errors import IterpoError, Unavailable
-from iterpo.learner.learner import LoraLearner, State
+from iterpo.learner.learner import LoraLearner
+from iterpo.learner.policy_model import PolicyModel
+from iterpo.learner.trainer import State, Trainer
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
 
@@ -52,7 +54,7 @@ class LeadingLearner(LoraLearner):
     def _update(self, selection: Selection) -> dict[str, float]:
         """Raises Unavailable (RANK_LOST)."""
         try:
-            self._followers.tell(self._state(), selection, self.model.budget.tokens)
+            self._followers.tell(self.trainer.state(), selection, self.model.budget.tokens)
             return super()._update(selection)
         except (OSError, RuntimeError) as error:
             if self._followers.ended(1.0):  # its connections close a moment before it has ended
@@ -135,8 +137,7 @@ def join(meeting: Path, rank: int, ranks: int, threads: int) -> None:
     """Become one of a process group whose members meet in a folder."""
     for name, value in LOOPBACK.items():
         os.environ.setdefault(name, value)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
@@ -185,13 +186,14 @@ def follow(told: dict[str, Any]) -> None:
     (meeting / f"rank-{told['rank']}").touch()
     join(meeting, told["rank"], told["ranks"], told["threads"])
     config = RunConfig.model_validate(told["config"])
-    learner = LoraLearner(Path(told["base"]), resolve(config), config)
+    model = PolicyModel(Path(told["base"]), config.lora, config.seed, config.micro_batch_tokens, config.dtype)
+    trainer = Trainer(model, resolve(config), config)
     for message in messages(sys.stdin.buffer):
         state, selection, tokens = decoded(message)
-        learner.restore(state)
-        learner.model.budget.tokens = tokens
+        trainer.restore(state)
+        model.budget.tokens = tokens
         with suppress(IterpoError):  # the leader has the same one, and says so
-            learner.update(selection)
+            trainer.update(selection)
 
 
 if __name__ == "__main__":

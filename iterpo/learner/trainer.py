@@ -6,6 +6,7 @@ accumulation, packing and splitting a pair across micro-batches cannot change th
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +20,15 @@ from iterpo.algorithms import Algorithm
 from iterpo.gradient import TokenGradient, prepared, token_gradient
 from iterpo.gradient_coefficient import Distributional, TokenBatch
 from iterpo.learner.critic import Critic
-from iterpo.learner.policy_model import Pass, PolicyModel
+from iterpo.learner.policy_model import Adapter, Pass, PolicyModel
 from iterpo.learner.team import present
 from iterpo.regularizers import ClippedValueLoss
 from iterpo.response_sampling import Selection
 from iterpo.run_config import RunConfig
 from iterpo.types import Completion
+
+State = tuple[Adapter, dict[str, Any], Adapter | None]
+"""Adapter, optimiser, and the critic of methods that have one."""
 
 
 class Trainer:
@@ -209,11 +213,17 @@ class Trainer:
             batch = replace(batch, mismatched=torch.stack([p.sum() for p in (current - reference).split(lengths)]))
         return batch
 
-    def state(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
+    def state(self) -> State:
+        """As it stands: the optimiser's part is its own, and changes with the next step."""
+        return self.model.adapter(), self.optimizer.state_dict(), self.critic.weights() if self.critic else None
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
+    def restore(self, state: State) -> None:
+        """Takes copies: the state may be given back once more."""
+        adapter, optimizer, critic = state
+        self.model.load_adapter(adapter)
+        self.optimizer.load_state_dict(copy.deepcopy(optimizer))
+        if critic is not None and self.critic is not None:
+            self.critic.load_weights(critic)
 
 
 def _is_known(found: TokenGradient, tokens: Tensor) -> bool:

@@ -113,19 +113,19 @@ class Assembly:
         from iterpo.learner.learner import LoraLearner
         from iterpo.learner.ranks import Followers, LeadingLearner
 
-        ranks = self._settings.learner.ranks
-        threads = self._settings.learner.threads or max(1, (os.cpu_count() or 1) // ranks) * (ranks > 1)
+        base = model_directory(self._settings.model.path, self._settings.data_dir)
+        ranks, threads = self._settings.learner.ranks, self._settings.learner.threads
+        if ranks > 1:
+            check_ranks(ranks)
+            each = threads or max(1, (os.cpu_count() or 1) // ranks)
+            with Followers(base, config, ranks, each).running() as followers:
+                yield LeadingLearner(base, resolve(config), config, followers)
+            return
         if threads:
             torch.set_num_threads(threads)
-        base = model_directory(self._settings.model.path, self._settings.data_dir)
-        if ranks == 1:
-            with self._loading:
-                learner = LoraLearner(base, resolve(config), config)
-            yield learner
-            return
-        check_ranks(ranks)
-        with Followers(base, config, ranks, threads).running() as followers:
-            yield LeadingLearner(base, resolve(config), config, followers)
+        with self._loading:
+            learner = LoraLearner(base, resolve(config), config)
+        yield learner
 
     def _begin(self, record: RunRecord, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""
