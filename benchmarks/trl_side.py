@@ -33,7 +33,7 @@ from benchmarks.learner_task import (
 
 PIECE_TOKENS = 4096
 """Of one forward and backward at most, padding included, in float32: of prompts of 64 tokens the system ended the whole
-task at once beside us for want of memory (20.8 of 24 GB), of prompts of 512 tokens eight answers (16 GB)."""
+task at once beside us for want of memory (20.8 of 24 GB), of prompts of 512 tokens eight answers (18.9 GB)."""
 MOST_STEPS = 1000
 SAMPLED = Counter[str]()
 """Tokens of answers, since the process began."""

@@ -110,7 +110,7 @@ class RunConfig(_Section):
     ahead: int = Field(0, ge=0, le=64)
     """Iterations that may be sampled and labelled before the learner takes them. 0: one thing after the other, bit for
     bit the same with the same seed. From 1 on, sampling, labeling, learning and publishing go on at the same time, and
-    answers are some versions old (policy_age_mean) when they are used."""
+    answers are `ahead` versions old when they are used, one more where judging takes longer than learning."""
     max_policy_age: int = Field(4, ge=0)
     """Older policy-gradient samples are dropped and counted; pairs are used at any age. In version numbers, which runs
     side by side share: allow twice the age for two of them."""

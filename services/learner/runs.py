@@ -306,10 +306,11 @@ def parse(config: dict[str, Any]) -> tuple[RunConfig, Algorithm]:
             'Use uncertainty with measure = "entropy", or uniform.',
             "IMPOSSIBLE_TRIPLE",
         )
-    if on_policy(algorithm) and parsed.ahead > parsed.max_policy_age:
+    oldest = parsed.ahead + 1  # the learner may stand one candidate above what serves
+    if parsed.ahead and on_policy(algorithm) and oldest > parsed.max_policy_age:
         raise InvalidConfig(
-            f"Answers may be {parsed.ahead} versions old when they are used (run.ahead), and {parsed.max_policy_age} "
-            "are allowed (run.max_policy_age).",
+            f"With run.ahead = {parsed.ahead} answers may be {oldest} versions old when they are used, and "
+            f"{parsed.max_policy_age} are allowed (run.max_policy_age).",
             "Lower run.ahead, or raise run.max_policy_age.",
             "AHEAD_TOO_FAR",
         )

@@ -197,7 +197,7 @@ async def test_one_run_follows_what_serves_and_others_learn_beside_it(tmp_path: 
 @pytest.mark.parametrize(("algorithm", "refused"), [("grpo", True), ("online_dpo", False)])
 def test_sampling_may_not_run_farther_ahead_than_answers_may_be_old(algorithm: str, refused: bool) -> None:
     """Of a policy gradient; pairs are used at any age."""
-    wanted = {"algorithm": algorithm, "ahead": 3, "max_policy_age": 2}
+    wanted = {"algorithm": algorithm, "ahead": 2, "max_policy_age": 2}
     if refused:
         with pytest.raises(InvalidConfig, match=r"Lower run\.ahead") as error:
             parse(wanted)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iterpo import iterate, patience
 from iterpo.errors import Unavailable
-from tests.loop.fakes import RUN, SILENT, Crash
+from tests.loop.fakes import RUN, SILENT, Clock, Crash
 from tests.loop.run import Run, first_is_best
 
 WHEN = ("before", "after")
@@ -71,6 +71,20 @@ LABELS = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.0, 1.0, 6.0, 100.0]), s
 """For the groups in order, again and again: seconds until they are labelled, and whether their rewards differ."""
 
 
+def late(labels, clock: Clock):
+    """A judge by LABELS."""
+    births: dict[str, float] = {}
+
+    def judged(completion):
+        number = int(completion.group_id.removeprefix("g"))
+        seconds, differ = labels[number % len(labels)]
+        if clock.now < births.setdefault(completion.group_id, clock.now) + seconds:
+            return SILENT
+        return first_is_best(completion) if differ else 1.0
+
+    return judged
+
+
 @given(faults=FAULTS, labels=LABELS, algorithm=st.sampled_from(["grpo", "dapo", "online_dpo"]), size=st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_under_any_history_each_event_is_used_once(faults, labels, algorithm, size):
@@ -85,15 +99,7 @@ def test_under_any_history_each_event_is_used_once(faults, labels, algorithm, si
             max_policy_age=1000,
         )
 
-        def judged(completion):
-            number = int(completion.group_id.removeprefix("g"))
-            seconds, differ = labels[number % len(labels)]
-            born = births.setdefault(completion.group_id, run.clock.now)
-            if run.clock.now < born + seconds:
-                return SILENT
-            return first_is_best(completion) if differ else 1.0
-
-        births: dict[str, float] = {}
+        judged = late(labels, run.clock)
         patch.setattr(iterate, "time", run.clock)
         patch.setattr(patience, "FIRST_DELAY_SECONDS", 0.0)
         run.faults.planned = {key: kind("Struck.") if kind is Unavailable else Crash() for key, kind in faults.items()}

@@ -20,7 +20,7 @@ from iterpo.policies import manifest
 from iterpo.types import Group, Outcome, Reward, SamplingSettings
 from tests.loop.fakes import RUN, SILENT, Crash, FakeGenerator, FakeLearner, FakePublisher, prompt
 from tests.loop.run import Run, first_is_best
-from tests.loop.test_crashes import CALLS, LABELS, WHEN, assert_each_event_was_used_once
+from tests.loop.test_crashes import CALLS, LABELS, WHEN, assert_each_event_was_used_once, late
 
 
 def within(seconds: float, condition) -> bool:
@@ -254,6 +254,26 @@ def test_a_pool_of_fewer_prompts_than_an_iteration_wants_is_asked_once_each(make
     assert len(run.learner.weights) == 3 * 3 * 2
 
 
+@pytest.mark.parametrize("slow_verdicts", [False, True])
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_answers_are_as_old_as_sampling_is_ahead_and_one_more_above_a_candidate(make_run, ahead, slow_verdicts):
+    """What services.learner.runs.parse allows rests on this."""
+    run = make_run(ahead=ahead, iterations=8, prompts=200, max_policy_age=99)
+    if slow_verdicts:
+        verdicts_wait_for_the_next_update(run)
+    loop = run.loop()
+    update = run.learner.update
+
+    def as_far_ahead_as_may_be(selection):
+        recorded = 2 * min(8, run.learner.updates + 1 + ahead)
+        assert within(5, lambda: len(run.feedback.groups) == recorded)
+        return update(selection)
+
+    run.learner.update = as_far_ahead_as_may_be
+    rows = list(loop.iterations())
+    assert max(row.metrics["policy_age_max"] for row in rows) == ahead + slow_verdicts
+
+
 def test_age_is_counted_when_groups_are_used_and_too_old_ones_are_dropped_and_replaced(make_run):
     """Eight groups are sampled from the base before the first update: at the third one they are two versions old."""
     run = make_run(ahead=4, iterations=4, max_policy_age=1, prompts=40)
@@ -423,15 +443,7 @@ def test_under_any_history_of_a_pipeline_each_event_is_used_once(faults, labels,
             ahead=ahead,
         )
 
-        def judged(completion):
-            number = int(completion.group_id.removeprefix("g"))
-            seconds, differ = labels[number % len(labels)]
-            born = births.setdefault(completion.group_id, run.clock.now)
-            if run.clock.now < born + seconds:
-                return SILENT
-            return first_is_best(completion) if differ else 1.0
-
-        births: dict[str, float] = {}
+        judged = late(labels, run.clock)
         for module in ("iterate", "rollouts", "pipeline"):
             patch.setattr(f"iterpo.{module}.time", run.clock)
         patch.setattr(patience, "FIRST_DELAY_SECONDS", 0.0)
