@@ -207,21 +207,32 @@ def _reasons(call: ast.Call) -> list[str]:
 
 
 def metrics() -> str:
-    """Every metric that the services register: name as Prometheus shows it, type, help text."""
-    suffix = {"Counter": "_total", "Gauge": "", "Histogram": ""}
-    rows = []
-    for file in sources():
-        for call in _calls(file, set(suffix)):
-            texts = [a.value for a in call.args[:2] if isinstance(a, ast.Constant)]
-            if len(texts) == 2:
-                name = str(texts[0]).removesuffix("_total") + suffix[_name(call)]
-                rows.append((f"`{name}`", _name(call).lower(), _place(file), str(texts[1])))
-    return table(("metric", "type", "service", "meaning"), sorted(rows))
+    """Every metric of every service: name as Prometheus shows it, type, unit, labels, meaning, what to do."""
+    rows = [
+        (f"`{m.name}`", m.kind, m.unit, ", ".join(m.labels), service, m.meaning, m.when_off)
+        for service, described in all_metrics().items()
+        for m in described
+    ]
+    return table(("metric", "type", "unit", "labels", "service", "meaning", "when it is off"), sorted(rows))
 
 
-def _place(file: Path) -> str:
-    parts = file.relative_to(ROOT).parts
-    return parts[1] if len(parts) > 2 else "all"
+def all_metrics() -> dict[str, list[Any]]:
+    """Service -> its metrics' descriptions; `all`: what each of them has."""
+    from prometheus_client import CollectorRegistry
+
+    from services.call_metrics import CallMetrics
+    from services.inference.metrics import InferenceMetrics
+    from services.instruments import Instruments, watch_disk
+    from services.labeling.metrics import LabelingMetrics
+    from services.learner.metrics import LearnerMetrics
+    from services.metrics_endpoint import PROCESS
+
+    registry = CollectorRegistry()
+    disk = Instruments(registry)
+    watch_disk(disk, Path())
+    of_services = {"inference": InferenceMetrics, "labeling": LabelingMetrics, "learner": LearnerMetrics}
+    common = [*CallMetrics(registry).made.described, *disk.described, *PROCESS]
+    return {"all": common} | {name: made(registry).made.described for name, made in of_services.items()}
 
 
 def roles() -> str:

@@ -27,6 +27,7 @@ class _Pending:
     comparisons: set[str] = field(default_factory=set)
     preferences: dict[str, Preference] = field(default_factory=dict)
     """task_id -> what its labels say together, the latest."""
+    labelled_at: float | None = None
 
     def __post_init__(self) -> None:
         self.sampled = is_sampled(self.group)
@@ -45,6 +46,7 @@ class _Pending:
             rewards=self.rewards or rewards_from_preferences(self.preferences.values()),
             preferences=tuple(p for p in self.preferences.values() if p.weight > 0),
             event_ids=tuple(event_id for _, event_id in self.events),
+            labelled_at=self.labelled_at,
         )
 
 
@@ -109,6 +111,8 @@ class GroupBuffer:
                 return
             pending = found
         pending.events.append((event.cursor, event.event_id))
+        if event.reward or event.abstention or event.preference:
+            pending.labelled_at = event.created_at
         if event.reward is not None:
             pending.rewards[event.reward.completion_id] = event.reward.value
         elif event.abstention is not None:

@@ -117,6 +117,8 @@ class Loop:
         promoted = bool(delivery and delivery.decision.promote)
         waits = {f"wait_{name}_seconds": wait for name, wait in learned.found.waits.items()}
         ages = {f"policy_age_{name}": age for name, age in learned.found.ages.items()}
+        labelled = [g.labelled_at for g in groups if g.labelled_at is not None]
+        lag = {"label_age_mean_seconds": time.time() - sum(labelled) / len(labelled)} if labelled else {}
         counts = self.counts("dropped", learned.dropped) | self.counts("late", self.buffer.late)
         return IterationRow(
             run_id=self.run_id,
@@ -131,7 +133,7 @@ class Loop:
             load_ms=delivery.load_ms if delivery else 0.0,
             tokens_per_second=self.source.speed(),
             seconds=seconds,
-            metrics={**learned.numbers, **waits, **ages, **counts},
+            metrics={**learned.numbers, **waits, **ages, **lag, **counts},
             decision=delivery.decision if delivery else None,
         )
 

@@ -344,6 +344,8 @@ class Group:
     preferences: tuple[Preference, ...] = ()
     event_ids: tuple[str, ...] = ()
     """The feedback events this group was assembled from: the ledger of what was consumed."""
+    labelled_at: float | None = None
+    """When the last of its feedback was stored, seconds since the epoch; None: not labelled yet, or given."""
 
 
 @dataclass(frozen=True, slots=True)

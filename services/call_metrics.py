@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from services.calls import Method
+from services.instruments import Instruments
 
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
@@ -19,12 +20,22 @@ _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 
 class CallMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._started = Counter("grpc_server_started", "Calls that began.", _LABELS, registry=registry)
-        self._handled = Counter(
-            "grpc_server_handled", "Calls that ended, by status code.", (*_LABELS, "grpc_code"), registry=registry
+        made = self.made = Instruments(registry)
+        self._started = made.counter(
+            "grpc_server_started_total", "Calls that began.", "More than ended, for long: calls hang.", _LABELS
         )
-        self._seconds = Histogram(
-            "grpc_server_handling_seconds", "How long calls took.", _LABELS, registry=registry, buckets=_BUCKETS
+        self._handled = made.counter(
+            "grpc_server_handled_total",
+            "Calls that ended, by status code.",
+            "INTERNAL or UNKNOWN: a bug; the service's log has it. UNAVAILABLE: it starts or stops.",
+            (*_LABELS, "grpc_code"),
+        )
+        self._seconds = made.histogram(
+            "grpc_server_handling_seconds",
+            "How long calls took.",
+            "Growing: look at the CPU, and at what the service waits for.",
+            _BUCKETS,
+            _LABELS,
         )
 
     @asynccontextmanager

@@ -7,14 +7,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.registry import Collector
+
+from services.instruments import Described
+
+PROCESS = (
+    Described("process_cpu_seconds_total", "counter", "CPU time used.", "Flat: it sleeps, or hangs.", ()),
+    Described("process_max_fds", "gauge", "File descriptors allowed.", "Raise the limit (ulimit -n).", ()),
+    Described("process_open_fds", "gauge", "File descriptors open.", "Growing for ever: a leak; tell us.", ()),
+    Described("process_resident_memory_bytes", "gauge", "Memory in use.", "Growing for ever: a leak; tell us.", ()),
+    Described("process_start_time_seconds", "gauge", "When it began.", "Changes often: it dies; its log.", ()),
+    Described("process_virtual_memory_bytes", "gauge", "Memory mapped.", "Mapped files count; look at resident.", ()),
+)
+"""What prometheus_client says of every process."""
 
 
 class MetricsEndpoint:
     """Serves until `stop`. vLLM's own metrics are not shown: the engines run without statistics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # a third more series, which nothing here reads
         self._shown = CollectorRegistry()
         self._shown.register(_Forward(registry))
         ProcessCollector(registry=self._shown)

@@ -80,8 +80,11 @@ class Trainer:
                 steps.append(numbers)
         batch = stepped if single else batch
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-        tokens = float(len(batch.old))
-        return means | _mismatch_numbers(batch) | {"tokens": tokens, "learner_seconds": time.monotonic() - started}
+        counts = {"completions": float(len(selection.completions)), "tokens": float(len(batch.old))}
+        sampled = [t for c in selection.completions for t in c.logprobs]
+        entropy = {"entropy": -sum(sampled) / len(sampled)} if sampled else {}  # its estimate from one draw a token
+        seconds = {"learner_seconds": time.monotonic() - started}
+        return means | _mismatch_numbers(batch) | entropy | counts | seconds
 
     def _measure(self, selection: Selection, known: bool) -> TokenBatch:
         """The selection with the log-probs and values that it has before the update. Not `known`: the policy's are not

@@ -41,6 +41,7 @@ from services.inference.prover import Prover
 from services.inference.registry import PolicyRegistry
 from services.inference.replicas import Replicas
 from services.inference.servicer import InferenceServicer, PolicyServicer
+from services.instruments import watch_disk
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ async def serve(settings: Settings) -> None:
     state_file = settings.data_dir / "inference.json"
     registry = PolicyRegistry(state_file, delivery, prover, settings.inference.canary.share)
     metrics = InferenceMetrics(metrics_registry)
+    watch_disk(metrics.made, settings.data_dir)
     metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
     places, queue = settings.inference.max_num_seqs, settings.inference.max_queue
     admission = Admission(places, queue, on_refusal=metrics.on_refusal)

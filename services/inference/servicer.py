@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from iterpo import wire
-from iterpo.errors import PolicyRejected, WrongState
+from iterpo.errors import IterpoError, PolicyRejected, WrongState
 from iterpo.policies import manifest
 from iterpo.types import BASE_VERSION, GateDecision
 from iterpo.v1 import inference_pb2 as pb
@@ -111,14 +111,15 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         if request.run:
             check_run(request.run)
         decision = wire.decision_from_proto(request.decision)
-        if (
-            not request.run  # replicas bring in a run's version when they hear of it: nobody is switched to it
-            and self._registry.may_promote(request.version, decision, request.request_id)
-            and request.version != BASE_VERSION
-        ):
-            await self._replicas.agree(request.version)
-        seconds = await self._registry.promote(request.version, decision, request.request_id, request.run)
-        self._swapped("promote", seconds)
+        with self._counting("promote"):
+            if (
+                not request.run  # replicas bring in a run's version when they hear of it: nobody is switched to it
+                and self._registry.may_promote(request.version, decision, request.request_id)
+                and request.version != BASE_VERSION
+            ):
+                await self._replicas.agree(request.version)
+            seconds = await self._registry.promote(request.version, decision, request.request_id, request.run)
+        self._metrics.swap.observe(seconds)
         policy = self._registry.get(request.version)
         return policy_pb2.PromotePolicyResponse(policy=wire.policy_to_proto(policy), swap_seconds=seconds)
 
@@ -127,8 +128,9 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     ) -> policy_pb2.RollbackPolicyResponse:
         self._be_primary()
         need_ids(request, "request_id")
-        seconds = await self._registry.rollback(request.request_id, request.reason)
-        self._swapped("rollback", seconds)
+        with self._counting("rollback"):
+            seconds = await self._registry.rollback(request.request_id, request.reason)
+        self._metrics.swap.observe(seconds)
         return policy_pb2.RollbackPolicyResponse(
             policy=wire.policy_to_proto(self._registry.serving), swap_seconds=seconds
         )
@@ -210,6 +212,11 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             await bell.wait()
             bell.clear()
 
-    def _swapped(self, kind: str, seconds: float) -> None:
-        self._metrics.swap.observe(seconds)
+    @contextmanager
+    def _counting(self, kind: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._metrics.swaps_failed.labels(getattr(error, "reason", IterpoError.reason)).inc()
+            raise
         self._metrics.swaps.labels(kind).inc()

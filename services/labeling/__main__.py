@@ -19,6 +19,7 @@ from iterpo.store.database import FeedbackDatabase
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services.host import Host, ServerSettings, run_service
 from services.http_server import check_address
+from services.instruments import watch_disk
 from services.labeling.assembly import labeling_desk
 from services.labeling.metrics import LabelingMetrics, StoreState
 from services.labeling.page.mount import labeling_page
@@ -53,6 +54,7 @@ async def _serve(
     registry: CollectorRegistry,
     config: Path | None,
 ) -> None:
+    watch_disk(metrics.made, desk.database.path.parent)
     desk.database.subscribe(metrics.on_commit)
     registry.register(StoreState(desk.database))
     servicer = LabelingServicer(desk, metrics)

@@ -9,12 +9,13 @@ from concurrent.futures import TimeoutError as ReadTimeout
 from dataclasses import dataclass
 
 import apsw
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from iterpo.errors import IterpoError
 from iterpo.labeling.agreement import Agreement
+from iterpo.labeling.annotator import MACHINE
 from iterpo.labeling.crowd import Profile
 from iterpo.labeling.labeler import abstention_class
 from iterpo.labeling.people import Receipt
@@ -24,6 +25,7 @@ from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.work import Verdict
 from iterpo.store.writer import Commit
 from iterpo.types import AnnotatorState, Outcome, Reward
+from services.instruments import Instruments
 
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 READ_SECONDS = 2.0
@@ -33,38 +35,97 @@ class LabelingMetrics:
     """Everything the service counts as it happens; `StoreState` adds what the store knows when asked."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._rewards = Counter("iterpo_labeling_rewards", "Rewards stored.", ["labeler"], registry=registry)
-        self._abstentions = Counter(
-            "iterpo_labeling_abstentions", "Final abstentions stored.", ["labeler", "reason"], registry=registry
+        made = self.made = Instruments(registry)
+        self._rewards = made.counter(
+            "iterpo_labeling_rewards_total",
+            "Rewards stored.",
+            "None while the queue grows: the labeler is down or slow; iterpo labels labelers, the log.",
+            ["labeler"],
         )
-        self._events = Counter("iterpo_labeling_events", "Events committed.", ["kind"], registry=registry)
-        self._commits = Histogram(
+        self._abstentions = made.counter(
+            "iterpo_labeling_abstentions_total",
+            "Final abstentions stored: the labeler could not tell, however often it was asked.",
+            "Growing: the labeler fails; the reason and the log say how.",
+            ["labeler", "reason"],
+        )
+        self._events = made.counter(
+            "iterpo_labeling_events_total", "Events committed.", "None: nobody records or labels.", ["kind"]
+        )
+        self._commits = made.histogram(
             "iterpo_labeling_commit_seconds",
             "Duration of a commit, its sync included.",
-            registry=registry,
-            buckets=COMMIT_BUCKETS,
+            "Growing: the disk is slow or nearly full.",
+            COMMIT_BUCKETS,
         )
-        self._operations = Counter("iterpo_labeling_store_operations", "Operations committed.", registry=registry)
-        self._duplicates = Counter(
-            "iterpo_labeling_duplicates", "Requests answered from the store.", ["method"], registry=registry
+        self._operations = made.counter(
+            "iterpo_labeling_store_operations_total",
+            "Operations committed; by the commits, how many share a sync.",
+            "As above.",
         )
-        self._labels = Counter(
-            "iterpo_labeling_labels",
+        self._duplicates = made.counter(
+            "iterpo_labeling_duplicates_total",
+            "Requests answered from the store, because they had come before.",
+            "Many: clients do not get their answers; look at the network.",
+            ["method"],
+        )
+        self._labels = made.counter(
+            "iterpo_labeling_labels_total",
             "People's labels accepted, by what the screen's order was answered with.",
+            "FIRST far from SECOND: people take the left answer; iterpo labels annotators. None: nobody is there.",
             ["presented_outcome"],
-            registry=registry,
         )
-        self._refusals = Counter(
-            "iterpo_labeling_labels_refused", "People's labels refused.", ["reason"], registry=registry
+        self._refusals = made.counter(
+            "iterpo_labeling_labels_refused_total",
+            "People's labels refused.",
+            "LEASE_EXPIRED: raise labeling.lease_seconds. Others: the reason names it.",
+            ["reason"],
         )
-        self._annotators = Gauge("iterpo_labeling_annotators", "Annotators by state.", ["state"], registry=registry)
-        self._gold_accuracy = Gauge(
-            "iterpo_labeling_gold_accuracy_ratio", "Right answers to gold tasks, of all annotators.", registry=registry
+        self._annotators = made.gauge(
+            "iterpo_labeling_annotators",
+            "Annotators by state.",
+            "More quarantined: look at their answers (iterpo labels annotators), and at the guideline.",
+            ["state"],
         )
-        self._agreement = Gauge(
-            "iterpo_labeling_agreement_alpha", "Krippendorff's alpha over the latest items.", registry=registry
+        self._gold_accuracy = made.gauge(
+            "iterpo_labeling_gold_accuracy_ratio",
+            "Right answers to gold tasks, of all annotators.",
+            "Falling: the guideline is not understood, or somebody clicks through.",
         )
-        self.connections = Gauge("iterpo_labeling_annotators_connected", "Open Annotate streams.", registry=registry)
+        self._agreement = made.gauge(
+            "iterpo_labeling_agreement_alpha",
+            "Krippendorff's alpha over the latest items.",
+            "Falling: answers are too alike to tell apart, or the guideline is read in two ways.",
+        )
+        self._machines = made.gauge(
+            "iterpo_labeling_machine_accuracy_ratio",
+            "How often a machine labeler is right, on pairs that people labelled too.",
+            "Falling while rewards rise: the policy games it. Stop the run; train it on newer labels.",
+            ["labeler"],
+        )
+        self.connections = made.gauge(
+            "iterpo_labeling_annotators_connected",
+            "Open Annotate streams.",
+            "Zero while tasks wait: nobody labels over gRPC; the page counts under calls.",
+        )
+        made.collected(
+            "gauge",
+            "iterpo_labeling_tasks",
+            "People's tasks by state: open, leased, complete, held.",
+            "Open ones growing: more annotators, or fewer pairs a prompt (labeling.pairs).",
+            ["state"],
+        )
+        made.collected(
+            "counter",
+            "iterpo_labeling_lease_expiries_total",
+            "Leases that ran out without a label in time.",
+            "Growing: tasks take longer than labeling.lease_seconds, or people leave without releasing them.",
+        )
+        made.collected(
+            "gauge",
+            "iterpo_labeling_queue_depth",
+            "Completions that a labeler still owes a verdict.",
+            "Growing: the labeler is slower than sampling; labeling.workers, or a faster one.",
+        )
 
     def on_commit(self, commit: Commit) -> None:
         """For FeedbackDatabase.subscribe."""
@@ -86,6 +147,9 @@ class LabelingMetrics:
         right, total = (sum(getattr(p.gold, name) for p in profiles) for name in ("right", "total"))
         self._gold_accuracy.set(right / total if total else float("nan"))
         self._agreement.set(float("nan") if agreement.value is None else agreement.value)
+        for profile in profiles:
+            if MACHINE in profile.annotator and profile.judged:
+                self._machines.labels(profile.annotator).set(profile.accuracy.mean)
 
     def on_duplicate(self, method: str) -> None:
         self._duplicates.labels(method).inc()

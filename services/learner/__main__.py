@@ -12,6 +12,7 @@ from iterpo.config import Settings, load
 from iterpo.learner.ledger import Ledger
 from iterpo.v1 import learner_pb2_grpc
 from services.host import Host, ServerSettings, run_service
+from services.instruments import watch_disk
 from services.learner.assembly import Assembly
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
@@ -24,7 +25,9 @@ async def serve(settings: Settings) -> None:
     host = Host("learner", ServerSettings.of(settings, "learner"), registry)
     host.bind()
     ledger = Ledger(settings.data_dir / "learner.db")
-    runs = RunManager(ledger, Assembly(settings), LearnerMetrics(registry), settings.learner.runs)
+    metrics = LearnerMetrics(registry)
+    watch_disk(metrics.made, settings.data_dir)
+    runs = RunManager(ledger, Assembly(settings), metrics, settings.learner.runs)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(runs), host.server)
     await host.run(("iterpo.v1.LearnerService",), drain=runs.drain)
     ledger.close()

@@ -214,8 +214,10 @@ class RunManager:
 
     def _launch(self, run_id: str) -> None:
         self._ledger.set_state(run_id, "RUNNING", "starting")
-        run = self._launched[run_id] = Launched(run_id, _is_beside(self._ledger.summary(run_id).config))
+        config = self._ledger.summary(run_id).config
+        run = self._launched[run_id] = Launched(run_id, _is_beside(config))
         run.control = Control(lambda text, waiting: self._tell(run, "WAITING" if waiting else "RUNNING", text))
+        self._metrics.begin(run_id, config.get("ahead", 0))
         self._tell(run, run.state, run.status)
         run.thread = threading.Thread(target=self._work, args=(run,), name=f"run {run_id}", daemon=True)
         run.thread.start()
@@ -246,6 +248,7 @@ class RunManager:
         finally:
             run.active = False
             self._tell(run, state, status)
+            self._metrics.end(run.run_id, state)
 
     def _tell(self, run: Launched, state: str, status: str) -> None:
         if not run.active and state in ACTIVE:
