@@ -1,4 +1,4 @@
-"""What torch reads from the environment when it is imported: for every process of ours that computes.
+"""What torch needs of a process that computes: its environment before it is imported, and its memory back afterwards.
 
 oneDNN and torch's wrapper of it keep a compiled product for each shape that they have met, 1,024 each. Batches and
 texts have ever new lengths, so both caches fill up: bfloat16 products of 600 lengths with three matrices took a
@@ -7,6 +7,8 @@ gibibyte. With 64 each they took 70 MiB, and no longer (a step has some ten shap
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
@@ -16,3 +18,12 @@ def set_defaults(**more: str) -> None:
     """Before torch is imported; only a composition root may. Values of the user's stay."""
     for name, value in (SMALL_CACHES | more).items():
         os.environ.setdefault(name, value)
+
+
+def give_back_memory() -> None:
+    """After a model: it holds cycles of references, which are collected some time or never, and what is freed stays
+    with the C library until it is asked (glibc; others are left alone)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

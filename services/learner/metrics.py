@@ -89,6 +89,9 @@ class LearnerMetrics:
             "Nats a token to the base, on held-out answers.",
             "Growing fast: lower the learning rate, raise kl.beta, lower gate.max_kl.",
         )
+        self.kl_limit = of_run(
+            "iterpo_learner_kl_limit_nats", "gate.max_kl of the run.", "Candidates beyond it are refused."
+        )
         self.length = of_run(
             "iterpo_learner_completion_tokens",
             "Mean length of answers by split.",
@@ -154,7 +157,7 @@ class LearnerMetrics:
         for decision in DECISIONS:
             self.iterations.labels(decision)
 
-    def begin(self, run_id: str, ahead: int) -> None:
+    def begin(self, run_id: str, ahead: int = 0, max_kl: float = math.nan) -> None:
         """A run starts, or goes on."""
         self._runs[run_id] = None
         self._runs.move_to_end(run_id)
@@ -164,6 +167,7 @@ class LearnerMetrics:
                 metric.remove_by_labels({"run": gone})
         self.active.labels(run_id).set(1)
         self.ahead.labels(run_id).set(ahead)
+        self.kl_limit.labels(run_id).set(max_kl)
         self.progressed.labels(run_id).set(time.time())
 
     def end(self, run_id: str, state: str) -> None:

@@ -28,6 +28,7 @@ from services.ids import check_run
 from services.learner.assembly import Assembly
 from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
+from services.torch_environment import give_back_memory
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,8 @@ class RunManager:
         config = self._ledger.summary(run_id).config
         run = self._launched[run_id] = Launched(run_id, _is_beside(config))
         run.control = Control(lambda text, waiting: self._tell(run, "WAITING" if waiting else "RUNNING", text))
-        self._metrics.begin(run_id, config.get("ahead", 0))
+        parsed = RunConfig.model_validate(config)
+        self._metrics.begin(run_id, parsed.ahead, parsed.gate.max_kl)
         self._tell(run, run.state, run.status)
         run.thread = threading.Thread(target=self._work, args=(run,), name=f"run {run_id}", daemon=True)
         run.thread.start()
@@ -225,20 +227,26 @@ class RunManager:
     # Called from a run's thread.
 
     def _work(self, run: Launched) -> None:
+        state, status = self._outcome(run)
+        give_back_memory()  # before the next run may begin: two models would be there at once
+        self._finish(run, state, status)
+
+    def _outcome(self, run: Launched) -> tuple[str, str]:
+        """Work until the run ends, however it does; with this call's variables goes the model."""
         try:
             with self._assembly.loop(self._ledger.get(run.run_id), self._ledger, run.control) as loop:
                 for row in loop.iterations():
                     self._metrics.observe(row)
                     self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
-            self._finish(run, "FINISHED", "finished")
         except RunStopped:
-            self._finish(run, "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}")
+            return "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}"
         except IterpoError as error:
             logger.error("run %s failed: %s", run.run_id, error)
-            self._finish(run, "FAILED", str(error))
+            return "FAILED", str(error)
         except Exception as error:  # a bug in a run must end as a state that people see, not as a silent dead thread
             logger.exception("run %s failed", run.run_id)
-            self._finish(run, "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)")
+            return "FAILED", f"{type(error).__name__}: {error} (traceback in the learner's log)"
+        return "FINISHED", "finished"
 
     def _finish(self, run: Launched, state: str, status: str) -> None:
         try:

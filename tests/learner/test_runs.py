@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,38 @@ class Idle:
             control.point()
             time.sleep(0.01)
             yield from ()
+
+
+class Cyclic:
+    """A loop that refers to itself, as models and their modules do."""
+
+    def __init__(self, ending: type[Exception] | None) -> None:
+        self.itself, self.ending = self, ending
+
+    def iterations(self) -> Iterator[IterationRow]:
+        if self.ending is not None:
+            raise self.ending("over")
+        yield from ()
+
+
+@pytest.mark.parametrize("ending", [None, IterpoError, ValueError])
+async def test_a_run_that_has_ended_holds_no_model(tmp_path: Path, ending: type[Exception] | None) -> None:
+    held: list[weakref.ref[Cyclic]] = []
+
+    @contextmanager
+    def loop(record: Any, ledger: Ledger, control: Control) -> Iterator[Cyclic]:
+        made = Cyclic(ending)
+        held.append(weakref.ref(made))
+        yield made
+
+    ledger = Ledger(tmp_path / "learner.db")
+    runs = RunManager(ledger, SimpleNamespace(loop=loop), LearnerMetrics(CollectorRegistry()))  # type: ignore[arg-type]
+    changed = runs.listen()
+    runs.start("r1", "r", {}, [example()], [example("h")])
+    async with asyncio.timeout(WAIT_SECONDS):
+        while runs.view("r").state == "RUNNING":
+            await runs.changed(changed, 0.05)
+    assert [ref() for ref in held] == [None]
 
 
 async def test_a_repeated_request_has_no_second_effect_and_its_id_means_nothing_else(tmp_path: Path) -> None:
