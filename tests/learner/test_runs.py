@@ -20,6 +20,7 @@ from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
 from iterpo.types import Example, IterationRow, Message, Prompt
+from services.learner import runs as learner_runs
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager, parse
 
@@ -123,7 +124,8 @@ class Cyclic:
 
 
 @pytest.mark.parametrize("ending", [None, IterpoError, ValueError])
-async def test_a_run_that_has_ended_holds_no_model(tmp_path: Path, ending: type[Exception] | None) -> None:
+async def test_a_run_that_has_ended_holds_no_model(tmp_path: Path, monkeypatch, ending: type[Exception] | None) -> None:
+    monkeypatch.setattr(learner_runs.logger, "disabled", True)  # pytest keeps what is logged, tracebacks included
     held: list[weakref.ref[Cyclic]] = []
 
     @contextmanager
