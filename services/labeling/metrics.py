@@ -39,7 +39,7 @@ class LabelingMetrics:
         self._rewards = made.counter(
             "iterpo_labeling_rewards_total",
             "Rewards stored.",
-            "None while the queue grows: the labeler is down or slow; iterpo labels labelers, the log.",
+            "None while the queue grows: the labeler is down or slow; the log says which.",
             ["labeler"],
         )
         self._abstentions = made.counter(
@@ -126,6 +126,8 @@ class LabelingMetrics:
             "Completions that a labeler still owes a verdict.",
             "Growing: the labeler is slower than sampling; labeling.workers, or a faster one.",
         )
+        for outcome in Outcome:
+            self._labels.labels(outcome.value)  # a counter must be seen at 0 before its first increase can be
 
     def on_commit(self, commit: Commit) -> None:
         """For FeedbackDatabase.subscribe."""

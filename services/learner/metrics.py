@@ -116,7 +116,12 @@ class LearnerMetrics:
         self.grad_norm = of_run(
             "iterpo_learner_grad_norm",
             "Of the gradient, before clipping.",
-            "Not a number, or a hundred times its usual value: the gate refuses the candidate; look at the batch.",
+            "Twenty times its usual value: look at the batch; lower the learning rate.",
+        )
+        self.not_finite = made.counter(
+            "iterpo_learner_updates_not_finite_total",
+            "Updates whose gradient was no finite number: no step was taken, and the gate refused.",
+            "Look at the batch: rewards that are no numbers, log-probs of minus infinity.",
         )
         self.mismatch = of_run(
             "iterpo_learner_mismatch_ratio",
@@ -200,6 +205,7 @@ class LearnerMetrics:
             gauges[name].labels(run).set(metrics[name])
         if row.decision and "tokens_candidate" in row.decision.numbers:
             self.length.labels(run, "heldout").set(row.decision.numbers["tokens_candidate"])
+        self.not_finite.inc(not math.isfinite(metrics.get("grad_norm", 0.0)))
         if "learner_seconds" in metrics:
             self.update.observe(metrics["learner_seconds"])
             self.tokens.inc(metrics["tokens"])

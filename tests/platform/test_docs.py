@@ -51,6 +51,20 @@ def test_every_table_of_the_generator_stands_somewhere() -> None:
     assert shown == set(GENERATOR.TABLES)
 
 
+@pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_commands_that_are_recommended_exist(name: str) -> None:
+    from iterpo.cli.main import COMMANDS
+
+    text = (ROOT / name).read_text()
+    groups = set(re.findall(r"`iterpo ([\w-]+) [\w-]+`", GENERATOR.commands()))
+    known = set(re.findall(r"`iterpo ([\w -]+)`", GENERATOR.commands()))
+    for first, second in re.findall(
+        r"\biterpo ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", " ".join(re.findall(r"`([^`]+)`", text))
+    ):
+        if first in COMMANDS:
+            assert first not in groups or not second or f"{first} {second}" in known, f"iterpo {first} {second}"
+
+
 def test_the_make_targets_are_at_most_ten_and_all_have_help() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from iterpo.types import IterationRow
 from services.instruments import Instruments
 from services.learner.metrics import SHOWN_RUNS, LearnerMetrics
-from tests.platform.prometheus import needs_prometheus, promtool
+from tests.monitor.prometheus import needs_prometheus, promtool
 from tests.platform.test_docs import GENERATOR
 
 DESCRIBED = [m for metrics in GENERATOR.all_metrics().values() for m in metrics]
