@@ -280,6 +280,17 @@ class LearnerSettings(Section):
         return self
 
 
+class MonitorSettings(Section):
+    """Of the Prometheus that `iterpo up --monitor` starts."""
+
+    address: Address = "127.0.0.1:9090"
+    """Where its pages and its API listen."""
+    prometheus: ConfigPath = None
+    """The binary. Empty: the one on the path (Debian's package is called prometheus)."""
+    retention_days: int = Field(15, ge=1)
+    """How long it keeps what it read."""
+
+
 class AuthSettings(Section):
     tokens_file: ConfigPath = None
     """Lines of `token = role`, or `token = role:person` for a token that speaks for one annotator or user only; roles
@@ -309,6 +320,7 @@ class Settings(Section):
     labelers: dict[str, LabelerSettings] = Field(default_factory=dict)
     guidelines: dict[str, GuidelineSettings] = Field(default_factory=dict)
     learner: LearnerSettings = LearnerSettings()
+    monitor: MonitorSettings = MonitorSettings()
     auth: AuthSettings = AuthSettings()
     run: RunConfig = RunConfig()
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from iterpo.cli.options import config_option, json_option, print_json, print_table
+from iterpo.config import SERVICES
 
 READY_SECONDS = 600.0
 """First start included: converting the embedded model, and an engine that compiles."""
 
 
 @click.command()
+@click.option("--monitor", is_flag=True, help="Start a Prometheus too, which reads the services and our alert rules.")
 @config_option
 @json_option
-def command(config_path: Path | None, as_json: bool) -> None:
+def command(monitor: bool, config_path: Path | None, as_json: bool) -> None:
     """Start inference, labeling and learner, restart what dies, and stop them all on Ctrl-C or SIGTERM.
 
     Logs go to logs/ in data_dir.
     """
     from iterpo.config import load
     from iterpo.embedded_model import model_directory
-    from iterpo.supervisor import Event, Supervisor
+    from iterpo.monitor import prometheus
+    from iterpo.supervisor import Event, Supervisor, service_specs
 
     settings = load(config_path)
 
@@ -40,33 +44,38 @@ def command(config_path: Path | None, as_json: bool) -> None:
         else:
             click.echo(event.message, err=True)
 
-    check_nobody_listens(settings)
+    specs = service_specs(settings, config_path)
+    addresses = {f"{name}.address": getattr(settings, name).address for name in SERVICES}
+    if monitor:
+        specs.append(prometheus.spec(settings, config_path))
+        addresses["monitor.address"] = settings.monitor.address
+    check_nobody_listens(addresses)
     model_directory(settings.model.path, settings.data_dir, say)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Supervisor(config_path, on_event) as supervisor:
+    with Supervisor(config_path, on_event, specs) as supervisor:
         _wait_ready(supervisor, stop)
         if not stop.is_set():
-            _print_places(settings, supervisor.log_dir, as_json)
+            _print_places(settings, supervisor.log_dir, monitor, as_json)
         while not stop.wait(0.5):
             supervisor.poll()
 
 
-def check_nobody_listens(settings: Any) -> None:
-    """Raises WrongState (PORT_IN_USE): another one's answers would be taken for those of the services started here."""
-    from iterpo.config import SERVICES
+def check_nobody_listens(addresses: Mapping[str, str]) -> None:
+    """`addresses`: by their keys in iterpo.toml. Raises WrongState (PORT_IN_USE): another one's answers would be taken
+    for those of the services started here."""
     from iterpo.errors import WrongState
 
-    for name in SERVICES:
-        host, _, port = getattr(settings, name).address.rpartition(":")
+    for key, address in addresses.items():
+        host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
         except OSError:
             continue
         raise WrongState(
             f"Somebody listens on {host}:{port} already, another `iterpo up` perhaps.",
-            f"Stop it, or set {name}.address in iterpo.toml.",
+            f"Stop it, or set {key} in iterpo.toml.",
             "PORT_IN_USE",
         )
 
@@ -87,9 +96,7 @@ def _wait_ready(supervisor: Any, stop: threading.Event) -> None:
             return
 
 
-def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
-    from iterpo.config import SERVICES
-
+def _print_places(settings: Any, log_dir: Path, monitor: bool, as_json: bool) -> None:
     scheme = "https" if settings.auth.tls_certificate else "http"
     http = {
         "inference": _url(scheme, settings.inference.http_address, "/v1"),
@@ -104,6 +111,10 @@ def _print_places(settings: Any, log_dir: Path, as_json: bool) -> None:
         }
         for name in SERVICES
     ]
+    if monitor:
+        places.append(
+            {"service": "prometheus", "grpc": "", "http": f"http://{settings.monitor.address}/", "metrics": ""}
+        )
     if as_json:
         print_json({"event": "ready", "services": places})
         return

@@ -10,6 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from iterpo.demo.free_ports import free_ports
+from tests.monitor.live import Prometheus, until
+from tests.monitor.prometheus import needs_prometheus
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -101,3 +107,33 @@ def test_up_with_a_broken_configuration_exits_with_two(tmp_path: Path) -> None:
     )
     assert result.returncode == 2
     assert "Did you mean `learner`?" in result.stderr
+
+
+@needs_prometheus
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_with_monitor_a_real_prometheus_runs_and_ends_with_it(tmp_path: Path, ending: signal.Signals) -> None:
+    (port,) = free_ports(1)
+    more = f'[monitor]\naddress = "127.0.0.1:{port}"\n'
+    with start(tmp_path, "--json", "--monitor", more=more) as process:
+        assert process.stdout is not None
+        for line in iter(process.stdout.readline, ""):
+            if "services" in line:
+                break
+        prometheus = Prometheus(f"127.0.0.1:{port}")
+        assert len(prometheus.get("/api/v1/targets")["activeTargets"]) == 2
+        os.kill(process.pid, ending)
+        assert process.wait(timeout=30) == (0 if ending == signal.SIGINT else -ending)
+
+    def gone() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    until(gone, 20)
+
+
+def test_monitor_without_a_prometheus_says_what_to_install(tmp_path: Path) -> None:
+    with start(tmp_path, "--monitor", more='[monitor]\nprometheus = "none"\n') as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        assert process.wait(timeout=30) == 2
+    assert "apt install prometheus" in said

@@ -291,7 +291,7 @@ CASES = [
         "EngineAndLearnerDisagree",
         {MISMATCH: "0.02x4 0.3x40"},
         {MISMATCH: "0.08x44"},
-        "Run r: 30% of the tokens have another probability in the engine than in the learner, twice the noise floor of bfloat16.",
+        "Run r: 30% of the tokens have another probability in engine and learner, beyond twice bfloat16's noise.",
         labels={"run": "r"},
     ),
 ]
@@ -339,5 +339,5 @@ def test_every_alert_has_a_case_and_a_paragraph_in_the_runbook() -> None:
 
 def test_alerts_look_at_metrics_that_exist() -> None:
     known = {m.name for metrics in GENERATOR.all_metrics().values() for m in metrics} | {"up"}
-    asked = {name for name in re.findall(r"\b((?:iterpo|grpc_server|process)_\w+)", TEXT)}
+    asked = set(re.findall(r"\b((?:iterpo|grpc_server|process)_\w+)", TEXT))
     assert {name.removesuffix("_bucket") for name in asked} <= known

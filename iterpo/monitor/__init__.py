@@ -1,0 +1,1 @@
+"""What watches iterpo from outside: alert rules, a Prometheus to read them, dashboards for Grafana."""
