@@ -14,6 +14,7 @@ from iterpo.gradient_coefficient import (
     Critical,
     Distributional,
     PolicyGradient,
+    Termed,
     TokenBatch,
     off_policy_mask,
 )
@@ -61,6 +62,20 @@ def token_gradient(algorithm: Algorithm, batch: TokenBatch) -> TokenGradient:
     if batch.reference is not None:
         metrics["kl_k3"] = float(((-batch.log_ratio).exp() - 1 + batch.log_ratio).mean())
     return TokenGradient(c, c * norm, objective(algorithm, batch), weights, metrics)
+
+
+def terms(algorithm: Algorithm, batch: TokenBatch) -> dict[str, Tensor]:
+    """What a token's number is made of, [B] each: `method` * `correction` + `kl` is the coefficient, times `normalizer`
+    the gradient. Before them stands what the method's own number is made of, where it says so."""
+    coefficient = algorithm.gradient_coefficient
+    own = coefficient.terms(batch) if isinstance(coefficient, Termed) else {}
+    kl, method = algorithm.kl.coefficient(batch), coefficient(batch)
+    return own | {
+        "method": method,
+        "correction": _correction(algorithm, batch),
+        "kl": method.new_zeros(len(method)) if kl is None else kl,
+        "normalizer": algorithm.normalizer(batch),
+    }
 
 
 def objective(algorithm: Algorithm, batch: TokenBatch) -> Tensor:

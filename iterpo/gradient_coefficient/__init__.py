@@ -8,7 +8,7 @@ with what the response sampler provides. Nothing here needs autograd: the learne
 Beside it stand, each by name, the normalizer (1/N), a KL to the reference, and the trainer/sampler correction.
 """
 
-from iterpo.gradient_coefficient.batch import Coefficient, Critical, Distributional, TokenBatch
+from iterpo.gradient_coefficient.batch import Coefficient, Critical, Distributional, Termed, TokenBatch
 from iterpo.gradient_coefficient.cispo import Cispo, Sapo
 from iterpo.gradient_coefficient.dpo import Dpo, Dpop, LengthDpo, OffsetDpo, Tdpo, Tipo, Xpo
 from iterpo.gradient_coefficient.grpo import Grpo
@@ -100,6 +100,7 @@ __all__ = [
     "SlicHf",
     "Sppo",
     "Tdpo",
+    "Termed",
     "Tipo",
     "TokenBatch",
     "Xpo",

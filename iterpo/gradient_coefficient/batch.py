@@ -182,3 +182,12 @@ class Distributional(Protocol):
     def kl_weights(self, batch: TokenBatch) -> Tensor:
         """[B] what each token's KL gradient is multiplied with, in the ascent direction."""
         ...
+
+
+@runtime_checkable
+class Termed(Protocol):
+    """A coefficient that says what its number is made of."""
+
+    def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """[B] each, by the names that a reader of the formula knows."""
+        ...

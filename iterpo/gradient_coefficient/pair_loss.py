@@ -89,6 +89,13 @@ class PairLoss:
             "rejected_logprob_mean": float(batch.sequence_sum(batch.logprobs)[batch.rejected].mean()),
         }
 
+    def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """`margin`: x_w - x_l of the pair that the sequence is in, 0 in none."""
+        x = self.statistic(batch)
+        margin = x[batch.chosen] - x[batch.rejected]
+        of_sequence = x.new_zeros(len(x)).index_copy(0, batch.chosen, margin).index_copy(0, batch.rejected, margin)
+        return {"statistic": batch.spread(x), "margin": batch.spread(of_sequence), "unit": self.unit(batch)}
+
 
 @dataclass(frozen=True)
 class MarginLoss(PairLoss):

@@ -67,6 +67,9 @@ class PolicyGradient:
             "clip_fraction": float(((self.weigh(batch, advantage) == 0) & (advantage != 0)).double().mean()),
         }
 
+    def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
+        return {"advantage": self.advantages(batch), "ratio": token_ratio(batch)}
+
     def weigh(self, batch: TokenBatch, advantage: Tensor) -> Tensor:
         """[B] the coefficient."""
         raise NotImplementedError

@@ -95,7 +95,7 @@ class LearnerMetrics:
         self.length = of_run(
             "iterpo_learner_completion_tokens",
             "Mean length of answers by split.",
-            "Running away: a normalizer without length bias (per_constant), or a length rule in the reward.",
+            "Running away: a normalizer without length bias (constant), or a length rule in the reward.",
             "split",
         )
         self.entropy = of_run(

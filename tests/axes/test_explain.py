@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from iterpo.algorithms import TABLE
+from iterpo.batch_json import recorded
 from iterpo.cli.main import main
 from iterpo.errors import InvalidConfig, InvalidInput
 from iterpo.explain import explain
@@ -77,6 +79,63 @@ def test_what_is_shown_is_what_the_learner_takes(name):
     assert found["objective"] == float(expected.objective)
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_what_the_learner_recorded_explains_what_it_trained_on(name):
+    needs = TABLE[name].gradient_coefficient.needs
+    batch = random_batch(5, soft="pairs" in needs)
+    if "pairs" not in needs:
+        batch = without_pairs(batch)
+    if "mismatched" not in needs:
+        batch = replace(batch, mismatched=None)
+    texts = [["x"] * int(length) for length in batch.lengths]
+    found = explain(name, json.loads(json.dumps(recorded(batch, texts))))
+    expected = token_gradient(TABLE[name], prepared(TABLE[name], batch))
+    own = found["gradient"][: len(texts)]
+    assert list(chain.from_iterable(own)) == pytest.approx(expected.gradient.tolist(), rel=1e-12, abs=1e-15)
+    assert found["objective"] == pytest.approx(float(expected.objective), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_terms_of_a_token_make_up_its_number(name):
+    needs = TABLE[name].gradient_coefficient.needs
+    batch = random_batch(7, soft="pairs" in needs)
+    if "mismatched" not in needs:
+        batch = replace(batch, mismatched=None)
+    found = explain(name, recorded(batch, [["x"] * int(length) for length in batch.lengths]))
+    t = {term: list(chain.from_iterable(lists)) for term, lists in found["terms"].items()}
+    numbers = zip(t["method"], t["correction"], t["kl"], t["normalizer"], strict=True)
+    made = [(m * w + kl, (m * w + kl) * norm) for m, w, kl, norm in numbers]
+    assert [c for c, _ in made] == pytest.approx(list(chain.from_iterable(found["coefficients"])), rel=1e-12)
+    assert [g for _, g in made] == pytest.approx(list(chain.from_iterable(found["gradient"])), rel=1e-12)
+    assert found["formula"] == TABLE[name].gradient_coefficient.formula
+
+
+def test_an_answer_in_two_pairs_feels_both():
+    """DPO at the reference: each pair gives its sides beta / 2, and two pairs are averaged."""
+    rows = [row(g, [-1.0], reference_logprobs=[-1.0]) for g in ("p", "p", "p")]
+    pairs = [{"chosen": 0, "rejected": 1}, {"chosen": 0, "rejected": 2, "weight": 0.5}]
+    found = explain("dpo", {"sequences": rows, "pairs": pairs}, {"beta": "0.2"})
+    assert found["gradient"] == [[pytest.approx(0.075)], [pytest.approx(-0.05)], [pytest.approx(-0.025)]]
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        ({"chosen": 0, "rejected": 2}, "pairs[0] joins 0 and 2"),
+        ({"chosen": 1, "rejected": 1}, "joins 1 and 1"),
+        ({"chosen": 0.5, "rejected": 1}, "joins 0.5 and 1"),
+        ({"chosen": 0}, "joins 0 and None"),
+        ({"chosen": 0, "rejected": 1, "p_chosen": 2}, "pairs[0].p_chosen is 2"),
+        ({"chosen": 0, "rejected": 1, "colour": 2}, "unknown field `colour`"),
+        ("0-1", "pairs[0] is no object"),
+    ],
+)
+def test_a_wrong_pair_is_refused_by_its_place(pair, says):
+    with pytest.raises(InvalidInput) as refused:
+        explain("dpo", two() | {"pairs": [pair]})
+    assert says in str(refused.value)
+
+
 def without_pairs(batch):
     from dataclasses import replace
 
@@ -100,9 +159,13 @@ def test_dpo_by_hand_has_every_key_of_the_output():
         "normalizer",
         "coefficients",
         "gradient",
+        "formula",
+        "terms",
         "objective",
         "metrics",
     ]
+    assert found["terms"]["margin"] == [[0.0], [0.0]]
+    assert found["terms"]["normalizer"] == [[1.0], [1.0]]
 
 
 def test_behaviour_logprobs_are_what_the_ratio_divides_by():

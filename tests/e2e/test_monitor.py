@@ -1,0 +1,87 @@
+"""A real Prometheus reads the real services while a real run goes on: what is documented is there, and all is quiet."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from iterpo.demo.free_ports import free_ports
+from tests.e2e.services import RUN_SECONDS, Services, finished, running_services
+from tests.monitor.live import PANELS, Prometheus, expressions, running_prometheus, until
+from tests.monitor.prometheus import needs_prometheus, promtool
+from tests.platform.test_docs import GENERATOR
+
+pytestmark = [pytest.mark.e2e, needs_prometheus, pytest.mark.timeout(600)]
+SILENT = {
+    "Firing",  # no alert
+    "Swaps that failed",
+    "Attested tokens that are off",  # attested_share is 0 by default
+    "Canary",
+    "Refused a second",
+    "OpenAI-compatible door",  # nobody asked
+    "Its answers",
+    "Left answer wins",  # no people
+    "Gold answered right",
+    "Agreement",
+    "Machines right",
+    "Annotators",
+    "Labels refused",
+    "Abstentions a second",
+    "Margin, nats",  # no pairs
+    "Dropped a minute",
+}
+"""Panels that a healthy run of GRPO without people leaves empty."""
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> Iterator[tuple[Services, Prometheus]]:
+    (port,) = free_ports(1)
+    home = tmp_path_factory.mktemp("monitored") / "home"
+    address = f"127.0.0.1:{port}"
+    with (
+        running_services(home, more=f'[monitor]\naddress = "{address}"\n') as services,
+        running_prometheus(home / "iterpo.toml", address) as prometheus,
+    ):
+        services.start("watched", iterations=3)
+        services.wait("watched", finished, RUN_SECONDS)
+        until(lambda: bool(prometheus.query('iterpo_learner_iteration{run="watched"} == 3')), 30)
+        yield services, prometheus
+
+
+@pytest.mark.parametrize("name", ["inference", "labeling", "learner"])
+def test_every_documented_metric_exists_and_every_existing_one_is_documented(watched, name: str) -> None:
+    services, _ = watched
+    address = getattr(services.settings, name).metrics_address
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        text = page.read().decode()
+    described = GENERATOR.all_metrics()
+    assert set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)) == {m.name for m in described["all"] + described[name]}
+    assert promtool("check", "metrics", text=text) == ""
+
+
+def test_all_three_services_answer_and_no_alert_fires(watched) -> None:
+    _, prometheus = watched
+    assert [s["value"][1] for s in prometheus.query('sum(up{job="iterpo"})')] == ["3"]
+    assert prometheus.firing() == set()
+
+
+def test_the_runs_numbers_are_those_of_its_rows(watched) -> None:
+    services, prometheus = watched
+    last = services.learner.get("watched").rows[-1]
+    [heldout] = prometheus.query('iterpo_learner_reward{run="watched",split="heldout"}')
+    [kl] = prometheus.query("iterpo_learner_kl_nats")
+    assert float(heldout["value"][1]) == pytest.approx(last.heldout_reward)
+    assert float(kl["value"][1]) == pytest.approx(last.kl_nats)
+    [lag] = prometheus.query("iterpo_learner_label_to_served_seconds_count")
+    assert int(lag["value"][1]) == sum(row.promoted for row in services.learner.get("watched").rows)
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda p: p.title)
+def test_every_panel_works_on_a_real_run(watched, panel) -> None:
+    _, prometheus = watched
+    for expression in expressions(panel):
+        found = prometheus.query(expression)
+        assert found or panel.title in SILENT, expression
