@@ -273,6 +273,9 @@ class LearnerSettings(Section):
     """Processes of a run, which share every update: one a GPU, or, on CPUs, with a share of the cores each. Every one
     has the whole base model."""
 
+    kept_batches: int = Field(100, ge=0)
+    """Of each run, the latest batches that it trained on, for `iterpo explain --run` and the run page. 0: none."""
+
     @model_validator(mode="after")
     def _ranks_of_one_run(self) -> Self:
         if self.ranks > 1 and self.runs > 1:

@@ -102,6 +102,8 @@ class Loop:
         before = self.world.learner.snapshot() if before is None else before
         self.control.status(f"updating on {len(selection.completions)} completions", False)
         numbers = self.world.learner.update(selection) if selection.completions else {}
+        if numbers:
+            self.world.keep(iteration + 1, self.world.learner.batch())
         return Learned(found, before, numbers, found.dropped + selection.dropped)
 
     def delivers(self, learned: Learned) -> bool:
@@ -118,7 +120,9 @@ class Loop:
         waits = {f"wait_{name}_seconds": wait for name, wait in learned.found.waits.items()}
         ages = {f"policy_age_{name}": age for name, age in learned.found.ages.items()}
         labelled = [g.labelled_at for g in groups if g.labelled_at is not None]
-        lag = {"label_age_mean_seconds": time.time() - sum(labelled) / len(labelled)} if labelled else {}
+        lag = {}
+        if labelled and promoted:
+            lag = {"label_to_served_seconds": time.time() - sum(labelled) / len(labelled)}
         counts = self.counts("dropped", learned.dropped) | self.counts("late", self.buffer.late)
         return IterationRow(
             run_id=self.run_id,

@@ -95,6 +95,10 @@ class Learner(Protocol):
         """Train on a selection; returns numbers for metrics and the gate."""
         ...
 
+    def batch(self) -> dict[str, Any]:
+        """What the last update was made of (`iterpo.learner.batch_record`)."""
+        ...
+
     def kl(self, completions: Sequence[Completion], state: Any = None) -> float:
         """Nats a token to the base, averaged over the completions' tokens."""
         ...
@@ -158,5 +162,7 @@ class World:
     """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
     note: Callable[[Progress], None]
     """Records progress between iterations."""
+    keep: Callable[[int, Mapping[str, Any]], None] = lambda _iteration, _batch: None
+    """Keeps the batch of an iteration for whoever wants to look at it."""
     publishing: AbstractContextManager[Any] = field(default_factory=nullcontext)
     """Held while a version is numbered and written: runs side by side share the numbers."""

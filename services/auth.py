@@ -54,6 +54,11 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "PolicyService/ListPolicies",
         "LearnerService/ListTouched",
         "LearnerService/ListRuns",
+        "LearnerService/GetRun",
+        "LearnerService/WatchRun",
+        "LearnerService/GetBatch",
+        "LearnerService/ExplainBatch",
+        "LearnerService/ListAlgorithms",
     ),
     "learner": (
         "InferenceService/Generate",

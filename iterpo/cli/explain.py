@@ -9,30 +9,59 @@ from typing import Any
 
 import click
 
-from iterpo.cli.options import json_option, print_json, printable
+from iterpo.cli.options import config_option, json_option, print_json, printable
 
 
 @click.command()
-@click.argument("method")
-@click.option(
-    "--batch", "batch_path", required=True, type=click.Path(path_type=Path, allow_dash=True), help="JSON file, or -."
-)
+@click.argument("method", required=False, default="")
+@click.option("--batch", "batch_path", type=click.Path(path_type=Path, allow_dash=True), help="JSON file, or -.")
+@click.option("--run", "run_id", help="Instead of a file: what an iteration of this run was trained on.")
+@click.option("--iteration", type=click.IntRange(min=1), help="Of the run.  [default: the latest]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated.")
+@config_option
 @json_option
-def command(method: str, batch_path: Path, settings: tuple[str, ...], as_json: bool) -> None:
+def command(
+    method: str,
+    batch_path: Path | None,
+    run_id: str | None,
+    iteration: int | None,
+    settings: tuple[str, ...],
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
     """Show the gradient coefficient that METHOD gives every token of a batch.
 
-    The batch is a JSON file of sequences with their log-probs, rewards or roles (docs/methods.md). Green tokens are
-    made more likely, red ones less; --json gives coefficients, gradients and the objective in full precision.
+    The batch is a JSON file of sequences with their log-probs, rewards or roles (docs/methods.md), or what a run was
+    trained on: then METHOD is the run's own, with the run's parameters, unless you name another. Green tokens are made
+    more likely, red ones less; --json gives coefficients, gradients and the objective in full precision.
     """
+    from iterpo.errors import InvalidInput
     from iterpo.explain import explain
 
-    batch = _read(batch_path)
-    found = explain(method, batch, _settings(settings))
+    given = _settings(settings)
+    if (batch_path is None) == (run_id is None):
+        raise InvalidInput("There is no batch, or there are two.", "Give either --batch FILE or --run RUN.")
+    if run_id is not None:
+        client = _learner(config_path)
+        found = client.explain_batch(run_id, iteration or 0, method, given)
+        batch = {} if as_json else client.batch(run_id, iteration or 0)[0]["batch"]
+    elif not method or batch_path is None:
+        raise InvalidInput("No method is named.", "Name one of: iterpo algorithms.")
+    else:
+        batch = _read(batch_path)
+        found = explain(method, batch, given)
     if as_json:
         print_json(found)
     else:
         _show(found, batch)
+
+
+def _learner(config_path: Path | None) -> Any:
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.learner import LearnerClient
+    from iterpo.config import load
+
+    return LearnerClient(connect_service(load(config_path), "learner"))
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, str]:

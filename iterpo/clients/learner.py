@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -44,10 +45,29 @@ class LearnerClient:
         with translated_errors():
             yield from self._stub.WatchRun(pb.WatchRunRequest(run_id=run_id))
 
-    def get(self, run_id: str) -> pb.GetRunResponse:
+    def get(self, run_id: str, after: int = 0, most_rows: int = 0) -> pb.GetRunResponse:
+        """The run and its rows: of later iterations than `after`, evenly thinned to some `most_rows` (0: all)."""
+        request = pb.GetRunRequest(run_id=run_id, after=after, most_rows=most_rows)
         with translated_errors():
-            found: pb.GetRunResponse = self._stub.GetRun(pb.GetRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS)
+            found: pb.GetRunResponse = self._stub.GetRun(request, timeout=CALL_TIMEOUT_SECONDS)
         return found
+
+    def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """What an iteration (0: the latest) was trained on (`iterpo.learner.batch_record`), and whose batches are
+        kept."""
+        request = pb.GetBatchRequest(run_id=run_id, iteration=iteration)
+        with translated_errors():
+            found = self._stub.GetBatch(request, timeout=CALL_TIMEOUT_SECONDS)
+        return json.loads(found.record_json), list(found.kept_iterations)
+
+    def explain_batch(
+        self, run_id: str, iteration: int = 0, method: str = "", settings: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """What a method (default: the run's own) does to what an iteration was trained on."""
+        request = pb.ExplainBatchRequest(run_id=run_id, iteration=iteration, method=method, settings=settings or {})
+        with translated_errors():
+            found = self._stub.ExplainBatch(request, timeout=CALL_TIMEOUT_SECONDS).explanation_json
+        return dict(json.loads(found))
 
     def runs(self) -> list[pb.Run]:
         with translated_errors():

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from iterpo.algorithms import Algorithm
 from iterpo.errors import WrongState
 from iterpo.learner import checkpoint
+from iterpo.learner.batch_record import batch_record
 from iterpo.learner.mixture import sample_mixture
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.learner.trainer import State, Trainer
@@ -48,6 +49,15 @@ class LoraLearner:
 
     def _update(self, selection: Selection) -> dict[str, float]:
         return self.trainer.update(selection)
+
+    def batch(self) -> dict[str, Any]:
+        assert self.trainer.trained_on is not None, "update first"
+        completions, batch = self.trainer.trained_on
+        return batch_record(self.trainer.algorithm, self.trainer.config, completions, batch, self._decode)
+
+    def _decode(self, ids: list[int]) -> str:
+        with self._tokenizing:
+            return str(self.tokenizer.decode(ids))
 
     def kl(self, completions: Sequence[Completion], state: State | None = None) -> float:
         with self._at(state):

@@ -43,6 +43,9 @@ class Trainer:
         self.model, self.algorithm, self.config, self._give_way = model, algorithm, config, give_way
         self.critic = Critic(model) if "values" in algorithm.gradient_coefficient.needs else None
         self.team = present()
+        self.trained_on: tuple[Sequence[Completion], TokenBatch] | None = None
+        """By the last update: all of it as it began, or its first step's part, where a method looks at distributions
+        that are measured for each step."""
         self._fresh = model.adapter()
         self.optimizer = self._optimizer()
 
@@ -72,13 +75,17 @@ class Trainer:
         single = self.algorithm.epochs == 1 and self.algorithm.minibatches == 1 and not selection.passes
         batch = self._measure(selection, known=not single)
         steps: list[dict[str, float]] = []
+        first: tuple[Sequence[Completion], TokenBatch] | None = None
         for epoch in range(self.algorithm.epochs):
             members = selection.passes[min(epoch, len(selection.passes) - 1)] if selection.passes else None
             for part in split(selection.groups, self.algorithm.minibatches, members):
                 # Nothing was updated before the first step: what was measured is what stands.
                 numbers, stepped = self._step(selection.completions, part, batch, moved=bool(steps))
+                first = first or ([selection.completions[i] for i in part], stepped)
                 steps.append(numbers)
         batch = stepped if single else batch
+        of_a_step = self.algorithm.gradient_coefficient.needs & {"reference_kl", "mismatched"}
+        self.trained_on = first if of_a_step else (selection.completions, batch)
         means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         counts = {"completions": float(len(selection.completions)), "tokens": float(len(batch.old))}
         sampled = [t for c in selection.completions for t in c.logprobs]

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from iterpo.v1 import types_pb2 as iterpo_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17iterpo/v1/learner.proto\x12\titerpo.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15iterpo/v1/types.proto\"\xfa\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.iterpo.v1.RunState\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x05\x12\x12\n\niterations\x18\x06 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x07 \x01(\x03\x12\x1d\n\x15heldout_reward_before\x18\x08 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\t \x01(\x01\x12&\n\treplay_of\x18\n \x01(\x0b\x32\x13.iterpo.v1.ReplayOf\"D\n\x08ReplayOf\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66irst_iteration\x18\x02 \x01(\x05\x12\x0f\n\x07without\x18\x03 \x03(\t\"\x84\x03\n\x0cIterationRow\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x10\n\x08promoted\x18\x03 \x01(\x08\x12\x0e\n\x06proved\x18\x04 \x01(\x08\x12\x14\n\x0ctrain_reward\x18\x05 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\x06 \x01(\x01\x12\x0f\n\x07kl_nats\x18\x07 \x01(\x01\x12\x14\n\x0cswap_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cload_seconds\x18\t \x01(\x01\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x35\n\x07metrics\x18\x0c \x03(\x0b\x32$.iterpo.v1.IterationRow.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\r \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x91\x01\n\x07\x45xample\x12!\n\x06prompt\x18\x01 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12\x19\n\x0cp_first_wins\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ndifficulty\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_p_first_winsB\r\n\x0b_difficulty\"\xa9\x01\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Example\x12#\n\x07heldout\x18\x04 \x03(\x0b\x32\x12.iterpo.v1.Example\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"5\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"6\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"4\n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\".\n\x0fStopRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"T\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.iterpo.v1.IterationRow\"\x11\n\x0fListRunsRequest\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.iterpo.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"U\n\x10WatchRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.IterationRow\":\n\x12ListTouchedRequest\x12\x11\n\tevent_ids\x18\x01 \x03(\t\x12\x11\n\tannotator\x18\x02 \x01(\t\"M\n\x10TouchedIteration\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\titeration\x18\x02 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\"F\n\x13ListTouchedResponse\x12/\n\niterations\x18\x01 \x03(\x0b\x32\x1b.iterpo.v1.TouchedIteration\"s\n\x10ReplayRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\treplay_id\x18\x03 \x01(\t\x12\x17\n\x0f\x66irst_iteration\x18\x04 \x01(\x05\x12\x0f\n\x07without\x18\x05 \x03(\t\"0\n\x11ReplayRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\x17\n\x15ListAlgorithmsRequest\"\xfb\x01\n\rAlgorithmInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fprompt_sampling\x18\x02 \x01(\t\x12\x19\n\x11response_sampling\x18\x03 \x01(\t\x12\x1c\n\x14gradient_coefficient\x18\x04 \x01(\t\x12\x12\n\nnormalizer\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x66ormula\x18\t \x01(\t\x12\x17\n\x0fnot_implemented\x18\n \x01(\t\"F\n\x16ListAlgorithmsResponse\x12,\n\nalgorithms\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.AlgorithmInfo\"\xb4\x01\n\x0e\x45xplainRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12&\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x39\n\x08settings\x18\x03 \x03(\x0b\x32\'.iterpo.v1.ExplainRequest.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0f\x45xplainResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct*\xc9\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x15\n\x11RUN_STATE_WAITING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x12\x16\n\x12RUN_STATE_FINISHED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x19\n\x15RUN_STATE_INTERRUPTED\x10\x07\x32\x9e\x06\n\x0eLearnerService\x12\x43\n\x08StartRun\x12\x1a.iterpo.v1.StartRunRequest\x1a\x1b.iterpo.v1.StartRunResponse\x12\x43\n\x08PauseRun\x12\x1a.iterpo.v1.PauseRunRequest\x1a\x1b.iterpo.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.iterpo.v1.ResumeRunRequest\x1a\x1c.iterpo.v1.ResumeRunResponse\x12@\n\x07StopRun\x12\x19.iterpo.v1.StopRunRequest\x1a\x1a.iterpo.v1.StopRunResponse\x12=\n\x06GetRun\x12\x18.iterpo.v1.GetRunRequest\x1a\x19.iterpo.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.iterpo.v1.ListRunsRequest\x1a\x1b.iterpo.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.iterpo.v1.WatchRunRequest\x1a\x1b.iterpo.v1.WatchRunResponse0\x01\x12U\n\x0eListAlgorithms\x12 .iterpo.v1.ListAlgorithmsRequest\x1a!.iterpo.v1.ListAlgorithmsResponse\x12L\n\x0bListTouched\x12\x1d.iterpo.v1.ListTouchedRequest\x1a\x1e.iterpo.v1.ListTouchedResponse\x12\x46\n\tReplayRun\x12\x1b.iterpo.v1.ReplayRunRequest\x1a\x1c.iterpo.v1.ReplayRunResponse\x12@\n\x07\x45xplain\x12\x19.iterpo.v1.ExplainRequest\x1a\x1a.iterpo.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17iterpo/v1/learner.proto\x12\titerpo.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15iterpo/v1/types.proto\"\xfa\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.iterpo.v1.RunState\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x05\x12\x12\n\niterations\x18\x06 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x07 \x01(\x03\x12\x1d\n\x15heldout_reward_before\x18\x08 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\t \x01(\x01\x12&\n\treplay_of\x18\n \x01(\x0b\x32\x13.iterpo.v1.ReplayOf\"D\n\x08ReplayOf\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66irst_iteration\x18\x02 \x01(\x05\x12\x0f\n\x07without\x18\x03 \x03(\t\"\x84\x03\n\x0cIterationRow\x12\x11\n\titeration\x18\x01 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x10\n\x08promoted\x18\x03 \x01(\x08\x12\x0e\n\x06proved\x18\x04 \x01(\x08\x12\x14\n\x0ctrain_reward\x18\x05 \x01(\x01\x12\x16\n\x0eheldout_reward\x18\x06 \x01(\x01\x12\x0f\n\x07kl_nats\x18\x07 \x01(\x01\x12\x14\n\x0cswap_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cload_seconds\x18\t \x01(\x01\x12\x19\n\x11tokens_per_second\x18\n \x01(\x01\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x35\n\x07metrics\x18\x0c \x03(\x0b\x32$.iterpo.v1.IterationRow.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\r \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x91\x01\n\x07\x45xample\x12!\n\x06prompt\x18\x01 \x01(\x0b\x32\x11.iterpo.v1.Prompt\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12\x19\n\x0cp_first_wins\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ndifficulty\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_p_first_winsB\r\n\x0b_difficulty\"\xa9\x01\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Example\x12#\n\x07heldout\x18\x04 \x03(\x0b\x32\x12.iterpo.v1.Example\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"5\n\x0fPauseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x10PauseRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"6\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"4\n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\".\n\x0fStopRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"A\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x05\x12\x11\n\tmost_rows\x18\x03 \x01(\x05\"T\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12%\n\x04rows\x18\x02 \x03(\x0b\x32\x17.iterpo.v1.IterationRow\"\x11\n\x0fListRunsRequest\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.iterpo.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"U\n\x10WatchRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.IterationRow\":\n\x12ListTouchedRequest\x12\x11\n\tevent_ids\x18\x01 \x03(\t\x12\x11\n\tannotator\x18\x02 \x01(\t\"M\n\x10TouchedIteration\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\titeration\x18\x02 \x01(\x05\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\"F\n\x13ListTouchedResponse\x12/\n\niterations\x18\x01 \x03(\x0b\x32\x1b.iterpo.v1.TouchedIteration\"s\n\x10ReplayRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\treplay_id\x18\x03 \x01(\t\x12\x17\n\x0f\x66irst_iteration\x18\x04 \x01(\x05\x12\x0f\n\x07without\x18\x05 \x03(\t\"0\n\x11ReplayRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.iterpo.v1.Run\"\x17\n\x15ListAlgorithmsRequest\"\xfb\x01\n\rAlgorithmInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fprompt_sampling\x18\x02 \x01(\t\x12\x19\n\x11response_sampling\x18\x03 \x01(\t\x12\x1c\n\x14gradient_coefficient\x18\x04 \x01(\t\x12\x12\n\nnormalizer\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x66ormula\x18\t \x01(\t\x12\x17\n\x0fnot_implemented\x18\n \x01(\t\"F\n\x16ListAlgorithmsResponse\x12,\n\nalgorithms\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.AlgorithmInfo\"\xb4\x01\n\x0e\x45xplainRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12&\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x39\n\x08settings\x18\x03 \x03(\x0b\x32\'.iterpo.v1.ExplainRequest.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0f\x45xplainResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"4\n\x0fGetBatchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\titeration\x18\x02 \x01(\x05\"@\n\x10GetBatchResponse\x12\x13\n\x0brecord_json\x18\x01 \x01(\t\x12\x17\n\x0fkept_iterations\x18\x02 \x03(\x05\"\xb9\x01\n\x13\x45xplainBatchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\titeration\x18\x02 \x01(\x05\x12\x0e\n\x06method\x18\x03 \x01(\t\x12>\n\x08settings\x18\x04 \x03(\x0b\x32,.iterpo.v1.ExplainBatchRequest.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x14\x45xplainBatchResponse\x12\x18\n\x10\x65xplanation_json\x18\x01 \x01(\t*\xc9\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x15\n\x11RUN_STATE_WAITING\x10\x02\x12\x14\n\x10RUN_STATE_PAUSED\x10\x03\x12\x15\n\x11RUN_STATE_STOPPED\x10\x04\x12\x16\n\x12RUN_STATE_FINISHED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x19\n\x15RUN_STATE_INTERRUPTED\x10\x07\x32\xb4\x07\n\x0eLearnerService\x12\x43\n\x08StartRun\x12\x1a.iterpo.v1.StartRunRequest\x1a\x1b.iterpo.v1.StartRunResponse\x12\x43\n\x08PauseRun\x12\x1a.iterpo.v1.PauseRunRequest\x1a\x1b.iterpo.v1.PauseRunResponse\x12\x46\n\tResumeRun\x12\x1b.iterpo.v1.ResumeRunRequest\x1a\x1c.iterpo.v1.ResumeRunResponse\x12@\n\x07StopRun\x12\x19.iterpo.v1.StopRunRequest\x1a\x1a.iterpo.v1.StopRunResponse\x12=\n\x06GetRun\x12\x18.iterpo.v1.GetRunRequest\x1a\x19.iterpo.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.iterpo.v1.ListRunsRequest\x1a\x1b.iterpo.v1.ListRunsResponse\x12\x45\n\x08WatchRun\x12\x1a.iterpo.v1.WatchRunRequest\x1a\x1b.iterpo.v1.WatchRunResponse0\x01\x12U\n\x0eListAlgorithms\x12 .iterpo.v1.ListAlgorithmsRequest\x1a!.iterpo.v1.ListAlgorithmsResponse\x12L\n\x0bListTouched\x12\x1d.iterpo.v1.ListTouchedRequest\x1a\x1e.iterpo.v1.ListTouchedResponse\x12\x46\n\tReplayRun\x12\x1b.iterpo.v1.ReplayRunRequest\x1a\x1c.iterpo.v1.ReplayRunResponse\x12@\n\x07\x45xplain\x12\x19.iterpo.v1.ExplainRequest\x1a\x1a.iterpo.v1.ExplainResponse\x12\x43\n\x08GetBatch\x12\x1a.iterpo.v1.GetBatchRequest\x1a\x1b.iterpo.v1.GetBatchResponse\x12O\n\x0c\x45xplainBatch\x12\x1e.iterpo.v1.ExplainBatchRequest\x1a\x1f.iterpo.v1.ExplainBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITERATIONROW_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_EXPLAINREQUEST_SETTINGSENTRY']._loaded_options = None
   _globals['_EXPLAINREQUEST_SETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=2774
-  _globals['_RUNSTATE']._serialized_end=2975
+  _globals['_EXPLAINBATCHREQUEST_SETTINGSENTRY']._loaded_options = None
+  _globals['_EXPLAINBATCHREQUEST_SETTINGSENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSTATE']._serialized_start=3166
+  _globals['_RUNSTATE']._serialized_end=3367
   _globals['_RUN']._serialized_start=92
   _globals['_RUN']._serialized_end=342
   _globals['_REPLAYOF']._serialized_start=344
@@ -66,39 +68,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPRUNRESPONSE']._serialized_start=1438
   _globals['_STOPRUNRESPONSE']._serialized_end=1484
   _globals['_GETRUNREQUEST']._serialized_start=1486
-  _globals['_GETRUNREQUEST']._serialized_end=1517
-  _globals['_GETRUNRESPONSE']._serialized_start=1519
-  _globals['_GETRUNRESPONSE']._serialized_end=1603
-  _globals['_LISTRUNSREQUEST']._serialized_start=1605
-  _globals['_LISTRUNSREQUEST']._serialized_end=1622
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1624
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1672
-  _globals['_WATCHRUNREQUEST']._serialized_start=1674
-  _globals['_WATCHRUNREQUEST']._serialized_end=1707
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1709
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1794
-  _globals['_LISTTOUCHEDREQUEST']._serialized_start=1796
-  _globals['_LISTTOUCHEDREQUEST']._serialized_end=1854
-  _globals['_TOUCHEDITERATION']._serialized_start=1856
-  _globals['_TOUCHEDITERATION']._serialized_end=1933
-  _globals['_LISTTOUCHEDRESPONSE']._serialized_start=1935
-  _globals['_LISTTOUCHEDRESPONSE']._serialized_end=2005
-  _globals['_REPLAYRUNREQUEST']._serialized_start=2007
-  _globals['_REPLAYRUNREQUEST']._serialized_end=2122
-  _globals['_REPLAYRUNRESPONSE']._serialized_start=2124
-  _globals['_REPLAYRUNRESPONSE']._serialized_end=2172
-  _globals['_LISTALGORITHMSREQUEST']._serialized_start=2174
-  _globals['_LISTALGORITHMSREQUEST']._serialized_end=2197
-  _globals['_ALGORITHMINFO']._serialized_start=2200
-  _globals['_ALGORITHMINFO']._serialized_end=2451
-  _globals['_LISTALGORITHMSRESPONSE']._serialized_start=2453
-  _globals['_LISTALGORITHMSRESPONSE']._serialized_end=2523
-  _globals['_EXPLAINREQUEST']._serialized_start=2526
-  _globals['_EXPLAINREQUEST']._serialized_end=2706
-  _globals['_EXPLAINREQUEST_SETTINGSENTRY']._serialized_start=2659
-  _globals['_EXPLAINREQUEST_SETTINGSENTRY']._serialized_end=2706
-  _globals['_EXPLAINRESPONSE']._serialized_start=2708
-  _globals['_EXPLAINRESPONSE']._serialized_end=2771
-  _globals['_LEARNERSERVICE']._serialized_start=2978
-  _globals['_LEARNERSERVICE']._serialized_end=3776
+  _globals['_GETRUNREQUEST']._serialized_end=1551
+  _globals['_GETRUNRESPONSE']._serialized_start=1553
+  _globals['_GETRUNRESPONSE']._serialized_end=1637
+  _globals['_LISTRUNSREQUEST']._serialized_start=1639
+  _globals['_LISTRUNSREQUEST']._serialized_end=1656
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1658
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1706
+  _globals['_WATCHRUNREQUEST']._serialized_start=1708
+  _globals['_WATCHRUNREQUEST']._serialized_end=1741
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1743
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1828
+  _globals['_LISTTOUCHEDREQUEST']._serialized_start=1830
+  _globals['_LISTTOUCHEDREQUEST']._serialized_end=1888
+  _globals['_TOUCHEDITERATION']._serialized_start=1890
+  _globals['_TOUCHEDITERATION']._serialized_end=1967
+  _globals['_LISTTOUCHEDRESPONSE']._serialized_start=1969
+  _globals['_LISTTOUCHEDRESPONSE']._serialized_end=2039
+  _globals['_REPLAYRUNREQUEST']._serialized_start=2041
+  _globals['_REPLAYRUNREQUEST']._serialized_end=2156
+  _globals['_REPLAYRUNRESPONSE']._serialized_start=2158
+  _globals['_REPLAYRUNRESPONSE']._serialized_end=2206
+  _globals['_LISTALGORITHMSREQUEST']._serialized_start=2208
+  _globals['_LISTALGORITHMSREQUEST']._serialized_end=2231
+  _globals['_ALGORITHMINFO']._serialized_start=2234
+  _globals['_ALGORITHMINFO']._serialized_end=2485
+  _globals['_LISTALGORITHMSRESPONSE']._serialized_start=2487
+  _globals['_LISTALGORITHMSRESPONSE']._serialized_end=2557
+  _globals['_EXPLAINREQUEST']._serialized_start=2560
+  _globals['_EXPLAINREQUEST']._serialized_end=2740
+  _globals['_EXPLAINREQUEST_SETTINGSENTRY']._serialized_start=2693
+  _globals['_EXPLAINREQUEST_SETTINGSENTRY']._serialized_end=2740
+  _globals['_EXPLAINRESPONSE']._serialized_start=2742
+  _globals['_EXPLAINRESPONSE']._serialized_end=2805
+  _globals['_GETBATCHREQUEST']._serialized_start=2807
+  _globals['_GETBATCHREQUEST']._serialized_end=2859
+  _globals['_GETBATCHRESPONSE']._serialized_start=2861
+  _globals['_GETBATCHRESPONSE']._serialized_end=2925
+  _globals['_EXPLAINBATCHREQUEST']._serialized_start=2928
+  _globals['_EXPLAINBATCHREQUEST']._serialized_end=3113
+  _globals['_EXPLAINBATCHREQUEST_SETTINGSENTRY']._serialized_start=2693
+  _globals['_EXPLAINBATCHREQUEST_SETTINGSENTRY']._serialized_end=2740
+  _globals['_EXPLAINBATCHRESPONSE']._serialized_start=3115
+  _globals['_EXPLAINBATCHRESPONSE']._serialized_end=3163
+  _globals['_LEARNERSERVICE']._serialized_start=3370
+  _globals['_LEARNERSERVICE']._serialized_end=4318
 # @@protoc_insertion_point(module_scope)

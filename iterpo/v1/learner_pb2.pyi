@@ -174,10 +174,14 @@ class StopRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
-    __slots__ = ("run_id",)
+    __slots__ = ("run_id", "after", "most_rows")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    MOST_ROWS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
-    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+    after: int
+    most_rows: int
+    def __init__(self, run_id: _Optional[str] = ..., after: _Optional[int] = ..., most_rows: _Optional[int] = ...) -> None: ...
 
 class GetRunResponse(_message.Message):
     __slots__ = ("run", "rows")
@@ -311,3 +315,44 @@ class ExplainResponse(_message.Message):
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     explanation: _struct_pb2.Struct
     def __init__(self, explanation: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class GetBatchRequest(_message.Message):
+    __slots__ = ("run_id", "iteration")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    iteration: int
+    def __init__(self, run_id: _Optional[str] = ..., iteration: _Optional[int] = ...) -> None: ...
+
+class GetBatchResponse(_message.Message):
+    __slots__ = ("record_json", "kept_iterations")
+    RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    record_json: str
+    kept_iterations: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, record_json: _Optional[str] = ..., kept_iterations: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ExplainBatchRequest(_message.Message):
+    __slots__ = ("run_id", "iteration", "method", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    iteration: int
+    method: str
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, run_id: _Optional[str] = ..., iteration: _Optional[int] = ..., method: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ExplainBatchResponse(_message.Message):
+    __slots__ = ("explanation_json",)
+    EXPLANATION_JSON_FIELD_NUMBER: _ClassVar[int]
+    explanation_json: str
+    def __init__(self, explanation_json: _Optional[str] = ...) -> None: ...

@@ -90,6 +90,16 @@ class LearnerServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.GetBatch = channel.unary_unary(
+                '/iterpo.v1.LearnerService/GetBatch',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.ExplainBatch = channel.unary_unary(
+                '/iterpo.v1.LearnerService/ExplainBatch',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainBatchRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainBatchResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer(object):
@@ -168,6 +178,20 @@ class LearnerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBatch(self, request, context):
+        """What an iteration was trained on: its answers, with every token's log-probs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainBatch(self, request, context):
+        """Explain, of what an iteration was trained on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +249,16 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.GetBatchRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'ExplainBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainBatch,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainBatchRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +559,60 @@ class LearnerService(object):
             '/iterpo.v1.LearnerService/Explain',
             iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
             iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/GetBatch',
+            iterpo_dot_v1_dot_learner__pb2.GetBatchRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/ExplainBatch',
+            iterpo_dot_v1_dot_learner__pb2.ExplainBatchRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.ExplainBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,7 @@ from iterpo.embedded_model import model_directory
 from iterpo.errors import InvalidConfig, WrongState
 from iterpo.intake import usable
 from iterpo.iterate import Loop
+from iterpo.learner.batch_record import BatchFiles
 from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
 from iterpo.pipeline import make_loop
@@ -75,6 +76,7 @@ class Assembly:
             commit=partial(commit, ledger, checkpoints),
             publishing=self._publishing,
             note=partial(ledger.set_progress, record.run_id),
+            keep=self.batches(record.run_id).write,
         )
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
         heldout = [e.prompt for e in record.heldout]
@@ -82,6 +84,11 @@ class Assembly:
         return make_loop(
             record.run_id, config, algorithm, record.examples, heldout, world, progress, buffer, control, replay
         )
+
+    def batches(self, run_id: str) -> BatchFiles:
+        """What the run was trained on, of late."""
+        folder = self._settings.data_dir / "runs" / run_id / "batches"
+        return BatchFiles(folder, self._settings.learner.kept_batches)
 
     def began_at(self, record: RunRecord) -> int:
         """The version that the run began at: its first published version's parent, or the base."""

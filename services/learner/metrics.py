@@ -211,5 +211,5 @@ class LearnerMetrics:
             self.tokens.inc(metrics["tokens"])
             self.completions.inc(metrics["completions"])
             self.length.labels(run, "train").set(metrics["tokens"] / metrics["completions"])
-        if row.promoted and "label_age_mean_seconds" in metrics:
-            self.lag.observe(metrics["label_age_mean_seconds"])
+        if "label_to_served_seconds" in metrics:
+            self.lag.observe(metrics["label_to_served_seconds"])

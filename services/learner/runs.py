@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from iterpo.algorithms import Algorithm, resolve
+from iterpo.algorithms import Algorithm, find, resolve
 from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, WrongState
 from iterpo.intake import on_policy
 from iterpo.learner.ledger import Ledger, RunSummary
@@ -186,6 +186,28 @@ class RunManager:
 
     def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
         return self._ledger.rows(run_id, after)
+
+    def thinned(self, run_id: str, after: int = 0, most: int = 0) -> list[IterationRow]:
+        """Rows evenly spread over the run, some `most` of them and the last one; 0: all."""
+        return self._ledger.rows(run_id, after, most)
+
+    def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """(what an iteration was trained on, iterations whose batches are kept); 0: the latest. Raises NotFound."""
+        self._ledger.summary(run_id)
+        files = self._assembly.batches(run_id)
+        kept = files.iterations()
+        return files.read(iteration or (kept[-1] if kept else 0)), kept
+
+    def explain(self, run_id: str, iteration: int, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
+        """As `iterpo.explain.explain`, of what an iteration was trained on: by its own method (the default) with the
+        run's parameters, or by another one."""
+        from iterpo.explain import explain
+
+        record, _ = self.batch(run_id, iteration)
+        own = not method or find(method).name == record["method"]
+        return explain(
+            method or record["method"], record["batch"], (record["settings"] if own else {}) | dict(settings)
+        )
 
     async def changed(self, event: asyncio.Event, timeout_seconds: float) -> None:
         """Wait until something may have changed; `event` was given by `listen`."""

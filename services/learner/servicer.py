@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -46,7 +47,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         return pb.StopRunResponse(run=run_to_proto(self._runs.stop(request.request_id, request.run_id)))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
-        rows = [wire.row_to_proto(row) for row in self._runs.rows(request.run_id)]
+        found = await asyncio.to_thread(self._runs.thinned, request.run_id, request.after, request.most_rows)
+        rows = [wire.row_to_proto(row) for row in found]
         return pb.GetRunResponse(run=run_to_proto(self._runs.view(request.run_id)), rows=rows)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
@@ -96,6 +98,15 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         explanation = struct_pb2.Struct()
         explanation.update(found)
         return pb.ExplainResponse(explanation=explanation)
+
+    async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:
+        record, kept = await asyncio.to_thread(self._runs.batch, request.run_id, request.iteration)
+        return pb.GetBatchResponse(record_json=json.dumps(record), kept_iterations=kept)
+
+    async def ExplainBatch(self, request: pb.ExplainBatchRequest, context: Any) -> pb.ExplainBatchResponse:
+        asked = (request.run_id, request.iteration, request.method, dict(request.settings))
+        found = await asyncio.to_thread(self._runs.explain, *asked)
+        return pb.ExplainBatchResponse(explanation_json=json.dumps(found))
 
 
 def run_to_proto(view: RunView) -> pb.Run:

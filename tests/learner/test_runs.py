@@ -19,7 +19,7 @@ from iterpo.errors import Conflict, InvalidConfig, IterpoError, NotFound, Resour
 from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
-from iterpo.types import Example, IterationRow, Message, Prompt
+from iterpo.types import Example, IterationRow, Message, Progress, Prompt
 from services.learner import runs as learner_runs
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager, parse
@@ -240,3 +240,16 @@ def test_sampling_may_not_run_farther_ahead_than_answers_may_be_old(algorithm: s
     else:
         parse(wanted)
     parse(wanted | {"max_policy_age": 3})
+
+
+def test_a_long_runs_rows_can_be_thinned_and_the_last_one_is_among_them(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "learner.db")
+    ledger.create("r", {}, [example()], [example("h")])
+    for number in range(1, 101):
+        row = IterationRow("r", number, number, True, True, 0.5, 0.5, 0.1, 1.0, 1.0, 100.0, 10.0, {}, None)
+        ledger.commit(row, Progress(iteration=number), "c", [])
+    thinned = [row.iteration for row in ledger.rows("r", most=10)]
+    assert thinned == list(range(10, 101, 10))
+    assert [row.iteration for row in ledger.rows("r", after=95, most=10)] == [96, 97, 98, 99, 100]
+    assert len(ledger.rows("r")) == 100
+    assert ledger.rows("r", after=100, most=10) == []

@@ -106,6 +106,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def time(self) -> float:
+        return self.now
+
 
 class FakeGenerator:
     """Training groups are called g0, g1, ...; the text of a completion is its index in the group."""
@@ -298,6 +301,9 @@ class FakeLearner:
         self.updates += 1
         self.weights = self.weights + [c.completion_id for c in selection.completions]
         return {"grad_norm": 1.0}
+
+    def batch(self):
+        return {"weights": list(self.weights)}
 
     def _look(self, name: str, state) -> None:
         self.looked.append((name, list(self.weights if state is None else state)))

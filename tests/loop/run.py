@@ -47,6 +47,7 @@ class Run:
         self.labeler, self.generator = FakeLabeler(), FakeGenerator(self.publisher)
         self.ledger = Ledger(folder / "learner.db")
         self.statuses: list[tuple[str, bool]] = []
+        self.kept: dict[int, Any] = {}
         given = ("an answer",) if resolve(self.config).response_sampling.offline else ()
         self.ledger.create(RUN, self.config.model_dump(), [Example(prompt(i), given) for i in range(prompts)], [])
 
@@ -65,6 +66,7 @@ class Run:
             checkpoints=checkpoints,
             commit=self.faults.call("commit", partial(commit, self.ledger, checkpoints)),
             note=self.faults.call("note", partial(self.ledger.set_progress, RUN)),
+            keep=self.kept.__setitem__,
         )
         self.control = Control(lambda text, waiting: self.statuses.append((text, waiting)))
         return make_loop(

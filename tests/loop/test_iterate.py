@@ -123,6 +123,22 @@ def test_a_version_that_a_proof_rejects_is_a_recorded_refusal_and_the_run_goes_o
     assert len(run.learner.weights) == 4
 
 
+def test_how_long_labels_took_to_serve_is_told_of_what_was_promoted(make_run):
+    """The fakes' events are of second 0."""
+    run = make_run(iterations=2)
+    run.publisher.bad[1] = PolicyRejected("The probe failed.", "Publish again.", "PROBE_DISAGREES")
+    refused, promoted = run.finish()
+    assert "label_to_served_seconds" not in refused.metrics
+    assert promoted.metrics["label_to_served_seconds"] == run.clock.now > 0
+
+
+def test_what_an_iteration_was_trained_on_is_kept(make_run):
+    run = make_run(iterations=2)
+    run.finish()
+    first, second = (run.kept[number]["weights"] for number in (1, 2))
+    assert (len(first), len(second)) == (4, 8)
+
+
 def test_nothing_to_learn_from_is_no_new_version(make_run):
     run = make_run(judge=lambda completion: 1.0, iterations=1)
     (row,) = run.finish()
@@ -132,6 +148,7 @@ def test_nothing_to_learn_from_is_no_new_version(make_run):
     }
     assert run.publisher.history == []
     assert len(run.ledger.consumed(RUN)) == 6
+    assert run.kept == {}
 
 
 def test_a_completion_whose_labeler_abstained_is_left_out_and_counted(make_run):

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings
-from iterpo.errors import InvalidInput
+from iterpo.errors import InvalidInput, NotFound
 from iterpo.explain import explain
+from iterpo.learner.batch_record import BatchFiles
 from iterpo.learner.ledger import Ledger
+from iterpo.run_config import RunConfig
 from iterpo.v1 import learner_pb2_grpc
 from services.host import Host, ServerSettings
 from services.learner.assembly import Assembly
@@ -34,7 +36,7 @@ BATCH = {
 async def client(tmp_path: Path) -> AsyncIterator[LearnerClient]:
     host = Host("learner", ServerSettings(), CollectorRegistry())
     port, ledger = host.bind(), Ledger(tmp_path / "learner.db")
-    runs = RunManager(ledger, Assembly(Settings()), LearnerMetrics(CollectorRegistry()))
+    runs = RunManager(ledger, Assembly(Settings(data_dir=tmp_path)), LearnerMetrics(CollectorRegistry()))
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(runs), host.server)
     task = asyncio.create_task(host.run(["iterpo.v1.LearnerService"]))
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -53,3 +55,41 @@ async def test_a_batch_that_cannot_work_is_refused_with_row_and_field(client):
     with pytest.raises(InvalidInput, match=r"sequences\[0\].reward") as caught:
         await asyncio.to_thread(client.explain, "grpo", BATCH, {})
     assert caught.value.reason == "BAD_BATCH"
+
+
+RECORD = {
+    "method": "online_dpo",
+    "settings": {"gradient_coefficient.beta": "0.5"},
+    "batch": {"sequences": BATCH["sequences"], "pairs": [{"chosen": 0, "rejected": 1}], "normalizer_constant": 8},
+    "answers": [],
+}
+
+
+@pytest.fixture
+def trained(tmp_path: Path, client) -> None:
+    """A run whose second iteration's batch is kept."""
+    ledger = Ledger(tmp_path / "learner.db")
+    ledger.create("r", RunConfig(algorithm="online_dpo").model_dump(), [], [])
+    ledger.close()
+    BatchFiles(tmp_path / "runs" / "r" / "batches", 10).write(2, RECORD)
+
+
+async def test_a_recorded_batch_is_explained_by_the_runs_own_method_with_its_parameters(trained, client):
+    found = await asyncio.to_thread(client.explain_batch, "r")
+    assert found == explain("online_dpo", RECORD["batch"], {"beta": "0.5"})
+    assert found["parameters"]["beta"] == 0.5
+    again = await asyncio.to_thread(client.explain_batch, "r", 2, "online_dpo", {"gradient_coefficient.beta": "0.2"})
+    assert again == explain("online_dpo", RECORD["batch"], {"beta": "0.2"})
+
+
+async def test_and_by_another_method_with_its_published_ones(trained, client):
+    found = await asyncio.to_thread(client.explain_batch, "r", 2, "ipo")
+    assert found == explain("ipo", RECORD["batch"])
+
+
+async def test_a_batch_can_be_read_and_a_missing_one_says_which_are_kept(trained, client):
+    assert await asyncio.to_thread(client.batch, "r") == ({"iteration": 2} | RECORD, [2])
+    for run_id, iteration, reason in (("r", 1, "BATCH_NOT_KEPT"), ("nobody", 0, "RUN_NOT_FOUND")):
+        with pytest.raises(NotFound) as missing:
+            await asyncio.to_thread(client.batch, run_id, iteration)
+        assert missing.value.reason == reason
