@@ -73,6 +73,11 @@ class LearnerClient:
         with translated_errors():
             return list(self._stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_TIMEOUT_SECONDS).runs)
 
+    def methods(self) -> list[pb.AlgorithmInfo]:
+        with translated_errors():
+            answer = self._stub.ListAlgorithms(pb.ListAlgorithmsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return list(answer.algorithms)
+
     def explain(self, method: str, batch: dict[str, Any], settings: dict[str, str]) -> dict[str, Any]:
         """As `iterpo.explain.explain`, by the learner's process."""
         body = struct_pb2.Struct()

@@ -15,6 +15,7 @@ from services.labeling.page.annotator_api import AnnotatorApi, OnReceipt
 from services.labeling.page.doorman import Doorman
 from services.labeling.page.files import file_routes
 from services.labeling.page.lead_api import LeadApi
+from services.labeling.page.run_api import Learner, Policies, RunApi
 from services.labeling.page.same_origin import SameOrigin
 from services.labeling.page.sessions import Sessions
 
@@ -29,10 +30,14 @@ def page_app(
     tokens: Mapping[str, Identity],
     secure_cookies: bool,
     on_receipt: OnReceipt = _uncounted,
+    learner: Learner | None = None,
+    policies: Policies | None = None,
 ) -> Starlette:
     """`tokens` empty: whoever reaches the address signs in with a name alone, and only loopback names are answered.
-    `secure_cookies`: served over TLS."""
+    `secure_cookies`: served over TLS. `learner` and `policies`: whom the run page asks; without them it has no data."""
     doorman = Doorman(Sessions(tokens, people.database.clock), secure_cookies)
     annotators, leading = AnnotatorApi(people, leads, doorman, on_receipt), LeadApi(leads, doorman)
     routes = [*doorman.routes(), *annotators.routes(), *leading.routes(), *file_routes()]
+    if learner is not None and policies is not None:
+        routes += RunApi(learner, policies, doorman).routes()
     return Starlette(routes=routes, middleware=[Middleware(SameOrigin, loopback_names_only=not tokens)])

@@ -16,7 +16,13 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-PAGES: Mapping[str, str] = {"/": "index.html", "/lead": "lead.html", "/favicon.ico": "icon.svg"}
+PAGES: Mapping[str, str] = {
+    "/": "index.html",
+    "/lead": "lead.html",
+    "/runs": "runs.html",
+    "/tokens": "tokens.html",
+    "/favicon.ico": "icon.svg",
+}
 
 
 def file_routes() -> list[Route]:

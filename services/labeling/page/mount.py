@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from iterpo.clients.channel import connect_service
+from iterpo.clients.inference import PolicyClient
+from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings
 from iterpo.labeling.desk import LabelingDesk
 from services.auth import Identity
@@ -16,5 +19,9 @@ def labeling_page(settings: Settings, desk: LabelingDesk, metrics: LabelingMetri
         return None
     auth = settings.auth
     tokens = {token: Identity.of(text) for token, text in settings.tokens().items()}
-    app = page_app(desk.people, desk.leads, tokens, auth.tls_certificate is not None, metrics.on_receipt)
+    # Channels connect when they are first used, and again whenever the other side was away.
+    learner = LearnerClient(connect_service(settings, "learner", "lead", retries=False))
+    policies = PolicyClient(connect_service(settings, "inference", "lead", retries=False))
+    secure = auth.tls_certificate is not None
+    app = page_app(desk.people, desk.leads, tokens, secure, metrics.on_receipt, learner, policies)
     return HttpServer(app, "labeling.page_address", settings.labeling.page_address, auth.tls_certificate, auth.tls_key)

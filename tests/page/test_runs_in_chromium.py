@@ -1,0 +1,152 @@
+"""The run page and its tokens in a real browser, against real labeling and learner services."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from iterpo.explain import explain
+from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, Person, chromium, eventually
+from tests.page.run_process import HOSTILE, Runs, page_with_runs, record
+
+pytest.importorskip("playwright", reason=HOW_TO_INSTALL)
+
+pytestmark = [
+    pytest.mark.page,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=HOW_TO_INSTALL),
+]
+NUMBERS = "dl => Object.fromEntries([...dl.querySelectorAll('dd')].map(d => [d.dataset.name, Number(d.dataset.value)]))"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Iterator[Runs]:
+    with page_with_runs(tmp_path_factory.mktemp("runs")) as running:
+        running.create("first")
+        running.add_rows("first", 1, 3)
+        running.keep("first", 2, record(groups=2, size=4, tokens=6, text=HOSTILE))
+        running.keep("first", 3, record())
+        yield running
+
+
+@pytest.fixture
+def lea(browser: Any, runs: Runs) -> Person:
+    lea = Person.at(browser, runs.page.address)
+    lea.sign_in("lea")
+    return lea
+
+
+def open_page(person: Person, runs: Runs, path: str) -> None:
+    person.page.goto(f"{runs.page.address}{path}")
+    person.wait_for("ready")
+
+
+def test_a_live_runs_curves_grow_by_themselves(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/runs")
+    reward = lea.page.locator("#curves figure").first
+    assert lea.page.locator("#run").input_value() == "first"
+    assert "iteration 3" in reward.inner_text()
+    runs.add_rows("first", 4, 5)
+    assert eventually(lambda: "iteration 5" in reward.inner_text(), 15)
+    assert "grpo, stopped" in lea.page.locator("#run-status").inner_text()
+    assert lea.said == []
+
+
+def test_a_bump_in_a_curve_leads_to_its_tokens_by_keyboard(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/runs")
+    lea.page.locator("#curves svg").first.focus()
+    lea.press("Home", "ArrowRight", "Enter")  # iteration 2
+    lea.wait_for("ready")
+    assert "first, iteration 2: grpo" in lea.page.locator("#title").inner_text()
+
+
+def test_a_batch_of_64_answers_opens_within_a_second(lea: Person, runs: Runs) -> None:
+    """The best of three: other tests run beside this one."""
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        open_page(lea, runs, "/tokens?run=first&iteration=3")
+        seconds.append(time.monotonic() - started)
+    assert lea.page.locator(".answer-line").count() == 64
+    assert lea.page.locator(".token").count() == 64 * 48 + 2  # two in the legend
+    assert min(seconds) < 1.0
+
+
+def test_a_tokens_numbers_are_those_of_explain_to_the_last_bit(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/tokens?run=first&iteration=3")
+    lea.page.select_option("#beside", "dr_grpo")
+    lea.wait_for("ready")
+    lea.page.wait_for_function("() => document.querySelectorAll('.answer-line .tokens').length === 128")
+    lea.page.locator('[data-at="0/9/4"]').focus()
+    shown = {name: lea.page.locator(f'[data-method="{name}"] dl').evaluate(NUMBERS) for name in ("grpo", "dr_grpo")}
+    own, other = runs.client.explain_batch("first", 3), runs.client.explain_batch("first", 3, "dr_grpo")
+    for found in (own, other):
+        terms = {name: lists[9][4] for name, lists in found["terms"].items()}
+        terms |= {"c": found["coefficients"][9][4], "gradient": found["gradient"][9][4]}
+        assert shown[found["method"]] == terms
+    assert own == explain("grpo", record()["batch"], {"kl.beta": "0.0"})  # as the command line says
+    assert other == explain("dr_grpo", record()["batch"])
+    assert own["gradient"] != other["gradient"]
+
+
+def test_another_methods_parameters_can_be_set_and_a_wrong_one_is_said(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/tokens?run=first&iteration=3")
+    lea.page.select_option("#beside", "grpo")
+    lea.page.locator("#set").fill("normalizer=per_token")
+    lea.press("Enter")
+    lea.page.wait_for_function("() => document.querySelectorAll('.answer-line .tokens').length === 128")
+    lea.page.locator('[data-at="1/0/0"]').focus()
+    lea.page.wait_for_selector(".terms h3:has-text('per_token')")
+    lea.page.locator("#set").fill("colour=red")
+    lea.press("Enter")
+    lea.wait_for_notice("has no parameter")
+
+
+def test_every_token_is_reached_by_keyboard(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/tokens?run=first&iteration=2")
+    lea.page.locator('[data-at="0/0/0"]').focus()
+    lea.press("ArrowRight", "ArrowDown", "End", "ArrowRight")
+    assert lea.page.evaluate("document.activeElement.dataset.at") == "0/2/0"
+    lea.press("ArrowLeft")
+    assert lea.page.evaluate("document.activeElement.dataset.at") == "0/1/5"
+    assert "token 6 of 6 of answer 2" in lea.page.locator("#detail-place").inner_text()
+    assert lea.page.locator('.token[tabindex="0"]').count() == 1
+
+
+def test_hostile_tokens_are_shown_and_do_nothing(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/tokens?run=first&iteration=2")
+    lea.page.locator("summary").first.click()
+    text = lea.page.locator(".tokens").first.inner_text()
+    assert "<script>window.pwned = 1</script>" in text
+    assert "⟨U+202E⟩" in text
+    assert "⟨U+200B⟩" in lea.page.locator(".asked").first.inner_text()
+    assert lea.page.evaluate("window.pwned") is None
+    assert lea.said == []
+
+
+def test_what_is_not_kept_is_said_with_what_is(lea: Person, runs: Runs) -> None:
+    open_page(lea, runs, "/tokens?run=first&iteration=1")
+    lea.wait_for_notice("iterations 2 to 3 are")
+
+
+@pytest.mark.parametrize("path", ["/runs", "/tokens?run=first&iteration=2"])
+def test_a_narrow_screen_is_wide_enough(browser: Any, runs: Runs, path: str) -> None:
+    lea = Person.at(browser, runs.page.address, viewport={"width": 360, "height": 740})
+    lea.sign_in("lea")
+    open_page(lea, runs, path)
+    assert lea.overflow() <= 0
+
+
+def test_whoever_is_not_signed_in_sees_nothing(browser: Any, runs: Runs) -> None:
+    stranger = Person.at(browser, runs.page.address)
+    stranger.page.goto(f"{runs.page.address}/runs")
+    stranger.wait_for_notice("Sign in")
+    assert stranger.page.locator("#run option").count() == 0
