@@ -114,6 +114,7 @@ class Deliverer:
             )
         if self.serving is None or own:
             self.serving = self.control.patiently("judging the serving policy", lambda: self.evaluate(self.policy))
+            self.world.show(serving.version, self.serving)
             heldout = gate.mean_reward(self.serving)
             before = heldout if math.isnan(at.heldout_before) else at.heldout_before
             at = replace(at, heldout_before=before, heldout_serving=heldout)
@@ -163,6 +164,7 @@ class Deliverer:
         settled = replace(candidate, swap_ms=swap_ms, decision=self.after_canary(candidate))
         if settled.decision.promote:
             self.serving = settled.answers
+            self.world.show(settled.version, settled.answers)
         return settled
 
     def after_canary(self, candidate: Delivery) -> GateDecision:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from iterpo.policies.gate import Judged
 from iterpo.response_sampling import Selection
 from iterpo.types import (
     Completion,
@@ -164,5 +165,7 @@ class World:
     """Records progress between iterations."""
     keep: Callable[[int, Mapping[str, Any]], None] = lambda _iteration, _batch: None
     """Keeps the batch of an iteration for whoever wants to look at it."""
+    show: Callable[[int, Sequence[Judged]], None] = lambda _version, _answers: None
+    """Told of the held-out answers of what serves: as a run begins, and after each promotion."""
     publishing: AbstractContextManager[Any] = field(default_factory=nullcontext)
     """Held while a version is numbered and written: runs side by side share the numbers."""

@@ -56,6 +56,7 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LearnerService/ListRuns",
         "LearnerService/GetRun",
         "LearnerService/WatchRun",
+        "LearnerService/DescribeRun",
         "LearnerService/GetBatch",
         "LearnerService/ExplainBatch",
         "LearnerService/ListAlgorithms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,20 @@ def status(name: str | None, config_path: Path | None, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name", required=False)
+@click.option("--lines", is_flag=True, help="A line an iteration instead of a screen, as into a pipe.")
 @config_option
 @json_option
-def watch(name: str | None, config_path: Path | None, as_json: bool) -> None:
-    """Rows of run NAME (default: the newest) so far, then new ones, until it ends."""
+def watch(name: str | None, lines: bool, config_path: Path | None, as_json: bool) -> None:
+    """Watch run NAME (default: the newest) until it ends: curves and the latest iterations on one screen.
+
+    Into a pipe, or with --lines, a line an iteration.
+    """
     client = _client(config_path)
-    _follow(client, name or _newest(client), as_json)
+    run_id = name or _newest(client)
+    if as_json or lines or not sys.stdout.isatty():
+        _follow(client, run_id, as_json)
+    else:
+        _watch_screen(client, run_id)
 
 
 @command.command()
@@ -169,6 +178,60 @@ def replay(
         _show(started, as_json)
 
 
+@command.command()
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: NAME.html]")
+@config_option
+@json_option
+def report(name: str | None, out: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Write run NAME (default: the newest) as one HTML file that needs nothing else.
+
+    Configuration, curves, held-out answers before and after, labels, versions and the gate's decisions, hardware,
+    versions of everything, and how to repeat it.
+    """
+    from iterpo.cli.run_report import Report, html
+    from iterpo.config import load
+
+    settings = load(config_path)
+    client = _client(config_path)
+    run_id = name or _newest(client)
+    found = client.get(run_id)
+    versions, labels = _versions_of(settings, run_id), _labels_of(settings, run_id)
+    made = html(Report(found.run, _state(found.run), found.rows, client.describe(run_id), versions, labels))
+    path = out or Path(f"{run_id}.html")
+    path.write_text(made, encoding="utf-8")
+    if as_json:
+        print_json({"run_id": run_id, "path": str(path), "bytes": len(made.encode())})
+    else:
+        click.echo(f"written to {path}")
+
+
+def _versions_of(settings: Any, run_id: str) -> list[Any]:
+    """Empty, with a word, when inference is away: a report of an old run does not need it."""
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.inference import PolicyClient
+    from iterpo.errors import Unavailable
+
+    try:
+        versions = PolicyClient(connect_service(settings, "inference")).versions()
+    except Unavailable as error:
+        click.echo(f"without policy versions: {error.message}", err=True)
+        return []
+    return [version for version in versions if version.run_id == run_id]
+
+
+def _labels_of(settings: Any, run_id: str) -> dict[str, int]:
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.labeling import LabelingClient
+    from iterpo.errors import Unavailable
+
+    try:
+        return dict(LabelingClient(connect_service(settings, "labeling")).report(run_id).labels_by_source)
+    except Unavailable as error:
+        click.echo(f"without labels: {error.message}", err=True)
+        return {}
+
+
 def _client(config_path: Path | None) -> Any:
     from iterpo.clients.channel import connect_service
     from iterpo.clients.learner import LearnerClient
@@ -188,8 +251,6 @@ def _newest(client: Any) -> str:
 
 def _follow(client: Any, run_id: str, as_json: bool) -> None:
     """Rows as lines; changes of status on stderr, so that stdout stays a table or JSON Lines."""
-    from iterpo.errors import IterpoError
-
     last = ""
     if not as_json:
         click.echo(HEADER)
@@ -202,8 +263,32 @@ def _follow(client: Any, run_id: str, as_json: bool) -> None:
         elif news.run.status != last and not as_json:
             last = news.run.status
             click.echo(f"  {_state(news.run)}: {last}", err=True)
-    if news.run.state == _failed():
-        raise IterpoError(f"Run {run_id} failed: {news.run.status}", "See the learner's log.", "RUN_FAILED")
+    _raise_if_failed(news.run)
+
+
+def _raise_if_failed(run: Any) -> None:
+    from iterpo.errors import IterpoError
+
+    if run.state == _failed():
+        raise IterpoError(f"Run {run.run_id} failed: {run.status}", "See the learner's log.", "RUN_FAILED")
+
+
+def _watch_screen(client: Any, run_id: str) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from iterpo.cli.run_screen import SHOWN_ROWS, screen
+
+    rows: list[Any] = []
+    with Live(console=Console(), auto_refresh=False, transient=False) as live:
+        for news in client.watch(run_id):
+            if news.HasField("row"):
+                rows.append(news.row)
+                if news.row.iteration < news.run.iteration:
+                    continue  # earlier rows of a long run: drawn with the latest one
+            shown = screen(news.run, _state(news.run), rows, HEADER, [row_line(row) for row in rows[-SHOWN_ROWS:]])
+            live.update(shown, refresh=True)
+    _raise_if_failed(news.run)
 
 
 HEADER = "iteration  version  gate      train  held-out     KL  proof  swap ms  load s  tokens/s  seconds"

@@ -52,6 +52,12 @@ class LearnerClient:
             found: pb.GetRunResponse = self._stub.GetRun(request, timeout=CALL_TIMEOUT_SECONDS)
         return found
 
+    def describe(self, run_id: str) -> dict[str, Any]:
+        """`config` (what differs from the defaults), `heldout` answers before and after, `versions`, `hardware`."""
+        with translated_errors():
+            answer = self._stub.DescribeRun(pb.DescribeRunRequest(run_id=run_id), timeout=CALL_TIMEOUT_SECONDS)
+        return dict(json.loads(answer.description_json))
+
     def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:
         """What an iteration (0: the latest) was trained on (`iterpo.learner.batch_record`), and whose batches are
         kept."""

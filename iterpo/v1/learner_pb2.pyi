@@ -356,3 +356,15 @@ class ExplainBatchResponse(_message.Message):
     EXPLANATION_JSON_FIELD_NUMBER: _ClassVar[int]
     explanation_json: str
     def __init__(self, explanation_json: _Optional[str] = ...) -> None: ...
+
+class DescribeRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class DescribeRunResponse(_message.Message):
+    __slots__ = ("description_json",)
+    DESCRIPTION_JSON_FIELD_NUMBER: _ClassVar[int]
+    description_json: str
+    def __init__(self, description_json: _Optional[str] = ...) -> None: ...

@@ -90,6 +90,11 @@ class LearnerServiceStub(object):
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.DescribeRun = channel.unary_unary(
+                '/iterpo.v1.LearnerService/DescribeRun',
+                request_serializer=iterpo_dot_v1_dot_learner__pb2.DescribeRunRequest.SerializeToString,
+                response_deserializer=iterpo_dot_v1_dot_learner__pb2.DescribeRunResponse.FromString,
+                _registered_method=True)
         self.GetBatch = channel.unary_unary(
                 '/iterpo.v1.LearnerService/GetBatch',
                 request_serializer=iterpo_dot_v1_dot_learner__pb2.GetBatchRequest.SerializeToString,
@@ -178,6 +183,13 @@ class LearnerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeRun(self, request, context):
+        """A run's configuration, its held-out answers before and after, and on what it ran: for its report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBatch(self, request, context):
         """What an iteration was trained on: its answers, with every token's log-probs.
         """
@@ -249,6 +261,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=iterpo_dot_v1_dot_learner__pb2.ExplainRequest.FromString,
                     response_serializer=iterpo_dot_v1_dot_learner__pb2.ExplainResponse.SerializeToString,
+            ),
+            'DescribeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeRun,
+                    request_deserializer=iterpo_dot_v1_dot_learner__pb2.DescribeRunRequest.FromString,
+                    response_serializer=iterpo_dot_v1_dot_learner__pb2.DescribeRunResponse.SerializeToString,
             ),
             'GetBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBatch,
@@ -559,6 +576,33 @@ class LearnerService(object):
             '/iterpo.v1.LearnerService/Explain',
             iterpo_dot_v1_dot_learner__pb2.ExplainRequest.SerializeToString,
             iterpo_dot_v1_dot_learner__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iterpo.v1.LearnerService/DescribeRun',
+            iterpo_dot_v1_dot_learner__pb2.DescribeRunRequest.SerializeToString,
+            iterpo_dot_v1_dot_learner__pb2.DescribeRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

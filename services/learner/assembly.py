@@ -22,6 +22,7 @@ from iterpo.errors import InvalidConfig, WrongState
 from iterpo.intake import usable
 from iterpo.iterate import Loop
 from iterpo.learner.batch_record import BatchFiles
+from iterpo.learner.heldout_file import HeldoutFile
 from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
 from iterpo.pipeline import make_loop
@@ -77,6 +78,7 @@ class Assembly:
             publishing=self._publishing,
             note=partial(ledger.set_progress, record.run_id),
             keep=self.batches(record.run_id).write,
+            show=self.heldout(record.run_id).show,
         )
         buffer = GroupBuffer(progress.cursor, ledger.consumed(record.run_id, progress.cursor))
         heldout = [e.prompt for e in record.heldout]
@@ -89,6 +91,10 @@ class Assembly:
         """What the run was trained on, of late."""
         folder = self._settings.data_dir / "runs" / run_id / "batches"
         return BatchFiles(folder, self._settings.learner.kept_batches)
+
+    def heldout(self, run_id: str) -> HeldoutFile:
+        """The run's held-out answers, before and now."""
+        return HeldoutFile(self._settings.data_dir / "runs" / run_id / "heldout.json")
 
     def began_at(self, record: RunRecord) -> int:
         """The version that the run began at: its first published version's parent, or the base."""

@@ -26,6 +26,7 @@ from iterpo.run_config import ReplayOf, RunConfig
 from iterpo.types import Example, IterationRow
 from services.ids import check_run
 from services.learner.assembly import Assembly
+from services.learner.description import describe
 from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
 from services.torch_environment import give_back_memory
@@ -197,6 +198,9 @@ class RunManager:
         files = self._assembly.batches(run_id)
         kept = files.iterations()
         return files.read(iteration or (kept[-1] if kept else 0)), kept
+
+    def describe(self, run_id: str) -> dict[str, Any]:
+        return describe(self._ledger.summary(run_id), self._assembly.heldout(run_id))
 
     def explain(self, run_id: str, iteration: int, method: str, settings: Mapping[str, str]) -> dict[str, Any]:
         """As `iterpo.explain.explain`, of what an iteration was trained on: by its own method (the default) with the

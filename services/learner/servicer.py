@@ -99,6 +99,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         explanation.update(found)
         return pb.ExplainResponse(explanation=explanation)
 
+    async def DescribeRun(self, request: pb.DescribeRunRequest, context: Any) -> pb.DescribeRunResponse:
+        found = await asyncio.to_thread(self._runs.describe, request.run_id)
+        return pb.DescribeRunResponse(description_json=json.dumps(found))
+
     async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:
         record, kept = await asyncio.to_thread(self._runs.batch, request.run_id, request.iteration)
         return pb.GetBatchResponse(record_json=json.dumps(record), kept_iterations=kept)

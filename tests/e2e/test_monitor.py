@@ -7,7 +7,9 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
+from iterpo.cli import run
 from iterpo.demo.free_ports import free_ports
 from tests.e2e.services import RUN_SECONDS, Services, finished, running_services
 from tests.monitor.live import PANELS, Prometheus, expressions, running_prometheus, until
@@ -85,3 +87,36 @@ def test_every_panel_works_on_a_real_run(watched, panel) -> None:
     for expression in expressions(panel):
         found = prometheus.query(expression)
         assert found or panel.title in SILENT, expression
+
+
+def test_a_real_runs_report_has_its_answers_before_and_after(watched, tmp_path) -> None:
+    services, _ = watched
+    out = tmp_path / "report.html"
+    config = services.settings.data_dir / "iterpo.toml"
+    done = CliRunner().invoke(run.command, ["report", "watched", "--out", str(out), "--config", str(config), "--json"])
+    assert done.exit_code == 0, done.output
+    described = services.learner.describe("watched")
+    before, after = (described["heldout"][when] for when in ("before", "after"))
+    rows = services.learner.get("watched").rows
+    assert (before["version"], after["version"]) == (0, max(row.policy_version for row in rows if row.promoted))
+    assert len(before["answers"]) == len(after["answers"]) == 4
+    rewards = [answer["reward"] for answer in after["answers"]]
+    assert sum(rewards) / 4 == pytest.approx([row.heldout_reward for row in rows if row.promoted][-1])
+    text = out.read_text()
+    assert "<svg" in text
+    assert f"version {after['version']}" in text
+    assert described["config"]["labeler"] == "e"
+
+
+def test_what_a_real_run_trained_on_is_explained_to_its_own_objective(watched) -> None:
+    """GRPO in one step: the numbers that the learner reported are those that the record gives."""
+    services, _ = watched
+    last = services.learner.get("watched").rows[-1]
+    record, kept = services.learner.batch("watched")
+    assert (record["iteration"], kept) == (last.iteration, [1, 2, 3])
+    found = services.learner.explain_batch("watched")
+    assert found["metrics"]["advantage_abs_mean"] == pytest.approx(last.metrics["advantage_abs_mean"], abs=1e-5)
+    texts = ["".join(s["tokens"]) for s in record["batch"]["sequences"]]
+    assert [text.startswith(a["text"][:8]) for text, a in zip(texts, record["answers"], strict=True)] == [True] * 8
+    beside = services.learner.explain_batch("watched", 0, "dr_grpo")
+    assert beside["normalizer"] == "constant"
