@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -20,5 +21,6 @@ def in_background(name: str, work: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:  # noqa: BLE001  (whoever asks for the result gets it)
             future.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    # In the caller's context: what is logged there is about the same run.
+    threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
     return future

@@ -317,6 +317,9 @@ class Settings(Section):
 
     data_dir: Annotated[Path, BeforeValidator(_resolve)] = Path(".iterpo")
     """Models, policies, runs, the feedback store and logs."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the services: lines for people, or a JSON object a line with the run, the version and the request that it is
+    about. Lines of vLLM's own stay text."""
     model: ModelSettings = ModelSettings()
     inference: InferenceSettings = InferenceSettings()
     labeling: LabelingSettings = LabelingSettings()

@@ -14,6 +14,8 @@ from typing import Any
 
 import grpc
 
+from services.logs import about, named
+
 Guard = Callable[["Method", "grpc.aio.ServicerContext[Any, Any]"], AbstractAsyncContextManager[None]]
 Handler = Any
 """A servicer's method: coroutine or async generator of (request or request iterator, context)."""
@@ -68,8 +70,9 @@ def _shape(handler: Any) -> tuple[str, str, Callable[..., Any]]:
 
 def _unary(behaviour: Handler, method: Method, guard: Guard) -> Handler:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        async with guard(method, context):
-            return await behaviour(request, context)
+        with about(**named(request)):
+            async with guard(method, context):
+                return await behaviour(request, context)
 
     return call
 
@@ -77,8 +80,9 @@ def _unary(behaviour: Handler, method: Method, guard: Guard) -> Handler:
 def _stream(behaviour: Handler, method: Method, guard: Guard) -> Handler:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         # aclosing: a cancelled call must run the handler's own cleanup now, not when the garbage collector comes by.
-        async with guard(method, context), aclosing(behaviour(request, context)) as responses:
-            async for response in responses:
-                yield response
+        with about(**named(request)):
+            async with guard(method, context), aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
 
     return call

@@ -36,6 +36,7 @@ from prometheus_client import CollectorRegistry
 from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
 from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 from iterpo.supervisor import STOP_SECONDS, SUPERVISED
+from services import logs
 from services.auth import OPEN_SERVICES, ROLES, Identity, TokenGuard
 from services.call_metrics import CallMetrics
 from services.calls import GuardInterceptor, Method
@@ -250,7 +251,7 @@ def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     operating system refuses (a path that cannot be written, a full disk)."""
     if os.environ.get(SUPERVISED):
         threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.start("")  # until the configuration says how
     try:
         asyncio.run(main())
     except IterpoError as error:

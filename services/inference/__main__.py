@@ -24,6 +24,7 @@ from iterpo.embedded_model import model_directory
 from iterpo.errors import InvalidConfig, Unavailable
 from iterpo.policies import manifest, probe
 from iterpo.v1 import inference_pb2, inference_pb2_grpc, policy_pb2_grpc
+from services import logs
 from services.host import Host, ServerSettings, run_service
 from services.http_server import HttpServer, check_address
 from services.inference.admission import Admission, Quota
@@ -51,6 +52,7 @@ AGAIN_SECONDS = 5.0
 
 
 async def serve(settings: Settings) -> None:
+    logs.start("inference", settings.log_format)
     metrics_registry = CollectorRegistry()
     host = Host("inference", ServerSettings.of(settings, "inference"), metrics_registry)
     check_address("inference.http_address", settings.inference.http_address, settings)

@@ -17,6 +17,7 @@ from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.reward_model import RewardModel
 from iterpo.store.database import FeedbackDatabase
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
+from services import logs
 from services.host import Host, ServerSettings, run_service
 from services.http_server import check_address
 from services.instruments import watch_disk
@@ -33,6 +34,7 @@ SERVICE = "iterpo.v1.LabelingService"
 
 async def serve(settings: Settings, config: Path | None = None) -> None:
     """`config` is the file that `settings` came from."""
+    logs.start("labeling", settings.log_format)
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)

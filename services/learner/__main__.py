@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from iterpo.config import Settings, load
 from iterpo.learner.ledger import Ledger
 from iterpo.v1 import learner_pb2_grpc
+from services import logs
 from services.host import Host, ServerSettings, run_service
 from services.instruments import watch_disk
 from services.learner.assembly import Assembly
@@ -21,6 +22,7 @@ from services.torch_environment import set_defaults
 
 
 async def serve(settings: Settings) -> None:
+    logs.start("learner", settings.log_format)
     registry = CollectorRegistry()
     host = Host("learner", ServerSettings.of(settings, "learner"), registry)
     host.bind()

@@ -29,6 +29,7 @@ from services.learner.assembly import Assembly
 from services.learner.description import describe
 from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
+from services.logs import about
 from services.torch_environment import give_back_memory
 
 logger = logging.getLogger(__name__)
@@ -253,9 +254,10 @@ class RunManager:
     # Called from a run's thread.
 
     def _work(self, run: Launched) -> None:
-        state, status = self._outcome(run)
-        give_back_memory()  # before the next run may begin: two models would be there at once
-        self._finish(run, state, status)
+        with about(run=run.run_id):
+            state, status = self._outcome(run)
+            give_back_memory()  # before the next run may begin: two models would be there at once
+            self._finish(run, state, status)
 
     def _outcome(self, run: Launched) -> tuple[str, str]:
         """Work until the run ends, however it does; with this call's variables goes the model."""
