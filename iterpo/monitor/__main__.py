@@ -37,7 +37,8 @@ def main() -> int:
 
 
 def _end_with_the_supervisor(prometheus: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin's: its lock is held while it waits, and must not be when this process ends
+        continue
     prometheus.terminate()
     try:
         prometheus.wait(END_SECONDS)

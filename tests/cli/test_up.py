@@ -113,15 +113,14 @@ def test_up_with_a_broken_configuration_exits_with_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_with_monitor_a_real_prometheus_runs_and_ends_with_it(tmp_path: Path, ending: signal.Signals) -> None:
     (port,) = free_ports(1)
-    more = f'[monitor]\naddress = "127.0.0.1:{port}"\n'
-    with start(tmp_path, "--json", "--monitor", more=more) as process:
-        assert process.stdout is not None
-        for line in iter(process.stdout.readline, ""):
-            if "services" in line:
-                break
-        prometheus = Prometheus(f"127.0.0.1:{port}")
-        assert len(prometheus.get("/api/v1/targets")["activeTargets"]) == 2
-        os.kill(process.pid, ending)
+    prometheus = Prometheus(f"127.0.0.1:{port}")
+    with start(tmp_path, "--json", "--monitor", more=f'[monitor]\naddress = "127.0.0.1:{port}"\n') as process:
+        try:
+            assert process.stdout is not None
+            assert any('"services"' in line for line in iter(process.stdout.readline, ""))
+            until(lambda: len(prometheus.get("/api/v1/targets")["activeTargets"]) == 2, 20)
+        finally:
+            os.kill(process.pid, ending)
         assert process.wait(timeout=30) == (0 if ending == signal.SIGINT else -ending)
 
     def gone() -> bool:
@@ -129,6 +128,7 @@ def test_with_monitor_a_real_prometheus_runs_and_ends_with_it(tmp_path: Path, en
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
     until(gone, 20)
+    assert "Fatal" not in (tmp_path / ".iterpo/logs/prometheus.log").read_text()
 
 
 def test_monitor_without_a_prometheus_says_what_to_install(tmp_path: Path) -> None:
