@@ -73,7 +73,8 @@ OVERVIEW = Dashboard(
         line(
             "Calls that fail",
             "percentunit",
-            f'sum by (service) (rate(grpc_server_handled_total{{grpc_code=~"INTERNAL|UNKNOWN|DATA_LOSS"}}[{WINDOW}]))'
+            f'(sum by (service) (rate(grpc_server_handled_total{{grpc_code=~"INTERNAL|UNKNOWN|DATA_LOSS"}}[{WINDOW}]))'
+            f" or 0 * sum by (service) (rate(grpc_server_handled_total[{WINDOW}])))"
             f" / sum by (service) (rate(grpc_server_handled_total[{WINDOW}]))",
             "{{service}}",
         ),

@@ -115,16 +115,13 @@ def live(tmp_path_factory) -> Iterator[Prometheus]:
     def grow() -> bool:
         for one in grown:
             one(1)
-        return len(prometheus.query("iterpo_learner_tokens_total[20s]")) == 3 and _scrapes(prometheus) >= 3
+        read = prometheus.query("count_over_time(iterpo_learner_tokens_total[1m])")
+        return bool(read) and float(read[0]["value"][1]) >= 3
 
     with running_prometheus(config, address) as prometheus:
         until(grow, 60)
         yield prometheus
     endpoint.stop()
-
-
-def _scrapes(prometheus: Prometheus) -> float:
-    return min(float(s["value"][1]) for s in prometheus.query("count_over_time(iterpo_learner_tokens_total[1m])"))
 
 
 @needs_prometheus
