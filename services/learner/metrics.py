@@ -22,7 +22,8 @@ DECISIONS = ("promoted", "refused", "no_update")
 class LearnerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         made = self.made = Instruments(registry)
-        self._runs: OrderedDict[str, None] = OrderedDict()
+        self._runs: OrderedDict[str, bool] = OrderedDict()
+        """Run -> whether it is active; the latest to begin comes last."""
         self._of_runs: list[Gauge] = []
 
         def of_run(name: str, meaning: str, when_off: str, *more: str) -> Gauge:
@@ -164,10 +165,11 @@ class LearnerMetrics:
 
     def begin(self, run_id: str, ahead: int = 0, max_kl: float = math.nan) -> None:
         """A run starts, or goes on."""
-        self._runs[run_id] = None
+        self._runs[run_id] = True
         self._runs.move_to_end(run_id)
-        while len(self._runs) > SHOWN_RUNS:
-            gone, _ = self._runs.popitem(last=False)
+        over = [run for run, active in self._runs.items() if not active][: max(0, len(self._runs) - SHOWN_RUNS)]
+        for gone in over:
+            del self._runs[gone]
             for metric in (*self._of_runs, self.wait):
                 metric.remove_by_labels({"run": gone})
         self.active.labels(run_id).set(1)
@@ -176,6 +178,7 @@ class LearnerMetrics:
         self.progressed.labels(run_id).set(time.time())
 
     def end(self, run_id: str, state: str) -> None:
+        self._runs[run_id] = False
         self.active.labels(run_id).set(0)
         self.waiting.labels(run_id).set(0)
         self.ended.labels(state.lower()).inc()

@@ -87,6 +87,17 @@ def test_series_do_not_grow_with_the_number_of_runs() -> None:
     assert runs == {f"run-{number}" for number in range(2 * SHOWN_RUNS, 3 * SHOWN_RUNS)}
 
 
+def test_a_run_that_goes_on_keeps_its_numbers_however_many_come_and_go() -> None:
+    registry = CollectorRegistry()
+    metrics = LearnerMetrics(registry)
+    metrics.begin("long")
+    for number in range(3 * SHOWN_RUNS):
+        metrics.begin(f"run-{number}")
+        metrics.end(f"run-{number}", "FINISHED")
+    assert registry.get_sample_value("iterpo_learner_active", {"run": "long"}) == 1
+    assert registry.get_sample_value("iterpo_learner_active", {"run": "run-0"}) is None
+
+
 def test_a_counter_that_an_alert_looks_at_is_seen_at_zero_first() -> None:
     """`increase` of a series whose first sample is 1 is 0: the first failure would be missed."""
     registry = CollectorRegistry()
