@@ -126,6 +126,8 @@ class LabelingMetrics:
             "Completions that a labeler still owes a verdict.",
             "Growing: the labeler is slower than sampling; labeling.workers, or a faster one.",
         )
+        for unknown in (self._gold_accuracy, self._agreement):
+            unknown.set(float("nan"))  # a share of 0 would be an alarm where nobody has labelled yet
         for outcome in Outcome:
             self._labels.labels(outcome.value)  # a counter must be seen at 0 before its first increase can be
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from iterpo.types import IterationRow
 from services.instruments import Instruments
+from services.labeling.metrics import LabelingMetrics
 from services.learner.metrics import SHOWN_RUNS, LearnerMetrics
 from tests.monitor.prometheus import needs_prometheus, promtool
 from tests.platform.test_docs import GENERATOR
@@ -96,6 +98,16 @@ def test_a_run_that_goes_on_keeps_its_numbers_however_many_come_and_go() -> None
         metrics.end(f"run-{number}", "FINISHED")
     assert registry.get_sample_value("iterpo_learner_active", {"run": "long"}) == 1
     assert registry.get_sample_value("iterpo_learner_active", {"run": "run-0"}) is None
+
+
+def test_what_nobody_knows_yet_is_no_zero() -> None:
+    """A gold accuracy of 0 fired its alert on every service without people."""
+    registry = CollectorRegistry()
+    LabelingMetrics(registry)
+    for name in ("gold_accuracy_ratio", "agreement_alpha"):
+        value = registry.get_sample_value(f"iterpo_labeling_{name}")
+        assert value is not None
+        assert math.isnan(value)
 
 
 def test_a_counter_that_an_alert_looks_at_is_seen_at_zero_first() -> None:
