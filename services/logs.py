@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _about: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))  # read-only
@@ -60,8 +60,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Stderr(logging.StreamHandler[TextIO]):
+    """Ours, to be told from those of a program that runs a service within itself, as tests do."""
+
+
 def start(service: str, form: str = "text") -> None:
-    """To standard error. Again with another `form`: from now on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(service) if form == "json" else logging.Formatter(TEXT))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    """To standard error, unless the process logs elsewhere already. Again with another `form`: from now on."""
+    if not logging.root.handlers:
+        logging.basicConfig(level=logging.INFO, handlers=[Stderr(sys.stderr)])
+    for handler in logging.root.handlers:
+        if isinstance(handler, Stderr):
+            handler.setFormatter(JsonLines(service) if form == "json" else logging.Formatter(TEXT))

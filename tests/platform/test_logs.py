@@ -97,3 +97,10 @@ def test_a_service_writes_json_when_it_is_told_to(tmp_path) -> None:
         assert process.wait(30) == 0
     assert (first["service"], first["message"]) == ("learner", "learner is serving on 127.0.0.1:0")
     assert rest[-1]["message"] == "learner has stopped"
+
+
+def test_a_program_that_logs_already_is_left_alone() -> None:
+    before = [(handler, handler.formatter) for handler in logging.root.handlers]
+    logs.start("learner", "json")
+    assert [(handler, handler.formatter) for handler in logging.root.handlers] == before
+    assert before, "pytest has handlers of its own"
