@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from iterpo.errors import NotFound
 from iterpo.gradient_coefficient import TokenBatch
 from iterpo.run_config import RunConfig
 from iterpo.types import Completion
+
+logger = logging.getLogger(__name__)
 
 
 def batch_record(
@@ -77,9 +80,16 @@ class BatchFiles:
         self._directory, self._kept = directory, kept
 
     def write(self, iteration: int, record: Mapping[str, Any]) -> None:
-        """In place of an earlier attempt at the same iteration."""
+        """In place of an earlier attempt at the same iteration. A disk that cannot take it is logged, and the run goes on:
+        it is kept for people to look at."""
         if not self._kept:
             return
+        try:
+            self._write(iteration, record)
+        except OSError as error:
+            logger.warning("the batch of iteration %d is not kept: %s", iteration, error)
+
+    def _write(self, iteration: int, record: Mapping[str, Any]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._path(iteration)
         content = gzip.compress(json.dumps({"iteration": iteration, **record}).encode(), compresslevel=1)

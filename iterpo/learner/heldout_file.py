@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from iterpo.policies.gate import Judged
+
+logger = logging.getLogger(__name__)
 
 
 class HeldoutFile:
@@ -17,7 +20,7 @@ class HeldoutFile:
         self._path = path
 
     def show(self, version: int, answers: Sequence[Judged]) -> None:
-        """What serves now answers so. The first time is `before`."""
+        """What serves now answers so. The first time is `before`. A disk that cannot take it is logged: the run goes on."""
         shown = {
             "version": version,
             "answers": [
@@ -29,6 +32,12 @@ class HeldoutFile:
                 for judged in answers
             ],
         }
+        try:
+            self._write(shown)
+        except OSError as error:
+            logger.warning("held-out answers of version %d are not kept: %s", version, error)
+
+    def _write(self, shown: dict[str, Any]) -> None:
         known = self.read()
         content = {"before": known.get("before", shown), "after": shown}
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -186,11 +186,8 @@ class RunManager:
     def views(self) -> list[RunView]:
         return [self.view(run_id) for run_id in self._ledger.run_ids()]
 
-    def rows(self, run_id: str, after: int = 0) -> list[IterationRow]:
-        return self._ledger.rows(run_id, after)
-
-    def thinned(self, run_id: str, after: int = 0, most: int = 0) -> list[IterationRow]:
-        """Rows evenly spread over the run, some `most` of them and the last one; 0: all."""
+    def rows(self, run_id: str, after: int = 0, most: int = 0) -> list[IterationRow]:
+        """Of later iterations than `after`; evenly thinned to some `most`, the last one among them (0: all)."""
         return self._ledger.rows(run_id, after, most)
 
     def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:

@@ -47,7 +47,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         return pb.StopRunResponse(run=run_to_proto(self._runs.stop(request.request_id, request.run_id)))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
-        found = await asyncio.to_thread(self._runs.thinned, request.run_id, request.after, request.most_rows)
+        found = await asyncio.to_thread(self._runs.rows, request.run_id, request.after, request.most_rows)
         rows = [wire.row_to_proto(row) for row in found]
         return pb.GetRunResponse(run=run_to_proto(self._runs.view(request.run_id)), rows=rows)
 

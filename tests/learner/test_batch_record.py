@@ -11,6 +11,7 @@ from iterpo.algorithms import resolve
 from iterpo.errors import NotFound
 from iterpo.explain import explain
 from iterpo.learner.batch_record import BatchFiles, settings_of
+from iterpo.learner.heldout_file import HeldoutFile
 from iterpo.learner.learner import LoraLearner
 from iterpo.run_config import RunConfig
 from tests.learner.test_trainer import selection
@@ -99,3 +100,19 @@ def test_none_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
     assert not (tmp_path / "batches").exists()
     with pytest.raises(NotFound, match="None is"):
         files.read(1)
+
+
+def test_a_disk_that_cannot_take_what_is_kept_for_people_does_not_end_the_run(tmp_path: Path, caplog) -> None:
+    (tmp_path / "file").write_text("where a directory should be")
+    BatchFiles(tmp_path / "file" / "batches", kept=2).write(1, {})
+    HeldoutFile(tmp_path / "file" / "heldout.json").show(3, [])
+    assert "the batch of iteration 1 is not kept" in caplog.text
+    assert "answers of version 3 are not kept" in caplog.text
+
+
+def test_the_first_answers_shown_stay_as_before_and_the_latest_are_after(tmp_path: Path) -> None:
+    file = HeldoutFile(tmp_path / "runs" / "r" / "heldout.json")
+    assert file.read() == {}
+    for version in (0, 1, 2):
+        file.show(version, [])
+    assert {name: shown["version"] for name, shown in file.read().items()} == {"before": 0, "after": 2}

@@ -1,6 +1,7 @@
 // The leads' page: looks at the server every few seconds. Rows stay the same elements, so that focus stays where it is.
-import { act, newId, read, Refused } from "./api.js";
+import { act, newId, read } from "./api.js";
 import { interval, sparkline } from "./charts.js";
+import { byId, complain, notice, numbers } from "./dom.js";
 import { themeButton } from "./theme.js";
 
 const LOOK_MS = 4_000;
@@ -10,14 +11,8 @@ const COUNTS = {
 };
 const OUTCOMES = { first: "First", second: "Second", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
 
-const byId = (id) => document.getElementById(id);
 const rows = new Map();
 let asked = null;
-
-function notice(text) {
-  byId("notice").textContent = text;
-  byId("notice").hidden = !text;
-}
 
 function percent(value) {
   return value === null ? "–" : `${Math.round(value * 100)} %`;
@@ -25,17 +20,6 @@ function percent(value) {
 
 function rate({ right, total }) {
   return total ? `${right}/${total}` : "–";
-}
-
-function numbers(list, pairs) {
-  const found = pairs.length ? pairs : [["None yet", ""]];
-  list.replaceChildren(...found.flatMap(([name, value]) => {
-    const term = document.createElement("dt");
-    term.textContent = name;
-    const shown = document.createElement("dd");
-    shown.textContent = value;
-    return [term, shown];
-  }));
 }
 
 function agreement({ value, items }) {
@@ -174,8 +158,7 @@ async function look() {
     byId("main").dataset.state = "ready";
     notice("");
   } catch (error) {
-    const refused = error instanceof Refused;
-    notice(refused ? `${error.message} Sign in on the annotators’ page as a lead, then come back.` : error.message);
+    complain(error);
   }
 }
 

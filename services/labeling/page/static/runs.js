@@ -1,10 +1,10 @@
 // The run page: runs, curves that grow while a run goes on, versions with lineage and the gate's decisions.
-import { read, Refused } from "./api.js";
+import { read } from "./api.js";
 import { Curve, short } from "./curves.js";
+import { byId, complain, notice, numbers } from "./dom.js";
 import { themeButton } from "./theme.js";
 
 const LOOK_MS = 2_000;
-const byId = (id) => document.getElementById(id);
 const number = (row, name) => row.metrics[name];
 const decided = (row, name) => row.decision?.numbers[name];
 const CURVES = {
@@ -37,21 +37,6 @@ function address(iteration) {
 
 function openTokens(iteration) {
   location.href = address(iteration);
-}
-
-function notice(text) {
-  byId("notice").textContent = text;
-  byId("notice").hidden = !text;
-}
-
-function numbers(list, pairs) {
-  list.replaceChildren(...pairs.flatMap(([name, value]) => {
-    const term = document.createElement("dt");
-    term.textContent = name;
-    const shown = document.createElement("dd");
-    shown.textContent = value;
-    return [term, shown];
-  }));
 }
 
 function showRuns(runs) {
@@ -92,7 +77,7 @@ function showCurves() {
 }
 
 function showLast(row) {
-  if (!row) return numbers(byId("last"), [["None yet", ""]]);
+  if (!row) return numbers(byId("last"), []);
   const gate = row.promoted ? "promoted" : row.decision ? "refused" : "no update";
   const reasons = row.decision?.reasons.length ? [["Because", row.decision.reasons.join(" ")]] : [];
   const metrics = Object.entries(row.metrics).map(([name, value]) => [name.replaceAll("_", " "), short(value)]);
@@ -149,8 +134,7 @@ async function look() {
     byId("main").dataset.state = "ready";
     notice("");
   } catch (error) {
-    const refused = error instanceof Refused && error.status < 404;
-    notice(refused ? `${error.message} Sign in on the annotators’ page as a lead, then come back.` : error.message);
+    complain(error);
   }
 }
 

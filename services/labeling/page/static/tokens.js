@@ -1,6 +1,7 @@
 // What an iteration was trained on, token by token: each coloured by its gradient, its number term by term, and beside
 // it what another method would have done. Numbers are the learner's own (Explain); nothing is computed here.
-import { read, Refused } from "./api.js";
+import { read } from "./api.js";
+import { byId, complain, notice, numbers } from "./dom.js";
 import { themeButton } from "./theme.js";
 
 const SHADES = 6;
@@ -8,21 +9,11 @@ const LOGPROBS = {
   logprobs: "current policy", old_logprobs: "as the iteration began", behaviour_logprobs: "sampler",
   reference_logprobs: "reference", values: "critic’s value", reference_kl: "KL to the reference",
 };
-const byId = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const runId = asked.get("run") ?? "";
 let record = null;
 let methods = [];
 let tokens = [];
-
-function notice(text) {
-  byId("notice").textContent = text;
-  byId("notice").hidden = !text;
-}
-
-function exact(value) {
-  return value === null || value === undefined ? "–" : String(value);
-}
 
 function shown(value) {
   return value === null || value === undefined ? "–" : String(Number(value.toPrecision(6)));
@@ -33,15 +24,6 @@ function make(tag, kind = "", text = "") {
   if (kind) made.className = kind;
   made.textContent = text;
   return made;
-}
-
-function numbers(list, pairs) {
-  list.replaceChildren(...pairs.flatMap(([name, value]) => {
-    const number = make("dd", "", shown(value));
-    number.dataset.name = name;
-    number.dataset.value = exact(value);
-    return [make("dt", "", name), number];
-  }));
 }
 
 function shade(value, largest) {
@@ -112,7 +94,7 @@ function showToken(token) {
   byId("detail-title").textContent = `“${sequence.tokens[place]}”`;
   byId("detail-place").textContent = `token ${place + 1} of ${sequence.tokens.length} of answer ${index + 1}`;
   const known = Object.entries(LOGPROBS).filter(([name]) => sequence[name]);
-  numbers(byId("detail-logprobs"), known.map(([name, words]) => [words, sequence[name][place]]));
+  numbers(byId("detail-logprobs"), known.map(([name, words]) => [words, sequence[name][place]]), shown);
   byId("detail-methods").replaceChildren(...methods.map((method) => newTerms(method, index, place)));
   byId("detail").dataset.at = `${index}/${place}`;
 }
@@ -127,7 +109,7 @@ function newTerms(method, index, place) {
   const list = make("dl", "numbers");
   const terms = Object.entries(method.terms).map(([name, lists]) => [name, at(lists)]);
   const made = [["c", at(method.coefficients)], ["gradient", at(method.gradient)]];
-  numbers(list, [...terms, ...made]);
+  numbers(list, [...terms, ...made], shown);
   const { method: own, correction, kl, normalizer } = Object.fromEntries(terms);
   section.append(list, make("p", "made",
     `c = ${shown(own)} × ${shown(correction)} + ${shown(kl)} = ${shown(made[0][1])}; × ${shown(normalizer)} = ${shown(made[1][1])}`));
@@ -180,8 +162,7 @@ async function say(work) {
     await work();
     notice("");
   } catch (error) {
-    const refused = error instanceof Refused && error.status < 404 && error.status !== 400;
-    notice(refused ? `${error.message} Sign in on the annotators’ page as a lead, then come back.` : error.message);
+    complain(error);
   }
   byId("main").dataset.state = "ready";
 }
