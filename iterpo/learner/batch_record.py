@@ -80,8 +80,8 @@ class BatchFiles:
         self._directory, self._kept = directory, kept
 
     def write(self, iteration: int, record: Mapping[str, Any]) -> None:
-        """In place of an earlier attempt at the same iteration. A disk that cannot take it is logged, and the run goes on:
-        it is kept for people to look at."""
+        """In place of an earlier attempt at the same iteration. A disk that cannot take it is logged, and the run goes
+        on: it is kept for people to look at."""
         if not self._kept:
             return
         try:
