@@ -20,7 +20,7 @@ class HeldoutFile:
         self._path = path
 
     def show(self, version: int, answers: Sequence[Judged]) -> None:
-        """What serves now answers so. The first time is `before`. A disk that cannot take it is logged, and the run goes
+        """What serves now answers so; the first time is `before`. A disk that cannot take it is logged, and the run goes
         on."""
         shown = {
             "version": version,
