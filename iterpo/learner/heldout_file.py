@@ -20,8 +20,8 @@ class HeldoutFile:
         self._path = path
 
     def show(self, version: int, answers: Sequence[Judged]) -> None:
-        """What serves now answers so; the first time is `before`. A disk that cannot take it is logged, and the run goes
-        on."""
+        """What serves now answers so; the first time is `before`. A disk that cannot take it is logged, and the run
+        goes on."""
         shown = {
             "version": version,
             "answers": [
