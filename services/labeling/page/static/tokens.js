@@ -14,6 +14,7 @@ const runId = asked.get("run") ?? "";
 let record = null;
 let methods = [];
 let tokens = [];
+let asks = 0;
 
 function shown(value) {
   return value === null || value === undefined ? "–" : String(Number(value.toPrecision(6)));
@@ -147,41 +148,57 @@ function explained(iteration, method, settings = []) {
 async function compare() {
   const other = byId("beside").value;
   const settings = byId("set").value.split(/[\s,]+/).filter(Boolean);
-  await say(async () => {
+  await ask(async () => {
     const own = methods[0];
-    methods = other ? [own, (await explained(record.iteration, other, settings)).explanation] : [own];
-    showAnswers();
-    const chosen = byId("detail").dataset.at;
-    if (chosen) showToken(document.querySelector(`[data-at="0/${chosen}"]`));
+    const found = other ? await explained(record.iteration, other, settings) : null;
+    return () => {
+      methods = found ? [own, found.explanation] : [own];
+      const focused = document.activeElement.dataset.at;
+      showAnswers();
+      const chosen = byId("detail").dataset.at;
+      if (chosen) showToken(document.querySelector(`[data-at="0/${chosen}"]`));
+      if (focused) document.querySelector(`[data-at="${focused}"]`)?.focus();
+    };
   });
 }
 
-async function say(work) {
+// `work` asks the server and returns what shows the answer. Answers may come in another order than they were asked
+// for: only the last one asked for is shown.
+async function ask(work) {
+  asks += 1;
+  const mine = asks;
   byId("main").dataset.state = "working";
   try {
-    await work();
+    const show = await work();
+    if (mine !== asks) return;
     notice("");
+    show();
   } catch (error) {
+    if (mine !== asks) return;
     complain(error);
   }
   byId("main").dataset.state = "ready";
 }
 
 async function open(iteration) {
-  await say(async () => {
+  let shows = false;
+  await ask(async () => {
     const query = new URLSearchParams({ run_id: runId, iteration });
     const [found, own] = await Promise.all([read(`/api/batch?${query}`), explained(iteration, "")]);
-    record = found.record;
-    methods = [own.explanation];
-    const options = found.kept.reverse().map((each) => new Option(each, each));
-    byId("iteration").replaceChildren(...options);
-    byId("iteration").value = record.iteration;
-    byId("title").textContent = `${runId}, iteration ${record.iteration}: ${methods[0].method}`;
-    history.replaceState(null, "", `/tokens?${new URLSearchParams({ run: runId, iteration: record.iteration })}`);
-    delete byId("detail").dataset.at;
-    if (byId("beside").value) await compare();
-    else showAnswers();
+    return () => {
+      record = found.record;
+      methods = [own.explanation];
+      const options = found.kept.reverse().map((each) => new Option(each, each));
+      byId("iteration").replaceChildren(...options);
+      byId("iteration").value = record.iteration;
+      byId("title").textContent = `${runId}, iteration ${record.iteration}: ${methods[0].method}`;
+      history.replaceState(null, "", `/tokens?${new URLSearchParams({ run: runId, iteration: record.iteration })}`);
+      delete byId("detail").dataset.at;
+      showAnswers();
+      shows = true;
+    };
   });
+  if (shows && byId("beside").value) await compare();
 }
 
 themeButton(byId("theme"));
