@@ -85,6 +85,8 @@ class Deliverer:
     def judge(self, candidate: Candidate, at: Progress) -> Delivery:
         """Load, prove, judge, promote. A refusal is a recorded decision, not an error."""
         version = candidate.version
+        if unseen := gate.decide_unseen(candidate.numbers):
+            return Delivery(version, False, unseen, at.heldout_serving, float("nan"))
         for attempt in range(LOAD_ATTEMPTS):
             try:
                 judged = self.control.patiently(f"proving version {version}", partial(self.prove, candidate))

@@ -71,9 +71,19 @@ def decide(config: GateConfig, evidence: Evidence, judged: bool = True) -> GateD
     label, and no `gate.labeler` is set); then their rewards are not asked for. A labeler that abstained on more than a
     tenth of the prompts makes the mean NaN, which promotes nothing."""
     numbers = measure(evidence, judged)
-    reasons = [f"{name} is {value}, not a finite number" for name, value in numbers.items() if not math.isfinite(value)]
-    reasons += [reason for rule in RULES for reason in rule.refusals(config, numbers)]
+    reasons = [*not_finite(numbers), *(reason for rule in RULES for reason in rule.refusals(config, numbers))]
     return GateDecision(not reasons, tuple(reasons), numbers)
+
+
+def decide_unseen(update: Mapping[str, float]) -> GateDecision | None:
+    """Of a candidate whose update had numbers that are none: it is refused before any engine loads it."""
+    numbers = {f"update_{name}": value for name, value in update.items()}
+    reasons = not_finite(numbers)
+    return GateDecision(False, tuple(reasons), numbers) if reasons else None
+
+
+def not_finite(numbers: Mapping[str, float]) -> list[str]:
+    return [f"{name} is {value}, not a finite number" for name, value in numbers.items() if not math.isfinite(value)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 
@@ -120,6 +121,18 @@ def test_a_version_that_a_proof_rejects_is_a_recorded_refusal_and_the_run_goes_o
     assert rows[0].decision.reasons == ("PROBE_DISAGREES: The probe failed.",)
     assert run.ledger.rows(RUN)[0].decision == rows[0].decision
     assert run.publisher.serving == 2
+    assert len(run.learner.weights) == 4
+
+
+def test_a_candidate_whose_gradient_is_no_number_is_refused_before_any_engine_loads_it(make_run, monkeypatch):
+    run = make_run(iterations=2)
+    loop = run.loop()
+    update, norms = run.learner.update, iter([math.nan, 1.0])
+    monkeypatch.setattr(run.learner, "update", lambda selection: {**update(selection), "grad_norm": next(norms)})
+    rows = list(loop.iterations())
+    assert [(r.promoted, r.proved) for r in rows] == [(False, False), (True, True)]
+    assert rows[0].decision.reasons == ("update_grad_norm is nan, not a finite number",)
+    assert run.publisher.known == {0, 2}
     assert len(run.learner.weights) == 4
 
 

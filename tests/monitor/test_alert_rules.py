@@ -332,6 +332,13 @@ def test_without_the_trouble_everything_is_silent(case: Case, tmp_path: Path) ->
     assert complaints(case, tmp_path, case.fires | case.quiet, fires=False) == ""
 
 
+@needs_prometheus
+def test_a_run_that_waits_for_its_canary_is_no_alarm(tmp_path: Path) -> None:
+    case = next(c for c in CASES if c.alert == "RunWaits")
+    assert complaints(case, tmp_path, case.fires | {CANARY: "0x20 2x200"}, fires=False) == ""
+    assert complaints(case, tmp_path, case.fires | {CANARY: "0x200"}, fires=True) == ""
+
+
 def test_every_alert_has_a_case_and_a_paragraph_in_the_runbook() -> None:
     book = (ROOT / "docs/runbook.md").read_text()
     assert sorted(c.alert for c in CASES) == sorted(ALERTS) == sorted(re.findall(r"^### (\w+)$", book, re.MULTILINE))
