@@ -22,6 +22,7 @@ class _Pending:
     group: Group
     first_cursor: int
     events: list[tuple[int, str]]
+    recorded_at: float
     rewards: dict[str, float] = field(default_factory=dict)
     abstained: set[str] = field(default_factory=set)
     comparisons: set[str] = field(default_factory=set)
@@ -46,6 +47,7 @@ class _Pending:
             rewards=self.rewards or rewards_from_preferences(self.preferences.values()),
             preferences=tuple(p for p in self.preferences.values() if p.weight > 0),
             event_ids=tuple(event_id for _, event_id in self.events),
+            recorded_at=self.recorded_at,
             labelled_at=self.labelled_at,
         )
 
@@ -99,7 +101,7 @@ class GroupBuffer:
 
     def _fold(self, event: FeedbackEvent) -> None:
         if event.group is not None:
-            pending = _Pending(event.group, event.cursor, [])
+            pending = _Pending(event.group, event.cursor, [], event.created_at)
             self._pending[event.group.group_id] = pending
             self._expected.pop(event.group.group_id, None)
             self._group_of |= {c.completion_id: event.group.group_id for c in event.group.completions}

@@ -275,6 +275,8 @@ class LearnerSettings(Section):
 
     kept_batches: int = Field(100, ge=0)
     """Of each run, the latest batches that it trained on, for `iterpo explain --run` and the run page. 0: none."""
+    sinks: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(default_factory=list)
+    """Trackers that get a run's numbers as well, each through its own client: `pip install iterpo[wandb]`."""
 
     @model_validator(mode="after")
     def _ranks_of_one_run(self) -> Self:
@@ -292,6 +294,15 @@ class MonitorSettings(Section):
     """The binary. Empty: the one on the path (Debian's package is called prometheus)."""
     retention_days: int = Field(15, ge=1)
     """How long it keeps what it read."""
+
+
+class TraceSettings(Section):
+    """`[trace]`: OpenTelemetry spans of what becomes of each draw, from prompt to swap. Needs `iterpo[trace]`."""
+
+    endpoint: str = Field("", pattern=r"^$|^https?://[^/\s]+$")
+    """Of a collector that takes OTLP over gRPC: `http://127.0.0.1:4317`. Empty: nothing is traced."""
+    share: float = Field(1.0, ge=0, le=1)
+    """Of the draws."""
 
 
 class AuthSettings(Section):
@@ -327,6 +338,7 @@ class Settings(Section):
     guidelines: dict[str, GuidelineSettings] = Field(default_factory=dict)
     learner: LearnerSettings = LearnerSettings()
     monitor: MonitorSettings = MonitorSettings()
+    trace: TraceSettings = TraceSettings()
     auth: AuthSettings = AuthSettings()
     run: RunConfig = RunConfig()
 

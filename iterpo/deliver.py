@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from iterpo import tracing
 from iterpo.errors import PolicyRejected, WrongState
 from iterpo.patience import Control
 from iterpo.policies import gate, manifest
@@ -76,7 +77,7 @@ class Deliverer:
             "feedback_first": min((cursor for cursor, _ in consumed), default=0),
             "feedback_cursor": cursor,
         }
-        with self.world.publishing:
+        with self.world.publishing, tracing.span("publish", run=self.run_id):
             version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
             digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
         update = {name: numbers[name] for name in ("grad_norm",) if name in numbers} | self.world.learner.structure()
@@ -140,6 +141,10 @@ class Deliverer:
 
     def prove(self, candidate: Candidate) -> Delivery:
         """Load, judge, decide. Repeatable: loading the same version twice is the same as once."""
+        with tracing.span("prove", version=candidate.version):
+            return self._prove(candidate)
+
+    def _prove(self, candidate: Candidate) -> Delivery:
         started = time.monotonic()
         self.world.publisher.load(candidate.version, candidate.digest)
         load_ms = 1000 * (time.monotonic() - started)
@@ -151,6 +156,10 @@ class Deliverer:
 
     def settle(self, candidate: Delivery) -> Delivery:
         """Carry the decision out. Repeatable by its request id, and never decided twice."""
+        with tracing.span("swap" if candidate.decision.promote else "refuse", version=candidate.version):
+            return self._settle(candidate)
+
+    def _settle(self, candidate: Delivery) -> Delivery:
         request = f"{self.run_id}/v{candidate.version}"
         if not candidate.decision.promote:
             self.world.publisher.reject(candidate.version, candidate.decision, request)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
+from iterpo import tracing
 from iterpo.algorithms import Algorithm
 from iterpo.buffer import GroupBuffer, is_sampled
 from iterpo.patience import Control
@@ -38,6 +39,11 @@ class Collected:
     ages: dict[str, float] = field(default_factory=dict)
     """`mean` and `max`: versions between sampling and use, of the groups that are used."""
 
+    @property
+    def traces(self) -> list[str]:
+        """That its groups were sampled in, the oldest first; one that is empty at least."""
+        return list(dict.fromkeys(group.trace for group in self.groups)) or [""]
+
 
 class Intake:
     def __init__(
@@ -60,6 +66,9 @@ class Intake:
         """Complete groups out of the buffer, of the sampled ones `most` at most. What they were made of is consumed,
         usable or not."""
         fresh, events = self.buffer.take(most)
+        for group in fresh:
+            if group.recorded_at is not None and group.labelled_at is not None:
+                tracing.told("label", group.trace, group.recorded_at, group.labelled_at, group=group.group_id)
         groups = [g for g in fresh if usable(self._algorithm, g)]
         found.dropped["no_logprobs"] += _completions(fresh) - _completions(groups)
         found.groups += [self._world.learner.tokenised(g) for g in groups]

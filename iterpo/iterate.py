@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from iterpo import tracing
 from iterpo.algorithms import Algorithm
 from iterpo.buffer import GroupBuffer
 from iterpo.deliver import Deliverer, Delivery
@@ -81,10 +82,11 @@ class Loop:
             learned = self.learn(self.source.collect(self.progress), self.progress.iteration)
             delivery = None
             if self.delivers(learned):
-                candidate = self.deliverer.write(
-                    self.progress, learned.numbers, learned.found.consumed, self.buffer.cursor
-                )
-                delivery = self.deliverer.judge(candidate, self.progress)
+                with tracing.at(learned.found.traces[0]):
+                    candidate = self.deliverer.write(
+                        self.progress, learned.numbers, learned.found.consumed, self.buffer.cursor
+                    )
+                    delivery = self.deliverer.judge(candidate, self.progress)
             if delivery and not delivery.decision.promote:
                 self.world.learner.restore(learned.before)
             row = self.row(learned, delivery, time.monotonic() - started)
@@ -101,7 +103,9 @@ class Loop:
         selection = self.algorithm.response_sampling.select(groups, self.config.seed + iteration)
         before = self.world.learner.snapshot() if before is None else before
         self.control.status(f"updating on {len(selection.completions)} completions", False)
-        numbers = self.world.learner.update(selection) if selection.completions else {}
+        [trace, *others] = found.traces
+        with tracing.span("update", trace, others, run=self.run_id, iteration=iteration + 1):
+            numbers = self.world.learner.update(selection) if selection.completions else {}
         if numbers:
             self.world.keep(iteration + 1, self.world.learner.batch())
         return Learned(found, before, numbers, found.dropped + selection.dropped)

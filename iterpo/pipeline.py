@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, cast
 
+from iterpo import tracing
 from iterpo.algorithms import Algorithm
 from iterpo.background import in_background
 from iterpo.buffer import GroupBuffer
@@ -120,10 +121,11 @@ class Pipeline(Loop):
         state = self.world.learner.snapshot()
         if not learned.numbers:
             return Ahead(learned, state)
-        written = self.deliverer.write(self.progress, learned.numbers, learned.found.consumed, self.buffer.cursor)
-        candidate = replace(written, state=state)
-        judge = partial(self.deliverer.judge, candidate, self.progress)
-        return Ahead(learned, state, candidate, in_background("publishing", judge))
+        with tracing.at(learned.found.traces[0]):
+            written = self.deliverer.write(self.progress, learned.numbers, learned.found.consumed, self.buffer.cursor)
+            candidate = replace(written, state=state)
+            judge = partial(self.deliverer.judge, candidate, self.progress)
+            return Ahead(learned, state, candidate, in_background("publishing", judge))
 
     def settle(self, ahead: Ahead, seconds: float) -> tuple[IterationRow, Any]:
         """Wait for the verdict, obey it, commit the row. Returns it, and the snapshot that stands now."""

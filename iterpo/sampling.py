@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from iterpo import tracing
 from iterpo.algorithms import Algorithm
 from iterpo.patience import Control
 from iterpo.ports import World
@@ -45,6 +46,10 @@ class Sampler:
     def answer(self, prompts: Sequence[Prompt], at: Progress) -> list[Group]:
         """Axis 2: one group a prompt, whose completions follow the response sampler's draws in order, narrowed to
         those that are worth a label where it chooses before anybody is asked."""
+        with tracing.span("sample", run=self._run_id, iteration=at.iteration + 1, prompts=len(prompts)) as trace:
+            return [replace(group, trace=trace) for group in self._answer(prompts, at)]
+
+    def _answer(self, prompts: Sequence[Prompt], at: Progress) -> list[Group]:
         started = time.monotonic()
         draws = self._algorithm.response_sampling.draws
         parts = [self._answers(prompts, draw, number, at) for number, draw in enumerate(draws)]
@@ -63,7 +68,8 @@ class Sampler:
         request = f"{self._run_id}/{at.iteration + 1}/{uuid.uuid4().hex}"
         record, labeler = self._world.feedback.record, self._config.labeler
         implicit = self._implicit_rewards(groups, at) if labeler == PEOPLE else {}
-        self.control.patiently("recording", lambda: record(self._run_id, labeler, groups, request, implicit))
+        with tracing.span("record", groups[0].trace, run=self._run_id, groups=len(groups)):
+            self.control.patiently("recording", lambda: record(self._run_id, labeler, groups, request, implicit))
 
     def speed(self) -> float:
         """Sampled tokens a second since this was last asked."""

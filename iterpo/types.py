@@ -344,8 +344,12 @@ class Group:
     preferences: tuple[Preference, ...] = ()
     event_ids: tuple[str, ...] = ()
     """The feedback events this group was assembled from: the ledger of what was consumed."""
+    recorded_at: float | None = None
+    """When it was stored, seconds since the epoch; None: not yet, or given."""
     labelled_at: float | None = None
-    """When the last of its feedback was stored, seconds since the epoch; None: not labelled yet, or given."""
+    """When the last of its feedback was stored; None: not labelled yet, or given."""
+    trace: str = ""
+    """The trace that it was sampled in, as a W3C traceparent; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ def group_to_proto(group: Group) -> types_pb2.Group:
         group_id=group.group_id,
         prompt=prompt_to_proto(group.prompt),
         completions=[completion_to_proto(c) for c in group.completions],
+        trace=group.trace,
     )
 
 
@@ -186,7 +187,7 @@ def group_from_proto(group: types_pb2.Group) -> Group:
             f"Completions {strangers} do not name group {group.group_id!r} as theirs.",
             "Set group_id of every completion to its group's.",
         )
-    return Group(group.group_id, prompt_from_proto(group.prompt), completions)
+    return Group(group.group_id, prompt_from_proto(group.prompt), completions, trace=group.trace)
 
 
 def decision_to_proto(decision: GateDecision) -> types_pb2.GateDecision:

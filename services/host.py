@@ -42,6 +42,7 @@ from services.call_metrics import CallMetrics
 from services.calls import GuardInterceptor, Method
 from services.metrics_endpoint import MetricsEndpoint
 from services.status import error_guard
+from services.traces import Traces, trace_guard
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +99,10 @@ class Host:
         self.metrics_port: int | None = None
         self.ready = False
         """Whether calls are answered."""
+        self.traces = Traces()
         self._metrics = MetricsEndpoint(registry)
         self.guard = TokenGuard(settings.tokens)
-        guards = (CallMetrics(registry).guard, error_guard, self._only_when_ready, self.guard)
+        guards = (CallMetrics(registry).guard, trace_guard, error_guard, self._only_when_ready, self.guard)
         self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
@@ -171,6 +173,7 @@ class Host:
         finally:
             await self.server.stop(GRACE_SECONDS)
             self._metrics.stop()
+            await asyncio.to_thread(self.traces.end)
             logger.info("%s has stopped", self.name)
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, TextIO
 
+from iterpo import tracing
+
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _about: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))  # read-only
 FIELDS = {"request_id": "request_id", "run_id": "run", "run": "run", "version": "policy_version", "policy": "policy"}
@@ -55,6 +57,8 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **_about.get(),
         }
+        if trace_id := tracing.trace_id():
+            line["trace_id"] = trace_id
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

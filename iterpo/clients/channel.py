@@ -18,7 +18,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from iterpo import errors
+from iterpo import errors, tracing
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -100,7 +100,9 @@ def connect(
         channel = grpc.insecure_channel(address, options=options)
     else:
         channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=options)
-    return grpc.intercept_channel(channel, _BearerToken(token)) if token else channel
+    if token or tracing.INSTALLED:
+        return grpc.intercept_channel(channel, _Headers(token))
+    return channel
 
 
 def connect_service(
@@ -181,19 +183,20 @@ class _CallDetails(NamedTuple):
     compression: Any
 
 
-class _BearerToken(
+class _Headers(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Adds `authorization: Bearer TOKEN`. gRPC's own call credentials refuse channels without TLS, loopback too."""
+    """Adds `authorization: Bearer TOKEN` (gRPC's own call credentials refuse channels without TLS, loopback too), and
+    the trace that the call is made in."""
 
-    def __init__(self, token: str) -> None:
-        self._entry = ("authorization", f"Bearer {token}")
+    def __init__(self, token: str | None) -> None:
+        self._always = [("authorization", f"Bearer {token}")] if token else []
 
     def _intercept(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-        metadata = [*(details.metadata or ()), self._entry]
+        metadata = [*(details.metadata or ()), *self._always, *tracing.headers().items()]
         return continuation(
             _CallDetails(
                 details.method,

@@ -55,6 +55,7 @@ async def serve(settings: Settings) -> None:
     logs.start("inference", settings.log_format)
     metrics_registry = CollectorRegistry()
     host = Host("inference", ServerSettings.of(settings, "inference"), metrics_registry)
+    host.traces.start("inference", settings.trace)
     check_address("inference.http_address", settings.inference.http_address, settings)
     host.bind()
     base = await asyncio.to_thread(model_directory, settings.model.path, settings.data_dir)

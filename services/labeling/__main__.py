@@ -38,6 +38,7 @@ async def serve(settings: Settings, config: Path | None = None) -> None:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
     host = Host("labeling", ServerSettings.of(settings, "labeling"), registry)
+    host.traces.start("labeling", settings.trace)
     check_address("labeling.page_address", settings.labeling.page_address, settings)
     host.bind()
     database = FeedbackDatabase(settings.labeling.database or settings.data_dir / "feedback.db")

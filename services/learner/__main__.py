@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -18,18 +19,22 @@ from services.learner.assembly import Assembly
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
 from services.learner.servicer import LearnerServicer
+from services.learner.sinks import check, no_sinks, open_sinks
 from services.torch_environment import set_defaults
 
 
 async def serve(settings: Settings) -> None:
     logs.start("learner", settings.log_format)
+    check(settings.learner.sinks)
     registry = CollectorRegistry()
     host = Host("learner", ServerSettings.of(settings, "learner"), registry)
+    host.traces.start("learner", settings.trace)
     host.bind()
     ledger = Ledger(settings.data_dir / "learner.db")
     metrics = LearnerMetrics(registry)
     watch_disk(metrics.made, settings.data_dir)
-    runs = RunManager(ledger, Assembly(settings), metrics, settings.learner.runs)
+    sinks = partial(open_sinks, settings.learner.sinks, settings.data_dir) if settings.learner.sinks else no_sinks
+    runs = RunManager(ledger, Assembly(settings), metrics, settings.learner.runs, sinks)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(runs), host.server)
     await host.run(("iterpo.v1.LearnerService",), drain=runs.drain)
     ledger.close()

@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,11 +30,13 @@ from services.learner.assembly import Assembly
 from services.learner.description import describe
 from services.learner.limits import check_counts
 from services.learner.metrics import LearnerMetrics
+from services.learner.sinks import no_sinks
 from services.logs import about
 from services.torch_environment import give_back_memory
 
 logger = logging.getLogger(__name__)
 
+Sinks = Callable[[str, Mapping[str, Any]], AbstractContextManager[Callable[[IterationRow], None]]]
 ACTIVE = ("RUNNING", "WAITING", "PAUSED")
 MOST_EXAMPLES = 100_000
 
@@ -65,9 +68,18 @@ class Launched:
 
 
 class RunManager:
-    def __init__(self, ledger: Ledger, assembly: Assembly, metrics: LearnerMetrics, most: int = 1) -> None:
-        """`most` runs at the same time."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        assembly: Assembly,
+        metrics: LearnerMetrics,
+        most: int = 1,
+        sinks: Sinks = no_sinks,
+    ) -> None:
+        """`most` runs at the same time; `sinks` gives, while a run of that name and configuration works, what else
+        takes its rows."""
         self._ledger, self._assembly, self._metrics, self._most = ledger, assembly, metrics, most
+        self._sinks = sinks
         self._loop = asyncio.get_running_loop()
         self._listeners: set[asyncio.Event] = set()
         self._launched: dict[str, Launched] = {}
@@ -259,9 +271,14 @@ class RunManager:
     def _outcome(self, run: Launched) -> tuple[str, str]:
         """Work until the run ends, however it does; with this call's variables goes the model."""
         try:
-            with self._assembly.loop(self._ledger.get(run.run_id), self._ledger, run.control) as loop:
+            record = self._ledger.get(run.run_id)
+            with (
+                self._sinks(run.run_id, record.config) as sink,
+                self._assembly.loop(record, self._ledger, run.control) as loop,
+            ):
                 for row in loop.iterations():
                     self._metrics.observe(row)
+                    sink(row)
                     self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
         except RunStopped:
             return "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}"

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from iterpo.cli import run
 from iterpo.demo.free_ports import free_ports
+from tests.e2e.collector import Collector, collecting
 from tests.e2e.services import RUN_SECONDS, Services, finished, running_services
 from tests.monitor.live import PANELS, Prometheus, expressions, running_prometheus, until
 from tests.monitor.prometheus import needs_prometheus, promtool
@@ -39,12 +40,19 @@ SILENT = {
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory) -> Iterator[tuple[Services, Prometheus]]:
+def traced() -> Iterator[tuple[Collector, str]]:
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory, traced) -> Iterator[tuple[Services, Prometheus]]:
     (port,) = free_ports(1)
     home = tmp_path_factory.mktemp("monitored") / "home"
     address = f"127.0.0.1:{port}"
+    more = f'[monitor]\naddress = "{address}"\n[trace]\nendpoint = "{traced[1]}"\n'
     with (
-        running_services(home, more=f'[monitor]\naddress = "{address}"\n') as services,
+        running_services(home, more=more) as services,
         running_prometheus(home / "iterpo.toml", address) as prometheus,
     ):
         services.start("watched", iterations=3)
@@ -79,6 +87,37 @@ def test_the_runs_numbers_are_those_of_its_rows(watched) -> None:
     assert float(kl["value"][1]) == pytest.approx(last.kl_nats)
     [lag] = prometheus.query("iterpo_learner_label_to_served_seconds_count")
     assert int(lag["value"][1]) == sum(row.promoted for row in services.learner.get("watched").rows)
+
+
+def test_each_iteration_is_one_trace_through_the_three_services_and_holds_no_text(watched, traced) -> None:
+    services, _ = watched
+    rows = services.learner.get("watched").rows
+    journey = {
+        ("iterpo-learner", "sample"),
+        ("iterpo-inference", "iterpo.v1.InferenceService/Sample"),
+        ("iterpo-learner", "record"),
+        ("iterpo-labeling", "iterpo.v1.LabelingService/RecordCompletions"),
+        ("iterpo-learner", "label"),
+        ("iterpo-learner", "update"),
+        ("iterpo-learner", "publish"),
+        ("iterpo-learner", "prove"),
+        ("iterpo-inference", "iterpo.v1.PolicyService/LoadPolicy"),
+        ("iterpo-labeling", "iterpo.v1.LabelingService/ScoreCompletions"),
+        ("iterpo-learner", "swap"),
+        ("iterpo-inference", "iterpo.v1.PolicyService/PromotePolicy"),
+    }
+
+    def complete() -> bool:
+        """Spans come in batches, some seconds after they ended."""
+        by_trace: dict[str, set[tuple[str, str]]] = {}
+        for span in list(traced[0].spans):
+            by_trace.setdefault(span.trace, set()).add((span.service, span.name))
+        return sum(journey <= found for found in by_trace.values()) == sum(row.promoted for row in rows) > 0
+
+    until(complete, 30)
+    [text, *_] = [a["text"] for a in services.learner.batch("watched")[0]["answers"] if len(a["text"]) > 20]
+    told = [value for span in traced[0].spans for value in span.attributes.values()]
+    assert not [value for value in told if text[:20] in value]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda p: p.title)

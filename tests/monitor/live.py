@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +27,16 @@ class Prometheus:
         url = f"http://{self._address}{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())["data"]
+
+    def page(self, name: str) -> str:
+        """The address of its page; Debian's Prometheus has an older set of them."""
+        for path in (f"/classic/{name}", f"/{name}"):
+            try:
+                urllib.request.urlopen(f"http://{self._address}{path}", timeout=10).close()
+                return f"http://{self._address}{path}"
+            except urllib.error.HTTPError:
+                continue
+        raise AssertionError(f"Prometheus has no page `{name}`")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Its samples now. HTTPError 400 for what is no PromQL."""
