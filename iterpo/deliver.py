@@ -24,6 +24,8 @@ LOAD_ATTEMPTS = 3
 """Inference may restart between load and promotion: the candidate is then loaded and proved again."""
 AGAIN = ("POLICY_NOT_LOADED", "CANARY_UNDER_WAY")
 CANARY_PERIOD_SECONDS = 2.0
+NEWEST = 100
+"""Versions that are asked for: what serves, and what a run made just now, are among them."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ class Deliverer:
     ) -> None:
         self.run_id, self.config, self.heldout, self.world, self.control = run_id, config, heldout, world, control
         self.policy = config.policy(run_id)
+        self._versions = partial(world.publisher.versions, NEWEST)
         self.serving: Sequence[gate.Judged] | None = None
         """The serving version's held-out answers: what a candidate is compared with."""
 
     def begin(self, at: Progress) -> Progress:
-        return self.check_serving(self.control.patiently("asking for versions", self.world.publisher.versions), at)
+        return self.check_serving(self.control.patiently("asking for versions", self._versions), at)
 
     def write(
         self, at: Progress, numbers: Mapping[str, float], consumed: Sequence[tuple[int, str]], cursor: int
@@ -190,7 +193,7 @@ class Deliverer:
         """The versions, once none is the canary any more: what a run learns and loads beside one would stand on a
         policy that users may not want. A run beside what serves has nothing to do with it."""
         while True:
-            versions = self.control.patiently("asking for versions", self.world.publisher.versions)
+            versions = self.control.patiently("asking for versions", self._versions)
             canary = next((v.version for v in versions if v.state is PolicyState.CANARY), None)
             if canary is None or self.config.beside:
                 return versions

@@ -80,7 +80,9 @@ class PolicyPublisher(Protocol):
         """Record that the gate refused a proved version, and retire it."""
         ...
 
-    def versions(self) -> list[PolicyVersion]: ...
+    def versions(self, newest: int = 0) -> list[PolicyVersion]:
+        """Oldest first: `newest` of them, and all that serve, may serve or are a run's; 0: all."""
+        ...
 
     def heads(self) -> dict[str, int]:
         """Run -> the version that `run/RUN` names, of the runs beside what serves."""

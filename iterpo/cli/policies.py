@@ -23,9 +23,8 @@ def command() -> None:
 @json_option
 def list_policies(config_path: Path | None, as_json: bool) -> None:
     """Every version that inference knows, the serving one marked."""
-    from iterpo.v1 import policy_pb2
 
-    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    answer = _everything(config_path)
     if as_json:
         found = {"serving_version": answer.serving_version, "run_heads": dict(answer.run_heads)}
         print_json(found | {"policies": [_plain(p) for p in answer.policies]})
@@ -42,9 +41,8 @@ def list_policies(config_path: Path | None, as_json: bool) -> None:
 def show(version: int, config_path: Path | None, as_json: bool) -> None:
     """One VERSION: its proof, its metrics and the gate's decision."""
     from iterpo.errors import NotFound
-    from iterpo.v1 import policy_pb2
 
-    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    answer = _everything(config_path)
     found = [p for p in answer.policies if p.version == version]
     if not found:
         known = ", ".join(str(p.version) for p in answer.policies)
@@ -57,9 +55,8 @@ def show(version: int, config_path: Path | None, as_json: bool) -> None:
 @json_option
 def history(config_path: Path | None, as_json: bool) -> None:
     """Every decision about a version: what became of it, the numbers that it rests on, and why."""
-    from iterpo.v1 import policy_pb2
 
-    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    answer = _everything(config_path)
     decided = [p for p in answer.policies if p.HasField("decision") or p.reason]
     if as_json:
         print_json([_plain(policy) for policy in decided])
@@ -74,9 +71,8 @@ def history(config_path: Path | None, as_json: bool) -> None:
 @json_option
 def replicas(config_path: Path | None, as_json: bool) -> None:
     """The inference services that follow this one, what each has proved, refuses and serves."""
-    from iterpo.v1 import policy_pb2
 
-    answer = _ask(config_path, "ListPolicies", policy_pb2.ListPoliciesRequest())
+    answer = _everything(config_path)
     rows: list[dict[str, object]] = [
         {
             "replica": replica.name,
@@ -108,7 +104,7 @@ def promote(version: int, run: str, reason: str, by: str, config_path: Path | No
     is recorded as taken by hand."""
     from iterpo.v1 import policy_pb2, types_pb2
 
-    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    known = {p.version: p for p in _everything(config_path).policies}
     if version in known and known[version].state == policy_pb2.POLICY_STATE_RETIRED and version:
         if not as_json:
             click.echo(f"Version {version} is loaded and proved once more ...", err=True)
@@ -163,7 +159,7 @@ def merge(parts: tuple[str, ...], rank: int | None, config_path: Path | None, as
 
     settings = load(config_path)
     weights = dict(_part(text) for text in parts)
-    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    known = {p.version: p for p in _everything(config_path).policies}
     _known_only(known, list(weights))
     if not as_json:
         click.echo("Loading the base model to measure the merge ...", err=True)
@@ -193,7 +189,7 @@ def evaluate(
     from iterpo.policies.soup import pareto
 
     settings = load(config_path)
-    known = {p.version: p for p in _ask(config_path, "ListPolicies", _list_request()).policies}
+    known = {p.version: p for p in _everything(config_path).policies}
     _known_only(known, list(versions))
     points = {}
     for version in dict.fromkeys(versions):
@@ -250,10 +246,14 @@ def _known_only(known: dict[int, Any], versions: list[int]) -> None:
             raise NotFound(f"Inference has no policy version {version}.", f"It has: {listed}.", "POLICY_NOT_FOUND")
 
 
-def _list_request() -> Any:
-    from iterpo.v1 import policy_pb2
+def _everything(config_path: Path | None) -> Any:
+    """Every version, what serves, and the replicas."""
+    from iterpo.clients.channel import connect_service
+    from iterpo.clients.inference import PolicyClient
+    from iterpo.config import load
 
-    return policy_pb2.ListPoliciesRequest()
+    with connect_service(load(config_path), "inference") as channel:
+        return PolicyClient(channel).everything()
 
 
 def _load(config_path: Path | None, version: int, digest: str) -> Any:

@@ -19,6 +19,8 @@ from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
 SAMPLE_TIMEOUT_SECONDS = 1800.0
 LOAD_TIMEOUT_SECONDS = 900.0
 CALL_TIMEOUT_SECONDS = 30.0
+PAGE = 1000
+"""Versions in one message: some kilobytes each, with their decisions."""
 
 
 class InferenceClient:
@@ -101,15 +103,33 @@ class PolicyClient:
         with translated_errors():
             return wire.policy_from_proto(self._stub.RollbackPolicy(request, timeout=LOAD_TIMEOUT_SECONDS).policy)
 
-    def versions(self) -> list[PolicyVersion]:
-        with translated_errors():
-            response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        return [wire.policy_from_proto(p) for p in response.policies]
+    def versions(self, newest: int = 0) -> list[PolicyVersion]:
+        """Oldest first: `newest` of them, and all that serve, may serve or are a run's; 0: all, in parts that fit into
+        messages."""
+        listed = self.listed(newest) if newest else self.everything()
+        return [wire.policy_from_proto(policy) for policy in listed.policies]
+
+    def everything(self) -> policy_pb2.ListPoliciesResponse:
+        """Every version, however many messages that takes."""
+        whole = self.listed(PAGE)
+        policies = {policy.version: policy for policy in whole.policies}
+        oldest = sorted(policies)[-PAGE:][0]  # those that serve are there as well, however old
+        while len(policies) < whole.total and (older := self.listed(PAGE, oldest).policies):
+            oldest = older[0].version
+            policies |= {policy.version: policy for policy in older}
+        del whole.policies[:]
+        whole.policies.extend(policies[version] for version in sorted(policies))
+        return whole
 
     def heads(self) -> dict[str, int]:
+        return dict(self.listed(1).run_heads)
+
+    def listed(self, newest: int, below: int = 0) -> policy_pb2.ListPoliciesResponse:
+        """`newest` versions, of those `below` one."""
+        request = policy_pb2.ListPoliciesRequest(newest=newest, below=below)
         with translated_errors():
-            response = self._stub.ListPolicies(policy_pb2.ListPoliciesRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        return dict(response.run_heads)
+            response: policy_pb2.ListPoliciesResponse = self._stub.ListPolicies(request, timeout=CALL_TIMEOUT_SECONDS)
+        return response
 
     # What a replica asks its primary.
 

@@ -1,4 +1,4 @@
-"""The tables, and how a database file is opened: WAL, every commit synced, one schema version.
+"""The tables, and how a database file is opened: WAL, every commit synced, brought up to this program's version.
 
 `events` is append-only (triggers refuse anything else) and is the record; the other tables are derived state that the
 same transactions keep: what was answered to which request, what is still to be labelled, who may label which task.
@@ -15,8 +15,9 @@ from pathlib import Path
 import apsw
 
 from iterpo.errors import InvalidConfig, WrongState
+from iterpo.store.rows import int_of
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Of the tables and of the event bodies. Raise it with every change that an older program would misread."""
 CHECKPOINT_PAGES = 4000
 """Of the write-ahead log, 16 MB. With SQLite's 1,000 the labeling service acknowledged 2,720 labels a second, with
@@ -106,6 +107,7 @@ CREATE INDEX tasks_repeated ON tasks (only_for, item) WHERE kind = 'repeat';
 CREATE INDEX tasks_gold ON tasks (event_cursor) WHERE kind = 'gold';
 CREATE INDEX tasks_filled ON tasks (free_at) WHERE free_at > 0;
 CREATE INDEX tasks_unfinished ON tasks (run_id) WHERE free_at IS NOT NULL AND kind = 'comparison';
+CREATE INDEX tasks_of_run ON tasks (run_id) WHERE kind = 'comparison';
 CREATE TABLE leases (
     lease_id TEXT PRIMARY KEY,
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
@@ -121,6 +123,8 @@ CREATE TABLE leases (
 ) STRICT;
 CREATE INDEX leases_of_task ON leases (task_id) WHERE used_at IS NULL;
 CREATE INDEX leases_of_person ON leases (annotator, item);
+CREATE INDEX leases_unused ON leases (expires_at) WHERE released = 0 AND used_at IS NULL;
+CREATE INDEX leases_used_late ON leases (expires_at) WHERE released = 0 AND used_at > expires_at;
 CREATE TABLE labels (
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
     annotator TEXT NOT NULL,
@@ -134,10 +138,20 @@ CREATE TABLE labels (
     swapped INTEGER NOT NULL,
     duration_seconds REAL NOT NULL,
     labelled_at REAL NOT NULL,
+    run_id TEXT NOT NULL,
     PRIMARY KEY (task_id, annotator)
 ) STRICT;
 CREATE INDEX labels_of_person ON labels (annotator, item);
 CREATE INDEX labels_in_time ON labels (annotator, labelled_at);
+CREATE INDEX labels_compared ON labels (run_id)
+    WHERE kind = 'comparison' AND weight > 0 AND outcome IN ('first', 'second', 'tie');
+CREATE TABLE label_counts (
+    run_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    source TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (run_id, outcome, source)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE standings (
     annotator TEXT PRIMARY KEY,
     state TEXT NOT NULL,
@@ -147,6 +161,30 @@ CREATE TABLE standings (
     readmitted_at REAL
 ) STRICT;
 """
+
+
+UPGRADES = {
+    4: """
+ALTER TABLE labels ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
+UPDATE labels SET run_id = (SELECT tasks.run_id FROM tasks WHERE tasks.task_id = labels.task_id);
+CREATE INDEX tasks_of_run ON tasks (run_id) WHERE kind = 'comparison';
+CREATE INDEX leases_unused ON leases (expires_at) WHERE released = 0 AND used_at IS NULL;
+CREATE INDEX leases_used_late ON leases (expires_at) WHERE released = 0 AND used_at > expires_at;
+CREATE INDEX labels_compared ON labels (run_id)
+    WHERE kind = 'comparison' AND weight > 0 AND outcome IN ('first', 'second', 'tie');
+CREATE TABLE label_counts (
+    run_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    source TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (run_id, outcome, source)
+) STRICT, WITHOUT ROWID;
+INSERT INTO label_counts
+    SELECT run_id, outcome, CASE WHEN instr(annotator, '/') THEN annotator ELSE 'people' END, count(*)
+    FROM labels GROUP BY 1, 2, 3;
+""",
+}
+"""Schema version -> what makes it the next one. Event bodies need none: they gain fields only."""
 
 
 def open_writer(path: Path) -> apsw.Connection:
@@ -163,8 +201,7 @@ def open_writer(path: Path) -> apsw.Connection:
         connection.pragma("synchronous", "full")
         connection.pragma("foreign_keys", True)
         connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-        if connection.pragma("user_version") == 0:
-            _create(connection)
+        _bring_up_to_date(connection)
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise _corrupt(path) from error
     except apsw.CantOpenError as error:
@@ -182,10 +219,15 @@ def open_reader(path: Path) -> apsw.Connection:
     return connection
 
 
-def _create(connection: apsw.Connection) -> None:
+def _bring_up_to_date(connection: apsw.Connection) -> None:
+    """Each in one transaction: a new file's tables, or what an older version of them lacks."""
+    version = int_of(connection.pragma("user_version"))
     with connection:
-        connection.execute(TABLES)
-        connection.pragma("application_id", APPLICATION_ID)
+        if version == 0:
+            connection.execute(TABLES)
+            connection.pragma("application_id", APPLICATION_ID)
+        for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+            connection.execute(UPGRADES[older])
         connection.pragma("user_version", SCHEMA_VERSION)
 
 
@@ -202,9 +244,10 @@ def _check_identity(connection: apsw.Connection, path: Path) -> None:
             "Install the newer iterpo that wrote it, or set labeling.database to another path.",
             "STORE_TOO_NEW",
         )
-    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+    if isinstance(version, int) and 0 < version < min(UPGRADES):
         raise WrongState(
-            f"{path} has schema version {version}, from before the first release; this iterpo reads {SCHEMA_VERSION}.",
+            f"{path} has schema version {version}, from before the first release; this iterpo reads {min(UPGRADES)} "
+            "and later.",
             "Set labeling.database to another path, or export its labels with the iterpo that wrote it.",
             "STORE_TOO_OLD",
         )

@@ -21,8 +21,6 @@ from iterpo.store.rows import float_of, int_of
 from iterpo.store.transaction import Transaction
 from iterpo.types import Outcome, Side, Task, TaskKind
 
-MINE = "(:run = '' OR run_id = :run)"
-"""Of a run, or of every run."""
 HELD = 9e18
 """`free_at` of a task that waits for the reward model's opinion: no clock reaches it."""
 
@@ -190,15 +188,19 @@ def open_tasks(connection: apsw.Connection, run_id: str) -> int:
     """Tasks that still need labels, leased or not; `run_id` "" means every run."""
     return int_of(
         connection.execute(
-            "SELECT count(*) FROM tasks WHERE free_at IS NOT NULL AND kind = 'comparison' "
-            "AND (:run = '' OR run_id = :run)",
+            f"SELECT count(*) FROM tasks WHERE free_at IS NOT NULL AND kind = 'comparison' {_of_run(run_id)}",
             {"run": run_id},
         ).get
     )
 
 
+def _of_run(run_id: str) -> str:
+    """A condition, or none: with `:run = '' OR` in it SQLite could not use an index."""
+    return "AND run_id = :run" if run_id else ""
+
+
 def count_tasks(connection: apsw.Connection, now: float, run_id: str = "") -> TaskCounts:
-    about = {"run": run_id, "now": now, "held": HELD}
+    about, mine = {"run": run_id, "now": now, "held": HELD}, _of_run(run_id)
 
     def count(query: str) -> int:
         return int_of(connection.execute(query, about).get)
@@ -206,16 +208,16 @@ def count_tasks(connection: apsw.Connection, now: float, run_id: str = "") -> Ta
     unfinished = open_tasks(connection, run_id)
     leased = count(
         "SELECT count(DISTINCT task_id) FROM leases JOIN tasks USING (task_id) WHERE used_at IS NULL "
-        f"AND expires_at > :now AND free_at IS NOT NULL AND kind = 'comparison' AND {MINE}"
+        f"AND expires_at > :now AND free_at IS NOT NULL AND kind = 'comparison' {mine}"
     )
     return TaskCounts(
         open=unfinished - leased,
         leased=leased,
-        complete=count(f"SELECT count(*) FROM tasks WHERE kind = 'comparison' AND {MINE}") - unfinished,
-        held=count(f"SELECT count(*) FROM tasks WHERE free_at > 0 AND free_at = :held AND {MINE}"),
+        complete=count(f"SELECT count(*) FROM tasks WHERE kind = 'comparison' {mine}") - unfinished,
+        held=count(f"SELECT count(*) FROM tasks WHERE free_at > 0 AND free_at = :held {mine}"),
         gold=count("SELECT count(*) FROM tasks WHERE kind = 'gold'"),
         expired_leases=count(
-            "SELECT count(*) FROM leases WHERE expires_at <= :now AND released = 0 "
-            "AND (used_at IS NULL OR used_at > expires_at)"
+            "SELECT (SELECT count(*) FROM leases WHERE expires_at <= :now AND released = 0 AND used_at IS NULL) + "
+            "(SELECT count(*) FROM leases WHERE expires_at <= :now AND released = 0 AND used_at > expires_at)"
         ),
     )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from iterpo.v1 import types_pb2 as iterpo_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16iterpo/v1/policy.proto\x12\titerpo.v1\x1a\x15iterpo/v1/types.proto\"j\n\x05Proof\x12\x0e\n\x06proved\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\x01\x12\x13\n\x0bnoise_floor\x18\x04 \x01(\x01\x12\r\n\x05shift\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x05\"\xe7\x02\n\rPolicyVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.iterpo.v1.PolicyState\x12\x0e\n\x06parent\x18\x04 \x01(\x03\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x1f\n\x05proof\x18\x07 \x01(\x0b\x32\x10.iterpo.v1.Proof\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x36\n\x07metrics\x18\t \x03(\x0b\x32%.iterpo.v1.PolicyVersion.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\n \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x1a\n\x12in_flight_requests\x18\x0b \x01(\x05\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\x11LoadPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\"T\n\x12LoadPolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\"s\n\x14PromotePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t\"W\n\x15PromotePolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cswap_seconds\x18\x02 \x01(\x01\";\n\x15RollbackPolicyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x16RollbackPolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cswap_seconds\x18\x02 \x01(\x01\"r\n\x13RetirePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t\"@\n\x14RetirePolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\"\x15\n\x13ListPoliciesRequest\"\xf4\x01\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x17\n\x0fserving_version\x18\x02 \x01(\x03\x12$\n\x08replicas\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Replica\x12@\n\trun_heads\x18\x04 \x03(\x0b\x32-.iterpo.v1.ListPoliciesResponse.RunHeadsEntry\x1a/\n\rRunHeadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x84\x02\n\x07Replica\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x17\n\x0fserving_version\x18\x03 \x01(\x03\x12.\n\x06proved\x18\x04 \x03(\x0b\x32\x1e.iterpo.v1.Replica.ProvedEntry\x12\x30\n\x07refused\x18\x05 \x03(\x0b\x32\x1f.iterpo.v1.Replica.RefusedEntry\x1a-\n\x0bProvedEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\'\n\x14WatchPoliciesRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\xc8\x02\n\x15WatchPoliciesResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12*\n\x08policies\x18\x02 \x03(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x17\n\x0fserving_version\x18\x03 \x01(\x03\x12\x18\n\x10previous_version\x18\x04 \x01(\x03\x12\x16\n\x0e\x63\x61nary_version\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61nary_share\x18\x06 \x01(\x01\x12\x19\n\x11\x63\x61ndidate_version\x18\x07 \x01(\x03\x12\x41\n\trun_heads\x18\x08 \x03(\x0b\x32..iterpo.v1.WatchPoliciesResponse.RunHeadsEntry\x1a/\n\rRunHeadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\">\n\x12\x46\x65tchPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\"9\n\x13\x46\x65tchPolicyResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xa6\x01\n\x14ReportReplicaRequest\x12#\n\x07replica\x18\x01 \x01(\x0b\x32\x12.iterpo.v1.Replica\x12\'\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.CanaryCounts\x12(\n\x07serving\x18\x03 \x01(\x0b\x32\x17.iterpo.v1.CanaryCounts\x12\x16\n\x0e\x63\x61nary_version\x18\x04 \x01(\x03\"0\n\x0c\x43\x61naryCounts\x12\x10\n\x08\x61nswered\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\"\x17\n\x15ReportReplicaResponse*\xe1\x01\n\x0bPolicyState\x12\x1c\n\x18POLICY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_STATE_LOADING\x10\x01\x12\x17\n\x13POLICY_STATE_PROVED\x10\x02\x12\x18\n\x14POLICY_STATE_SERVING\x10\x03\x12\x19\n\x15POLICY_STATE_PREVIOUS\x10\x04\x12\x18\n\x14POLICY_STATE_RETIRED\x10\x05\x12\x19\n\x15POLICY_STATE_REJECTED\x10\x06\x12\x17\n\x13POLICY_STATE_CANARY\x10\x07\x32\xa1\x05\n\rPolicyService\x12I\n\nLoadPolicy\x12\x1c.iterpo.v1.LoadPolicyRequest\x1a\x1d.iterpo.v1.LoadPolicyResponse\x12R\n\rPromotePolicy\x12\x1f.iterpo.v1.PromotePolicyRequest\x1a .iterpo.v1.PromotePolicyResponse\x12U\n\x0eRollbackPolicy\x12 .iterpo.v1.RollbackPolicyRequest\x1a!.iterpo.v1.RollbackPolicyResponse\x12O\n\x0cRetirePolicy\x12\x1e.iterpo.v1.RetirePolicyRequest\x1a\x1f.iterpo.v1.RetirePolicyResponse\x12O\n\x0cListPolicies\x12\x1e.iterpo.v1.ListPoliciesRequest\x1a\x1f.iterpo.v1.ListPoliciesResponse\x12T\n\rWatchPolicies\x12\x1f.iterpo.v1.WatchPoliciesRequest\x1a .iterpo.v1.WatchPoliciesResponse0\x01\x12N\n\x0b\x46\x65tchPolicy\x12\x1d.iterpo.v1.FetchPolicyRequest\x1a\x1e.iterpo.v1.FetchPolicyResponse0\x01\x12R\n\rReportReplica\x12\x1f.iterpo.v1.ReportReplicaRequest\x1a .iterpo.v1.ReportReplicaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16iterpo/v1/policy.proto\x12\titerpo.v1\x1a\x15iterpo/v1/types.proto\"j\n\x05Proof\x12\x0e\n\x06proved\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\x01\x12\x13\n\x0bnoise_floor\x18\x04 \x01(\x01\x12\r\n\x05shift\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x05\"\xe7\x02\n\rPolicyVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.iterpo.v1.PolicyState\x12\x0e\n\x06parent\x18\x04 \x01(\x03\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x1f\n\x05proof\x18\x07 \x01(\x0b\x32\x10.iterpo.v1.Proof\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x36\n\x07metrics\x18\t \x03(\x0b\x32%.iterpo.v1.PolicyVersion.MetricsEntry\x12)\n\x08\x64\x65\x63ision\x18\n \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x1a\n\x12in_flight_requests\x18\x0b \x01(\x05\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\x11LoadPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\"T\n\x12LoadPolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\"s\n\x14PromotePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t\"W\n\x15PromotePolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cswap_seconds\x18\x02 \x01(\x01\";\n\x15RollbackPolicyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x16RollbackPolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x14\n\x0cswap_seconds\x18\x02 \x01(\x01\"r\n\x13RetirePolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.GateDecision\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03run\x18\x04 \x01(\t\"@\n\x14RetirePolicyResponse\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.iterpo.v1.PolicyVersion\"4\n\x13ListPoliciesRequest\x12\x0e\n\x06newest\x18\x01 \x01(\x05\x12\r\n\x05\x62\x65low\x18\x02 \x01(\x03\"\x83\x02\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x17\n\x0fserving_version\x18\x02 \x01(\x03\x12$\n\x08replicas\x18\x03 \x03(\x0b\x32\x12.iterpo.v1.Replica\x12@\n\trun_heads\x18\x04 \x03(\x0b\x32-.iterpo.v1.ListPoliciesResponse.RunHeadsEntry\x12\r\n\x05total\x18\x05 \x01(\x03\x1a/\n\rRunHeadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x84\x02\n\x07Replica\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x17\n\x0fserving_version\x18\x03 \x01(\x03\x12.\n\x06proved\x18\x04 \x03(\x0b\x32\x1e.iterpo.v1.Replica.ProvedEntry\x12\x30\n\x07refused\x18\x05 \x03(\x0b\x32\x1f.iterpo.v1.Replica.RefusedEntry\x1a-\n\x0bProvedEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\'\n\x14WatchPoliciesRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\xc8\x02\n\x15WatchPoliciesResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12*\n\x08policies\x18\x02 \x03(\x0b\x32\x18.iterpo.v1.PolicyVersion\x12\x17\n\x0fserving_version\x18\x03 \x01(\x03\x12\x18\n\x10previous_version\x18\x04 \x01(\x03\x12\x16\n\x0e\x63\x61nary_version\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61nary_share\x18\x06 \x01(\x01\x12\x19\n\x11\x63\x61ndidate_version\x18\x07 \x01(\x03\x12\x41\n\trun_heads\x18\x08 \x03(\x0b\x32..iterpo.v1.WatchPoliciesResponse.RunHeadsEntry\x1a/\n\rRunHeadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\">\n\x12\x46\x65tchPolicyRequest\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\"9\n\x13\x46\x65tchPolicyResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xa6\x01\n\x14ReportReplicaRequest\x12#\n\x07replica\x18\x01 \x01(\x0b\x32\x12.iterpo.v1.Replica\x12\'\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32\x17.iterpo.v1.CanaryCounts\x12(\n\x07serving\x18\x03 \x01(\x0b\x32\x17.iterpo.v1.CanaryCounts\x12\x16\n\x0e\x63\x61nary_version\x18\x04 \x01(\x03\"0\n\x0c\x43\x61naryCounts\x12\x10\n\x08\x61nswered\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\"\x17\n\x15ReportReplicaResponse*\xe1\x01\n\x0bPolicyState\x12\x1c\n\x18POLICY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_STATE_LOADING\x10\x01\x12\x17\n\x13POLICY_STATE_PROVED\x10\x02\x12\x18\n\x14POLICY_STATE_SERVING\x10\x03\x12\x19\n\x15POLICY_STATE_PREVIOUS\x10\x04\x12\x18\n\x14POLICY_STATE_RETIRED\x10\x05\x12\x19\n\x15POLICY_STATE_REJECTED\x10\x06\x12\x17\n\x13POLICY_STATE_CANARY\x10\x07\x32\xa1\x05\n\rPolicyService\x12I\n\nLoadPolicy\x12\x1c.iterpo.v1.LoadPolicyRequest\x1a\x1d.iterpo.v1.LoadPolicyResponse\x12R\n\rPromotePolicy\x12\x1f.iterpo.v1.PromotePolicyRequest\x1a .iterpo.v1.PromotePolicyResponse\x12U\n\x0eRollbackPolicy\x12 .iterpo.v1.RollbackPolicyRequest\x1a!.iterpo.v1.RollbackPolicyResponse\x12O\n\x0cRetirePolicy\x12\x1e.iterpo.v1.RetirePolicyRequest\x1a\x1f.iterpo.v1.RetirePolicyResponse\x12O\n\x0cListPolicies\x12\x1e.iterpo.v1.ListPoliciesRequest\x1a\x1f.iterpo.v1.ListPoliciesResponse\x12T\n\rWatchPolicies\x12\x1f.iterpo.v1.WatchPoliciesRequest\x1a .iterpo.v1.WatchPoliciesResponse0\x01\x12N\n\x0b\x46\x65tchPolicy\x12\x1d.iterpo.v1.FetchPolicyRequest\x1a\x1e.iterpo.v1.FetchPolicyResponse0\x01\x12R\n\rReportReplica\x12\x1f.iterpo.v1.ReportReplicaRequest\x1a .iterpo.v1.ReportReplicaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICA_REFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._loaded_options = None
   _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_options = b'8\001'
-  _globals['_POLICYSTATE']._serialized_start=2491
-  _globals['_POLICYSTATE']._serialized_end=2716
+  _globals['_POLICYSTATE']._serialized_start=2537
+  _globals['_POLICYSTATE']._serialized_end=2762
   _globals['_PROOF']._serialized_start=60
   _globals['_PROOF']._serialized_end=166
   _globals['_POLICYVERSION']._serialized_start=169
@@ -67,33 +67,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETIREPOLICYRESPONSE']._serialized_start=1152
   _globals['_RETIREPOLICYRESPONSE']._serialized_end=1216
   _globals['_LISTPOLICIESREQUEST']._serialized_start=1218
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1239
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1242
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1486
-  _globals['_LISTPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_start=1439
-  _globals['_LISTPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_end=1486
-  _globals['_REPLICA']._serialized_start=1489
-  _globals['_REPLICA']._serialized_end=1749
-  _globals['_REPLICA_PROVEDENTRY']._serialized_start=1656
-  _globals['_REPLICA_PROVEDENTRY']._serialized_end=1701
-  _globals['_REPLICA_REFUSEDENTRY']._serialized_start=1703
-  _globals['_REPLICA_REFUSEDENTRY']._serialized_end=1749
-  _globals['_WATCHPOLICIESREQUEST']._serialized_start=1751
-  _globals['_WATCHPOLICIESREQUEST']._serialized_end=1790
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=1793
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=2121
-  _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_start=1439
-  _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_end=1486
-  _globals['_FETCHPOLICYREQUEST']._serialized_start=2123
-  _globals['_FETCHPOLICYREQUEST']._serialized_end=2185
-  _globals['_FETCHPOLICYRESPONSE']._serialized_start=2187
-  _globals['_FETCHPOLICYRESPONSE']._serialized_end=2244
-  _globals['_REPORTREPLICAREQUEST']._serialized_start=2247
-  _globals['_REPORTREPLICAREQUEST']._serialized_end=2413
-  _globals['_CANARYCOUNTS']._serialized_start=2415
-  _globals['_CANARYCOUNTS']._serialized_end=2463
-  _globals['_REPORTREPLICARESPONSE']._serialized_start=2465
-  _globals['_REPORTREPLICARESPONSE']._serialized_end=2488
-  _globals['_POLICYSERVICE']._serialized_start=2719
-  _globals['_POLICYSERVICE']._serialized_end=3392
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1270
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1273
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1532
+  _globals['_LISTPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_start=1485
+  _globals['_LISTPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_end=1532
+  _globals['_REPLICA']._serialized_start=1535
+  _globals['_REPLICA']._serialized_end=1795
+  _globals['_REPLICA_PROVEDENTRY']._serialized_start=1702
+  _globals['_REPLICA_PROVEDENTRY']._serialized_end=1747
+  _globals['_REPLICA_REFUSEDENTRY']._serialized_start=1749
+  _globals['_REPLICA_REFUSEDENTRY']._serialized_end=1795
+  _globals['_WATCHPOLICIESREQUEST']._serialized_start=1797
+  _globals['_WATCHPOLICIESREQUEST']._serialized_end=1836
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=1839
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=2167
+  _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_start=1485
+  _globals['_WATCHPOLICIESRESPONSE_RUNHEADSENTRY']._serialized_end=1532
+  _globals['_FETCHPOLICYREQUEST']._serialized_start=2169
+  _globals['_FETCHPOLICYREQUEST']._serialized_end=2231
+  _globals['_FETCHPOLICYRESPONSE']._serialized_start=2233
+  _globals['_FETCHPOLICYRESPONSE']._serialized_end=2290
+  _globals['_REPORTREPLICAREQUEST']._serialized_start=2293
+  _globals['_REPORTREPLICAREQUEST']._serialized_end=2459
+  _globals['_CANARYCOUNTS']._serialized_start=2461
+  _globals['_CANARYCOUNTS']._serialized_end=2509
+  _globals['_REPORTREPLICARESPONSE']._serialized_start=2511
+  _globals['_REPORTREPLICARESPONSE']._serialized_end=2534
+  _globals['_POLICYSERVICE']._serialized_start=2765
+  _globals['_POLICYSERVICE']._serialized_end=3438
 # @@protoc_insertion_point(module_scope)

@@ -147,11 +147,15 @@ class RetirePolicyResponse(_message.Message):
     def __init__(self, policy: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
 
 class ListPoliciesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("newest", "below")
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    newest: int
+    below: int
+    def __init__(self, newest: _Optional[int] = ..., below: _Optional[int] = ...) -> None: ...
 
 class ListPoliciesResponse(_message.Message):
-    __slots__ = ("policies", "serving_version", "replicas", "run_heads")
+    __slots__ = ("policies", "serving_version", "replicas", "run_heads", "total")
     class RunHeadsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,11 +167,13 @@ class ListPoliciesResponse(_message.Message):
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RUN_HEADS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
     serving_version: int
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
     run_heads: _containers.ScalarMap[str, int]
-    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., run_heads: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    total: int
+    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., run_heads: _Optional[_Mapping[str, int]] = ..., total: _Optional[int] = ...) -> None: ...
 
 class Replica(_message.Message):
     __slots__ = ("name", "connected", "serving_version", "proved", "refused")

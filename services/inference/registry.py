@@ -40,6 +40,7 @@ from services.inference.split import choose
 
 logger = logging.getLogger(__name__)
 
+LIVE = (PolicyState.LOADING, PolicyState.PROVED, PolicyState.CANARY, PolicyState.SERVING, PolicyState.PREVIOUS)
 NOT_ITS_FAULT = ("POLICY_MISSING", "STALE_MANIFEST", "POLICY_REJECTED")
 """Reasons that say nothing new about a version: other bytes may lie at its path, or none."""
 TRIAL_SAVE_SECONDS = 10.0
@@ -449,9 +450,19 @@ class PolicyRegistry:
             self._save()
             return self.get(version)
 
-    def listed(self) -> list[tuple[PolicyVersion, int]]:
-        """Every known version with its requests in flight, oldest first."""
-        return [(self._roster.versions[v], self._residents.requests_of(v)) for v in sorted(self._roster.versions)]
+    def listed(self, newest: int = 0, below: int = 0) -> list[tuple[PolicyVersion, int]]:
+        """Versions with their requests in flight, oldest first: all (0); the `newest` so many and whatever serves, may
+        serve or is a run's; or so many of those below a version, and nothing else."""
+        versions = self._roster.versions
+        chosen = sorted(v for v in versions if not below or v < below)
+        if newest:
+            held = {} if below else {v for v in chosen if versions[v].state in LIVE} | {*self._roster.heads.values()}
+            chosen = sorted({*chosen[-newest:], *held})
+        return [(versions[v], self._residents.requests_of(v)) for v in chosen]
+
+    @property
+    def total(self) -> int:
+        return len(self._roster.versions)
 
     @property
     def serving_seconds(self) -> float:

@@ -152,11 +152,13 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def ListPolicies(
         self, request: policy_pb2.ListPoliciesRequest, context: Any
     ) -> policy_pb2.ListPoliciesResponse:
+        listed = self._registry.listed(request.newest, request.below)
         return policy_pb2.ListPoliciesResponse(
-            policies=[wire.policy_to_proto(policy, in_flight) for policy, in_flight in self._registry.listed()],
+            policies=[wire.policy_to_proto(policy, in_flight) for policy, in_flight in listed],
             serving_version=self._registry.serving.version,
             replicas=[wire.replica_to_proto(report, connected) for report, connected in self._replicas.listed()],
             run_heads=self._registry.heads,
+            total=self._registry.total,
         )
 
     async def WatchPolicies(

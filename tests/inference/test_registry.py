@@ -7,11 +7,15 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 
+from iterpo import wire
+from iterpo.clients.inference import PolicyClient
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.types import GateDecision, PolicyState
+from iterpo.v1 import policy_pb2
 from services.inference.delivery import LORA_SLOTS, RUN_SLOTS, AdapterDelivery, MergedDelivery, Source, not_loaded
 from services.inference.prover import Prover
 from services.inference.registry import PolicyRegistry
@@ -237,6 +241,42 @@ async def test_an_id_is_for_one_request(tmp_path):
     assert registry.serving.version == 1
     with pytest.raises(Conflict, match="promote 2"):
         await registry.rollback("promote 2")
+
+
+async def test_of_many_versions_the_newest_are_listed_with_what_serves_and_older_ones_on_request(tmp_path):
+    registry, _ = await started(tmp_path)
+    for version in range(1, 6):
+        await serve(registry, tmp_path, version)
+    await registry.rollback("back", "5 is worse")
+
+    def numbers(newest: int = 0, below: int = 0) -> list[int]:
+        return [policy.version for policy, _ in registry.listed(newest, below)]
+
+    assert states(registry)[4] is PolicyState.SERVING
+    assert numbers() == [0, 1, 2, 3, 4, 5]
+    assert numbers(1) == [4, 5]
+    assert numbers(2, below=4) == [2, 3]
+    assert numbers(2, below=1) == [0]
+    assert registry.total == 6
+
+
+@pytest.mark.parametrize(("page", "calls"), [(2, 3), (3, 2), (6, 1), (100, 1)])
+async def test_all_versions_are_read_in_parts_each_once(tmp_path, monkeypatch, page, calls):
+    registry, _ = await started(tmp_path)
+    for version in range(1, 6):
+        await serve(registry, tmp_path, version)
+    asked = []
+
+    def listed(newest, below=0):
+        asked.append(below)
+        policies = [wire.policy_to_proto(policy) for policy, _ in registry.listed(newest, below)]
+        return policy_pb2.ListPoliciesResponse(policies=policies, total=registry.total)
+
+    client = PolicyClient(grpc.insecure_channel("127.0.0.1:1"))
+    monkeypatch.setattr(client, "listed", listed)
+    monkeypatch.setattr("iterpo.clients.inference.PAGE", page)
+    assert [policy.version for policy in client.versions()] == [0, 1, 2, 3, 4, 5]
+    assert len(asked) == calls
 
 
 async def test_a_run_that_samples_from_its_reference_brings_the_base_back(tmp_path):

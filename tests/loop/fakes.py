@@ -266,7 +266,7 @@ class FakePublisher:
         self.loaded.discard(version)
         self.history.append(f"reject {version}")
 
-    def versions(self):
+    def versions(self, newest=0):
         states = {self.serving: PolicyState.SERVING} | dict.fromkeys(self.refused, PolicyState.REJECTED)
         for version, (looks, passes) in list(self.canaries.items()):
             if f"promote {version}" in self.history and version not in self.refused and version > self.serving:

@@ -11,7 +11,7 @@ import pytest
 
 from iterpo.errors import Conflict, ResourceExhausted, Unavailable, WrongState
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.schema import SCHEMA_VERSION
+from iterpo.store.schema import SCHEMA_VERSION, UPGRADES
 from iterpo.store.transaction import Answer, Transaction
 from iterpo.store.writer import Commit
 from iterpo.types import Reward
@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_and_loses_nothing_stored(database: FeedbackDatabase
     ("version", "reason", "fix"),
     [
         (SCHEMA_VERSION + 1, "STORE_TOO_NEW", "Install the newer iterpo"),
-        (SCHEMA_VERSION - 1, "STORE_TOO_OLD", "Set labeling.database to another path"),
+        (min(UPGRADES) - 1, "STORE_TOO_OLD", "Set labeling.database to another path"),
     ],
 )
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path, version: int, reason: str, fix: str) -> None:

@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from iterpo import wire
 from iterpo.errors import InvalidInput
-from iterpo.types import PolicyVersion
 from iterpo.v1 import learner_pb2 as pb
+from iterpo.v1 import policy_pb2
 from services.ids import MAX_ID_CHARACTERS
 from services.labeling.page.answers import done, reading
 from services.labeling.page.doorman import LEADS, Doorman
@@ -27,6 +27,9 @@ from services.labeling.page.visible import visible
 
 MOST_ROWS = 400
 """Of a run at first sight: a curve is drawn with no more points than a screen has."""
+
+
+MOST_VERSIONS = 200
 
 
 class Learner(Protocol):
@@ -48,7 +51,7 @@ class Learner(Protocol):
 class Policies(Protocol):
     """`iterpo.clients.inference.PolicyClient`."""
 
-    def versions(self) -> list[PolicyVersion]: ...
+    def listed(self, newest: int, below: int = 0) -> policy_pb2.ListPoliciesResponse: ...
 
 
 class RunApi:
@@ -80,8 +83,10 @@ class RunApi:
 
     async def policies(self, request: Request) -> JSONResponse:
         self._doorman.session(request, LEADS)
-        versions = await asyncio.to_thread(self._policies.versions)
-        return done(policies=plain([asdict(version) for version in versions]))
+        """The newest, and all that serve or may serve; `total` says how many there are."""
+        listed = await asyncio.to_thread(self._policies.listed, MOST_VERSIONS)
+        versions = [wire.policy_from_proto(policy) for policy in listed.policies]
+        return done(policies=plain([asdict(version) for version in versions]), total=listed.total)
 
     async def methods(self, request: Request) -> JSONResponse:
         self._doorman.session(request, LEADS)

@@ -84,7 +84,10 @@ function showLast(row) {
   numbers(byId("last"), [["Iteration", row.iteration], ["Gate", gate], ...reasons, ...metrics]);
 }
 
-function showPolicies(policies) {
+function showPolicies({ policies, total }) {
+  byId("versions-left-out").hidden = policies.length >= total;
+  byId("versions-left-out").textContent =
+    `The newest of ${total}, and what serves. All of them: iterpo policies history`;
   byId("policies").replaceChildren(...[...policies].reverse().map((policy) => {
     const row = document.createElement("tr");
     const told = policy.decision;
@@ -129,7 +132,7 @@ async function look() {
     const report = `/api/report?${new URLSearchParams({ run_id: runId })}`;
     const [labels, policies] = await Promise.allSettled([read(report), read("/api/policies")]);
     if (labels.status === "fulfilled") showLabels(labels.value);
-    if (policies.status === "fulfilled") showPolicies(policies.value.policies);
+    if (policies.status === "fulfilled") showPolicies(policies.value);
     byId("as-of").textContent = `As of ${new Date().toLocaleTimeString()}`;
     byId("main").dataset.state = "ready";
     notice("");
