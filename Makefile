@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ALGORITHM ?= grpo
 SEED ?= 0
 
-.PHONY: help install demo test bench soak lint lock clean
+.PHONY: help install demo test lint bench drill lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/^([a-z%-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -35,11 +35,11 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf
 bench: $(STAMP) ## Measure serving and learning (20 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (30 minutes), bench-learner (hours)
+bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (30 minutes), bench-learner (hours), bench-soak (25 minutes: 200 swaps under 32 streams, both ways of delivery), bench-pages (20 minutes), bench-overhead (20 minutes)
 	$(BIN)/python -m benchmarks.$*
 
-soak: $(STAMP) ## 200 swaps under 32 streams, both ways of delivery (25 minutes)
-	$(BIN)/python -m benchmarks.soak
+drill: $(STAMP) ## Break one thing after the other, and see the right alert fire, alone (40 minutes; as root: one mounts a small disk)
+	$(BIN)/python -m benchmarks.drill
 
 lock: $(STAMP) ## Resolve requirements/cpu.lock anew from pyproject.toml (CONTRIBUTING.md says what it needs)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./requirements/lock.sh

@@ -18,9 +18,11 @@ from benchmarks.machine import descendants
 from benchmarks.people import make_gold, one_friendly_sentence
 from iterpo.clients.annotation import Annotation
 from iterpo.clients.channel import connect_service
+from iterpo.clients.inference import InferenceClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings
+from iterpo.demo.traffic import Traffic
 from iterpo.errors import InvalidConfig
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
@@ -58,7 +60,7 @@ LABELER_E: Mapping[str, str] = {
 SLOW_SHARE, PERIOD_SECONDS = 0.005, 2.0
 """Of the time, that the slow engine runs: once in every period."""
 DISK_MIB, DISK_LEFT = 1024, 0.06
-ANNOTATORS = 4
+ANNOTATORS, USERS = 4, 4
 THINKING_SECONDS = 0.5
 
 
@@ -179,6 +181,29 @@ class Crowd:
             self._stop.set()
 
 
+class Users:
+    """Applications that ask all the time, beside a run; and their engine."""
+
+    def __init__(self) -> None:
+        self._asking: list[Traffic] = []
+
+    def prepare(self, stack: Stack) -> None:
+        prompts = [example.prompt for example in read(demo_file("prompts.jsonl"))]
+        for _ in range(USERS):
+            traffic = Traffic(InferenceClient(connect_service(stack.settings, "inference")), prompts)
+            self._asking.append(traffic.__enter__())
+        stack.start()
+
+    @contextmanager
+    def wait_for_a_slow_engine(self, stack: Stack) -> Iterator[None]:
+        try:
+            with slow_engine(stack):
+                yield
+        finally:
+            for traffic in self._asking:
+                traffic.__exit__(None, None, None)
+
+
 @contextmanager
 def slow_engine(stack: Stack) -> Iterator[None]:
     """The engine's processes get SLOW_SHARE of the time, as on a machine whose cores others took."""
@@ -272,7 +297,7 @@ def has_a_canary(stack: Stack) -> bool:
     return "is the canary" in stack.learner.get(RUN_ID, most_rows=1).run.status
 
 
-REMOTE, CROWD = RemoteLabeler(), Crowd()
+REMOTE, CROWD, ASKING = RemoteLabeler(), Crowd(), Users()
 GAMED = {
     "labelers.gamed": 'kind = "verifier"\nfunction = "benchmarks.drill_rules:likes_e"',
     "labelers.honest": 'kind = "verifier"\nfunction = "benchmarks.drill_rules:dislikes_e"',
@@ -304,7 +329,8 @@ DRILLS = (
         "engine",
         frozenset({"EngineSlow"}),
         window=240,
-        sabotage=slow_engine,
+        sabotage=ASKING.wait_for_a_slow_engine,
+        prepare=ASKING.prepare,
     ),
     Drill(
         "nan-update",

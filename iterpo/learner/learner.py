@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from iterpo.algorithms import Algorithm
@@ -42,6 +43,10 @@ class LoraLearner:
         self._probe = [_given(ids) for ids in probe.sequences(self.tokenizer)]
         with self.model.base():
             self._probe_base = self._probe_logprobs()
+
+    def serve_as(self, dtype: str) -> None:
+        """What the engine that serves merged versions computes in, by torch's name for it."""
+        self.model.served_dtype = getattr(torch, dtype)
 
     def update(self, selection: Selection) -> dict[str, float]:
         with self.turns.taken():

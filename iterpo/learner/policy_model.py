@@ -89,8 +89,8 @@ class PolicyModel:
             model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", attn_implementation=attention)
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptModel(f"{base} is not a loadable model: {error}.", "Name another in model.path.") from error
-        # As the engine rounds: a float32 checkpoint is served in bfloat16 where that is what computes.
-        self.served_dtype = model.dtype if compute is torch.float32 else compute
+        self.served_dtype = compute if compute is torch.float64 else compute_dtype("auto", self.device.type)
+        """What an engine on hardware like this one rounds merged weights to, unless it is told otherwise."""
         model = model.to(compute)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()

@@ -29,7 +29,7 @@ SCHEMA = 1
 class Probe:
     """Fixed token sequences and the learner's own log-probs of them, in the three forms that may be served.
 
-    Merging rounds the update to the base's type, which is a policy of its own: in bfloat16 its log-probs differ from
+    Merging rounds the update to the engine's type, which is a policy of its own: in bfloat16 its log-probs differ from
     the adapter's by as much as 0.1 nats a token once the update is large (DECISIONS.md). So both are measured.
     """
 
@@ -39,7 +39,7 @@ class Probe:
     adapter_logprobs: tuple[tuple[float, ...], ...]
     """Base plus adapter, as it was trained."""
     merged_logprobs: tuple[tuple[float, ...], ...]
-    """Adapter folded into the base and rounded to the base's type."""
+    """Adapter folded into the base and rounded to the type that the engine computes in."""
 
     def delivered(self, form: str) -> tuple[tuple[float, ...], ...]:
         """What an engine that serves in this form (`adapter` or `merged`) should measure."""

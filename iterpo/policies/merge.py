@@ -1,4 +1,7 @@
-"""Fold an adapter into its base: W' = W + alpha/r B A, computed in float32, in the base's own type.
+"""Fold an adapter into its base: W' = W + alpha/r B A, in float32.
+
+Whoever loads it rounds it once, to the type in which it holds its weights. Rounded to a bfloat16 checkpoint's type,
+small updates would be lost in an engine that computes in float32, too.
 
 Always starts from the pristine base on disk, so that a thousand swaps leave no drift.
 """
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def merged_weights(base: Path, adapter: Adapter | None = None) -> Iterator[tuple[str, Tensor]]:
-    """(name, weight) of every tensor of the base's files, those that the adapter targets with its update.
+    """(name, weight) of every tensor of the base's files as it is; those that the adapter targets with its update, in
+    float32.
 
     One at a time, so that a merge needs the memory of one matrix. Raises CorruptModel when a file cannot be read.
     """
@@ -31,8 +35,7 @@ def merged_weights(base: Path, adapter: Adapter | None = None) -> Iterator[tuple
                     weight = weights.get_tensor(name)
                     if adapter and (pair := pairs.get(name.removesuffix(".weight"))):
                         a, b = pair
-                        update = (b.float() @ a.float()).mul_(adapter.scaling)
-                        weight = update.add_(weight).to(weight.dtype)
+                        weight = (b.float() @ a.float()).mul_(adapter.scaling).add_(weight)
                     yield name, weight
         except (OSError, SafetensorError) as error:
             raise CorruptModel(f"{shard} cannot be read: {error}.", "Download or save the base model again.") from error

@@ -94,7 +94,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "base_digest", "max_model_len_tokens", "delivery", "device", "max_lora_rank", "noise_floor")
+    __slots__ = ("name", "base_digest", "max_model_len_tokens", "delivery", "device", "max_lora_rank", "noise_floor", "dtype")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,7 @@ class GetModelResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MAX_LORA_RANK_FIELD_NUMBER: _ClassVar[int]
     NOISE_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     base_digest: str
     max_model_len_tokens: int
@@ -109,4 +110,5 @@ class GetModelResponse(_message.Message):
     device: str
     max_lora_rank: int
     noise_floor: float
-    def __init__(self, name: _Optional[str] = ..., base_digest: _Optional[str] = ..., max_model_len_tokens: _Optional[int] = ..., delivery: _Optional[str] = ..., device: _Optional[str] = ..., max_lora_rank: _Optional[int] = ..., noise_floor: _Optional[float] = ...) -> None: ...
+    dtype: str
+    def __init__(self, name: _Optional[str] = ..., base_digest: _Optional[str] = ..., max_model_len_tokens: _Optional[int] = ..., delivery: _Optional[str] = ..., device: _Optional[str] = ..., max_lora_rank: _Optional[int] = ..., noise_floor: _Optional[float] = ..., dtype: _Optional[str] = ...) -> None: ...

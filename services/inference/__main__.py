@@ -33,7 +33,7 @@ from services.inference.attestation import Attestation
 from services.inference.baking import Baker, BakingDelivery
 from services.inference.canary import CanaryKeeper
 from services.inference.delivery import AdapterDelivery, Delivery, MergedDelivery
-from services.inference.engine import VllmEngine, find_device
+from services.inference.engine import VllmEngine, dtype_name, find_device
 from services.inference.follower import Follower
 from services.inference.metrics import InferenceMetrics
 from services.inference.openai.app import OpenAiDoor
@@ -100,6 +100,7 @@ async def serve(settings: Settings) -> None:
 
     async def prepare() -> None:
         await registry.start()
+        model.dtype = dtype_name(settings.inference, device)
         if http is not None:
             await http.start()
 

@@ -184,15 +184,20 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
     set_defaults(**defaults)
 
 
+def dtype_name(settings: InferenceSettings, device: str) -> str:
+    """What an engine computes in, by torch's name."""
+    from iterpo.precision import compute_dtype  # torch must not be loaded before its environment is set
+
+    return str(compute_dtype(settings.dtype, "cuda" if device == "gpu" else "cpu")).removeprefix("torch.")
+
+
 def arguments(
     model: Path, settings: InferenceSettings, lora_slots: int, device: str, engines: int = 1
 ) -> dict[str, Any]:
     """What the engine is started with."""
-    from iterpo.precision import compute_dtype  # torch must not be loaded before its environment is set
-
     common: dict[str, Any] = {
         "model": str(model),
-        "dtype": compute_dtype(settings.dtype, "cuda" if device == "gpu" else "cpu"),
+        "dtype": dtype_name(settings, device),
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "logprobs_mode": "processed_logprobs",  # invariant 7: of the distribution that was sampled

@@ -31,6 +31,7 @@ from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import RunConfig
 from iterpo.types import BASE_VERSION, BEGINS, GateDecision, Group, PolicyState, PolicyVersion, Progress
+from iterpo.v1.inference_pb2 import GetModelResponse
 from services.learner.limits import check_lengths
 
 FIRST_CHECKPOINT, KEPT_CHECKPOINTS = "000000", 2
@@ -64,8 +65,11 @@ class Assembly:
 
     def _loop(self, record: RunRecord, config: RunConfig, learner, ledger: Ledger, control: Control) -> Loop:  # type: ignore[no-untyped-def]  # as below
         algorithm = resolve(config)
+        model = control.patiently("asking inference for its model", self._generator.model)
+        if model.dtype:
+            learner.serve_as(model.dtype)
         checkpoints = self._settings.data_dir / "runs" / record.run_id / "checkpoints"
-        progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(record, learner, control))
+        progress = standing(record, ledger, checkpoints, learner, lambda: self._begin(record, model, learner, control))
         world = World(
             generator=self._generator,
             feedback=self._labeling,
@@ -140,9 +144,8 @@ class Assembly:
             learner = LoraLearner(base, resolve(config), config)
         yield learner
 
-    def _begin(self, record: RunRecord, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
+    def _begin(self, record: RunRecord, model: GetModelResponse, learner, control: Control) -> Progress:  # type: ignore[no-untyped-def]  # as above
         """A new run goes on from whatever serves, so that its first samples are on-policy."""
-        model = control.patiently("asking inference for its model", self._generator.model)
         if model.base_digest != learner.base_digest:
             raise WrongState(
                 f"Inference serves base {model.base_digest[:12]}, the learner has {learner.base_digest[:12]}.",

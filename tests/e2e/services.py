@@ -83,8 +83,9 @@ def running_services(home: Path, more: str = "", **settings: str) -> Iterator[Se
     """`settings`: more lines of a section of iterpo.toml, by the section's name; `more`: further sections."""
     config_path = write_settings(home, prepare(ROOT / ".iterpo" / "models"))
     rule = '[labelers.e]\nkind = "verifier"\nfunction = "tests.e2e.rules:share_of_e"\n'
-    (http_port,) = free_ports(1)
+    http_port, page_port = free_ports(2)
     text = config_path.read_text().replace('http_address = ""', f'http_address = "127.0.0.1:{http_port}"')
+    text = text.replace('page_address = ""', f'page_address = "127.0.0.1:{page_port}"')
     for section, lines in settings.items():
         text = text.replace(f"[{section}]\n", f"[{section}]\n{lines}\n")
     config_path.write_text(text + rule + more)

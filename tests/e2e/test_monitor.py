@@ -15,6 +15,7 @@ from tests.e2e.collector import Collector, collecting
 from tests.e2e.services import RUN_SECONDS, Services, finished, running_services
 from tests.monitor.live import PANELS, Prometheus, expressions, running_prometheus, until
 from tests.monitor.prometheus import needs_prometheus, promtool
+from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, NUMBERS, Person, chromium, eventually
 from tests.platform.test_docs import GENERATOR
 
 pytestmark = [pytest.mark.e2e, needs_prometheus, pytest.mark.timeout(600)]
@@ -118,6 +119,34 @@ def test_each_iteration_is_one_trace_through_the_three_services_and_holds_no_tex
     [text, *_] = [a["text"] for a in services.learner.batch("watched")[0]["answers"] if len(a["text"]) > 20]
     told = [value for span in traced[0].spans for value in span.attributes.values()]
     assert not [value for value in told if text[:20] in value]
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=HOW_TO_INSTALL)
+def test_the_page_shows_a_run_live_and_then_the_tokens_that_it_was_trained_on(watched) -> None:
+    """Real engine, real learner, real browser; nothing is loaded anew by hand."""
+    services, _ = watched
+    with chromium() as browser:
+        lea = Person.at(browser, f"http://{services.settings.labeling.page_address}")
+        lea.sign_in("lea")
+        services.start("seen", iterations=2)
+        lea.page.goto(f"http://{services.settings.labeling.page_address}/runs?run=seen")
+        reward = lea.page.locator("#curves figure").first
+        for number in (1, 2):
+            lea.page.wait_for_function(
+                "number => document.querySelector('#curves figure').innerText.includes(`iteration ${number}`)",
+                arg=number,
+                timeout=1000 * RUN_SECONDS,
+            )
+        assert "held-out" in reward.inner_text()
+        assert eventually(lambda: "grpo, finished" in lea.page.locator("#run-status").inner_text(), 60)
+        lea.page.locator("#tokens").click()
+        lea.wait_for("ready")
+        lea.page.locator('[data-at="0/3/1"]').focus()
+        shown = lea.page.locator("#detail-methods dl").evaluate(NUMBERS)
+        assert lea.said == []
+    explained = services.learner.explain_batch("seen")
+    assert shown["gradient"] == explained["gradient"][3][1]
+    assert shown["c"] == explained["coefficients"][3][1]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda p: p.title)

@@ -11,15 +11,15 @@ from transformers import AutoModelForCausalLM
 
 
 class Reference:
-    """The base with a published adapter. `merged`: folded in float32 and rounded to the base's bfloat16, as delivered;
-    otherwise applied beside the base."""
+    """The base with a published adapter. `merged`: folded in float32 and rounded once to the engine's `dtype`, as
+    delivered; otherwise applied beside the base."""
 
     def __init__(self, base: Path, policy: Path, dtype: torch.dtype, merged: bool) -> None:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32 if merged else dtype)
         model = PeftModel.from_pretrained(model, str(policy), autocast_adapter_dtype=False)
         model = model.merge_and_unload() if merged else model
         for weight in model.parameters():  # not model.to(): rotary frequencies are buffers, and stay in float32
-            weight.data = (weight.data.to(torch.bfloat16) if merged else weight.data).to(dtype)
+            weight.data = weight.data.to(dtype)
         self.model = model.eval()
 
     @torch.inference_mode()

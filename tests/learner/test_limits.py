@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -85,9 +84,9 @@ def test_more_held_out_prompts_than_a_call_can_carry_are_refused_by_the_start() 
 
 def test_a_new_run_asks_inference_how_long_its_prompts_may_be(tmp_path: Path) -> None:
     assembly = Assembly(Settings(data_dir=tmp_path))
-    assembly._generator = SimpleNamespace(model=lambda: GetModelResponse(base_digest="d", max_model_len_tokens=20))  # type: ignore[assignment]
+    model = GetModelResponse(base_digest="d", max_model_len_tokens=20)
     config = RunConfig(max_tokens=10).model_dump()
     learner = Words()
     record = RunRecord("r", config, "RUNNING", "", Progress(), None, [example("long", 10)], [])
     with pytest.raises(InvalidInput, match="'long' has 11 tokens"):
-        assembly._begin(record, learner, Control())
+        assembly._begin(record, model, learner, Control())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iterpo import precision
-from iterpo.learner.policy_model import PolicyModel
+from iterpo.learner.policy_model import POLICY, PolicyModel
 from iterpo.precision import compute_dtype
 from iterpo.run_config import LoraConfig
 
@@ -38,10 +38,26 @@ def test_adapters_are_float32_and_a_bfloat16_checkpoint_has_the_same_numbers_in_
         assert {p.dtype for p in made.parameters} == {torch.float32}
         assert made.head.weight.dtype is dtype
     assert torch.equal(models[0].head.weight.float(), models[1].head.weight)
-    assert {made.served_dtype for made in models} == {torch.bfloat16}  # what a merge is rounded to
 
 
-def test_a_float32_checkpoint_is_not_rounded_where_float32_computes(tiny_model):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_merges_are_rounded_to_what_an_engine_on_such_hardware_computes_in(tiny_model, monkeypatch, bfloat16):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _device: bfloat16)
     made = PolicyModel(tiny_model, LoraConfig(r=4, alpha=8), seed=0, dtype="float32")
-    assert made.served_dtype is torch.float32
-    assert not torch.equal(made.head.weight, made.head.weight.bfloat16().float())
+    assert made.served_dtype is (torch.bfloat16 if bfloat16 else torch.float32)
+
+
+def test_an_update_too_small_for_bfloat16_is_served_where_float32_computes(tiny_model):
+    """Half of bfloat16's spacing is 2^-9 of a weight; the update is 2^-12 of it."""
+    made = PolicyModel(tiny_model, LoraConfig(r=4, alpha=8), seed=0, dtype="float32")
+    layer = next(m for m in made.peft.modules() if hasattr(m, "lora_B"))
+    weight = layer.base_layer.weight.data.copy_(layer.base_layer.weight.bfloat16())
+    a, b = layer.lora_A[POLICY].weight.data, layer.lora_B[POLICY].weight.data
+    a.zero_(), b.zero_()
+    a[0, 0], b[0, 0] = 1.0, weight[0, 0] * 2**-12 / layer.scaling[POLICY]
+    moved = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        made.served_dtype = dtype
+        with made.merged():
+            moved[dtype] = float(layer.base_layer.weight[0, 0] / weight[0, 0])
+    assert moved == {torch.float32: pytest.approx(1 + 2**-12, abs=1e-7), torch.bfloat16: 1.0}

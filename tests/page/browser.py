@@ -27,6 +27,8 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 15_000
+NUMBERS = "dl => Object.fromEntries([...dl.querySelectorAll('dd')].map(d => [d.dataset.name, Number(d.dataset.value)]))"
+"""Of a list of terms and numbers, in full precision."""
 UNSEEN_MS = 300
 """A little longer than the page waits before it takes a choice on a new task."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iterpo.explain import explain
-from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, Person, chromium, eventually
+from tests.page.browser import CHROMIUM, HOW_TO_INSTALL, NUMBERS, Person, chromium, eventually
 from tests.page.run_process import HOSTILE, Runs, page_with_runs, record
 
 pytest.importorskip("playwright", reason=HOW_TO_INSTALL)
@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.page,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=HOW_TO_INSTALL),
 ]
-NUMBERS = "dl => Object.fromEntries([...dl.querySelectorAll('dd')].map(d => [d.dataset.name, Number(d.dataset.value)]))"
 
 
 @pytest.fixture(scope="module")
