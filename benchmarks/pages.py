@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ LABELS, LABELS_A_TASK, PEOPLE, ITERATIONS = 1_000_000, 10, 25, 10_000
 OPEN_TASKS = 1_000
 TASKS_A_TRANSACTION = 200
 RUN_ID = "long"
-ASKED, WARM = 100, 3
+ASKED, WARM, LABELS_A_PERSON = 100, 3, 10
 BAR_MS = 300.0
 ANSWER = "Of course! It is a pleasure to help with that, and here is how it is done in a few steps. " * 2
 
@@ -198,6 +199,7 @@ def measure(settings: Settings, home: Path) -> dict[str, Any]:
         "/api/runs": {},
         "/api/run, at first sight": {"run_id": RUN_ID},
         "/api/run, what is new": {"run_id": RUN_ID, "after": ITERATIONS - 1},
+        "/api/tally": {"run_id": RUN_ID},
         "/api/report, of the run": {"run_id": RUN_ID},
         "/api/report, of everything": {},
         "/api/policies": {},
@@ -217,7 +219,10 @@ def measure(settings: Settings, home: Path) -> dict[str, Any]:
         address = f"http://{settings.labeling.page_address}"
         with httpx.Client(base_url=address, timeout=60.0, headers={"x-iterpo-page": "1"}) as browser:
             browser.post("/api/sign-in", json={"name": "lea"}).raise_for_status()
-            answers = {name: times(browser, name.partition(",")[0], query) for name, query in asked.items()}
+            answers = {}
+            for name, query in asked.items():
+                answers[name] = times(browser, name.partition(",")[0], query)
+                print(f"{name}: {answers[name]}", file=sys.stderr, flush=True)
             answers |= labelling(browser)
     return {"ready_seconds": ready, "answers": answers}
 
@@ -236,7 +241,7 @@ def times(browser: httpx.Client, path: str, query: dict[str, Any]) -> dict[str, 
 
 
 def labelling(browser: httpx.Client) -> dict[str, dict[str, float]]:
-    """The next task, and its label."""
+    """The next task, and its label, by several people: one who always chose the same side would soon get no more."""
     found: dict[str, list[float]] = {"POST /api/next": [], "POST /api/label": []}
 
     def post(path: str, body: dict[str, Any]) -> Any:
@@ -246,8 +251,10 @@ def labelling(browser: httpx.Client) -> dict[str, dict[str, float]]:
         return answer.raise_for_status().json()
 
     for number in range(ASKED + WARM):
+        if number % LABELS_A_PERSON == 0:
+            browser.post("/api/sign-in", json={"name": f"ann-{number}"}).raise_for_status()
         lease_id = post("/api/next", {})["task"]["lease_id"]
-        label = {"request_id": f"label {number}", "lease_id": lease_id, "outcome": "first", "duration_seconds": 4.0}
+        label = {"request_id": uuid.uuid4().hex, "lease_id": lease_id, "outcome": "first", "duration_seconds": 4.0}
         assert post("/api/label", label)["accepted"]
     return {path: summary(milliseconds[WARM:]) for path, milliseconds in found.items()}
 

@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 MAX_STEPS = 200
+MOST_NUMBERS = 1_000_000
+"""Of the tables of resamples that are fitted at the same time: eight megabytes."""
 LARGEST_STEP = 2.0
 """Log-odds a player may move in one Newton step: a full step from far away can overshoot for ever."""
 
@@ -71,7 +73,7 @@ def bradley_terry(
     table = _Table(kept, names)
     wins = table.wins(np.ones(len(kept)))
     found = fit(wins, anchor)
-    low, high = _intervals(table, anchor, resamples, level, seed)
+    low, high = _intervals(table, found, anchor, resamples, level, seed)
     played, won = (wins + wins.T).sum(axis=1), wins.sum(axis=1)
     notes = _notes(wins, names)
     rows = [
@@ -89,25 +91,39 @@ def bradley_terry(
     return sorted(rows, key=lambda row: (-row.strength, row.name))
 
 
-def fit(wins: Floats, anchor: float = 0.1) -> Floats:
-    """[N] strengths of mean 0 from wins [N, N] (row beat column, weighted). `anchor` 0 is maximum likelihood, which is
-    finite only when everybody beat everybody, if only through others."""
-    played = wins + wins.T
-    won = wins.sum(axis=1)
-    strength = np.zeros(len(wins))
-    for _ in range(MAX_STEPS):
-        p = 1.0 / (1.0 + np.exp(strength[None, :] - strength[:, None]))
-        to_anchor = 1.0 / (1.0 + np.exp(-strength))
-        gradient = won - (played * p).sum(axis=1) + anchor * (0.5 - to_anchor)
-        curvature = played * p * (1.0 - p)
-        hessian = np.diag(curvature.sum(axis=1) + anchor * to_anchor * (1.0 - to_anchor)) - curvature
-        # Least squares: without an anchor the Hessian is singular along "everybody stronger by the same".
-        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
-        strength = strength + step * min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), 1e-300))
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    centred: Floats = strength - strength.mean()
+def fit(wins: Floats, anchor: float = 0.1, start: Floats | None = None) -> Floats:
+    """[..., N] strengths of mean 0 from wins [..., N, N] (row beat column, weighted), of one table or of many at once.
+    `anchor` 0 is maximum likelihood, which is finite only when everybody beat everybody, if only through others.
+    `start` is where the steps begin: it changes how many there are, not where they end."""
+    strength = _newton(wins, anchor, np.zeros(wins.shape[:-1]) if start is None else start)
+    centred: Floats = strength - strength.mean(axis=-1, keepdims=True)
     return centred
+
+
+def _newton(wins: Floats, anchor: float, strength: Floats) -> Floats:
+    """Where the gradient is zero; not centred."""
+    played, won = wins + wins.swapaxes(-1, -2), wins.sum(axis=-1)
+    diagonal = np.arange(wins.shape[-1])
+    for _ in range(MAX_STEPS):
+        p = 1.0 / (1.0 + np.exp(strength[..., None, :] - strength[..., :, None]))
+        to_anchor = 1.0 / (1.0 + np.exp(-strength))
+        gradient = won - (played * p).sum(axis=-1) + anchor * (0.5 - to_anchor)
+        curvature = played * p * (1.0 - p)
+        hessian = -curvature
+        hessian[..., diagonal, diagonal] += curvature.sum(axis=-1) + anchor * to_anchor * (1.0 - to_anchor)
+        step = _solved(hessian, gradient, singular=not anchor)
+        largest = np.abs(step).max(axis=-1, keepdims=True)
+        strength = strength + step * np.minimum(1.0, LARGEST_STEP / np.maximum(largest, 1e-300))
+        if float(largest.max()) < 1e-10:
+            break
+    return strength
+
+
+def _solved(hessian: Floats, gradient: Floats, singular: bool) -> Floats:
+    """Without an anchor the Hessian is singular along "everybody stronger by the same"."""
+    column = gradient[..., None]
+    found = (np.linalg.pinv(hessian) @ column if singular else np.linalg.solve(hessian, column))[..., 0]
+    return np.asarray(found, np.float64)
 
 
 class _Table:
@@ -130,15 +146,20 @@ class _Table:
         return flat.reshape(self.size, self.size)
 
 
-def _intervals(table: _Table, anchor: float, resamples: int, level: float, seed: int) -> tuple[Floats, Floats]:
+def _intervals(
+    table: _Table, whole: Floats, anchor: float, resamples: int, level: float, seed: int
+) -> tuple[Floats, Floats]:
+    """`whole`: the strengths without resampling, from which a resample's are a step or two away."""
     rng = np.random.default_rng(seed)
-    n = table.comparisons
-    found = np.full((resamples, table.size), np.nan)
-    for row in found:
-        wins = table.wins(rng.multinomial(n, np.full(n, 1.0 / n)).astype(np.float64))
-        played = (wins + wins.T).sum(axis=1) > 0
-        row[played] = fit(wins[np.ix_(played, played)], anchor)
-    low, high = np.nanquantile(found, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    n, size = table.comparisons, table.size
+    parts = []
+    for first in range(0, resamples, many := max(1, MOST_NUMBERS // size**2)):
+        times = rng.multinomial(n, np.full(n, 1.0 / n), min(many, resamples - first)).astype(np.float64)
+        wins = np.stack([table.wins(row) for row in times])
+        played = (wins + wins.swapaxes(-1, -2)).sum(axis=-1) > 0
+        strength = np.where(played, _newton(wins, anchor, np.broadcast_to(whole, played.shape)), np.nan)
+        parts.append(strength - np.nanmean(strength, axis=-1, keepdims=True))
+    low, high = np.nanquantile(np.concatenate(parts), [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
     return low, high
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import apsw
 
+from iterpo.background import in_background
 from iterpo.labeling.agreement import Agreement
 from iterpo.labeling.annotator import MACHINE
 from iterpo.labeling.bradley_terry import Comparison, Strength, bradley_terry
@@ -27,8 +31,11 @@ MOST_REVISED = 2_000
 """Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
 ALL = -1
 """After a lead's decision every preference is made anew: a replay reads even the oldest."""
-MOST_COMPARED = 5_000
-"""Votes of the Bradley-Terry table, the latest ones."""
+MOST_COMPARED, MOST_VERSIONS = 5_000, 200
+"""Votes and policy versions of the Bradley-Terry table, the latest ones."""
+
+TABLE_SECONDS = 30.0
+"""How old a table may be before a page's question has a newer one made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class LeadDesk:
     def __init__(self, database: FeedbackDatabase, crowd: Crowd) -> None:
         self.database = database
         self.crowd = crowd
+        self._tables: dict[str, tuple[float, list[Strength]]] = {}
+        """Run -> (when, the policies' table); of as many runs as leads look at."""
 
     def set_state(
         self, annotator: str, state: AnnotatorState, reason: str, by: str, request_id: str
@@ -104,14 +113,18 @@ class LeadDesk:
         """Of one annotator, or of all; nothing of somebody who never labelled."""
         return [profile for profile in self.crowd.profiles() if annotator in ("", profile.annotator)]
 
-    def report(self, run_id: str = "") -> Report:
-        """Blocks for a tenth of a second or so; "" is every run."""
+    def tally(self, run_id: str = "") -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
+        """(tasks, labels by outcome, labels by source); "" is every run."""
 
-        def read(connection: apsw.Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int], list[Compared]]:
-            counts = count_tasks(connection, self.database.clock(), run_id)
-            return counts, *count_labels(connection, run_id), comparisons_by_version(connection, run_id, MOST_COMPARED)
+        def read(connection: apsw.Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
+            return count_tasks(connection, self.database.clock(), run_id), *count_labels(connection, run_id)
 
-        counts, outcomes, sources, compared = self.database.read(read).result()
+        return self.database.read(read).result()
+
+    def report(self, run_id: str = "", fresh: bool = True) -> Report:
+        """Blocks for half a second or so; "" is every run. Not `fresh`: the policies' table may be the last one that
+        was made, and a newer one is on its way when that is older than TABLE_SECONDS."""
+        counts, outcomes, sources = self.tally(run_id)
         machines = sorted(p.annotator for p in self.crowd.profiles() if MACHINE in p.annotator)
         return Report(
             counts,
@@ -119,8 +132,25 @@ class LeadDesk:
             sources,
             agreement=self.crowd.agreement(),
             machines={name: self.crowd.agreement_with_people(name) for name in machines},
-            policies=bradley_terry([Comparison(str(first), str(second), p, w) for first, second, p, w in compared]),
+            policies=self._compared_anew(run_id) if fresh else self._compared(run_id),
         )
+
+    def _compared(self, run_id: str) -> list[Strength]:
+        at, found = self._tables.get(run_id, (-math.inf, None))
+        if found is None:
+            return self._compared_anew(run_id)
+        if time.monotonic() - at > TABLE_SECONDS:
+            self._tables[run_id] = (time.monotonic(), found)  # whoever asks meanwhile need not begin another
+            in_background("comparing policies", partial(self._compared_anew, run_id))
+        return found
+
+    def _compared_anew(self, run_id: str) -> list[Strength]:
+        votes = self.database.read(lambda c: comparisons_by_version(c, run_id, MOST_COMPARED)).result()
+        known = {version for first, second, *_ in votes for version in (first, second)}
+        latest = set(sorted(known)[-MOST_VERSIONS:])
+        found = bradley_terry([Comparison(str(a), str(b), p, weight) for a, b, p, weight in votes if {a, b} <= latest])
+        self._tables[run_id] = (time.monotonic(), found)
+        return found
 
     def sitting(self, annotator: str) -> Future[Sitting]:
         """A person's own figures."""

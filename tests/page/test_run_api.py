@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from iterpo import wire
 from iterpo.errors import NotFound, Unavailable
 from iterpo.types import GateDecision, PolicyState, PolicyVersion
 from iterpo.v1 import learner_pb2 as pb
+from iterpo.v1 import policy_pb2
 from services.auth import Identity
 from services.labeling.page.app import page_app
 from services.labeling.page.plain_json import plain
@@ -60,6 +62,7 @@ class Learner:
 
 
 VERSION = PolicyVersion(3, "d", PolicyState.SERVING, 2, "r", "grpo", decision=GateDecision(True, (), {"kl": math.nan}))
+LISTED = policy_pb2.ListPoliciesResponse(policies=[wire.policy_to_proto(VERSION)], total=7)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def learner() -> Learner:
 @pytest.fixture
 def page(learner: Learner) -> Iterator[httpx.AsyncClient]:
     desk = SimpleNamespace(database=SimpleNamespace(clock=lambda: 1_000_000.0))
-    policies = SimpleNamespace(versions=lambda: [VERSION])
+    policies = SimpleNamespace(listed=lambda _newest: LISTED)
     app = page_app(desk, desk, TOKENS, False, learner=learner, policies=policies)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
@@ -103,7 +106,9 @@ async def test_the_first_look_is_thinned_and_later_ones_ask_for_new_rows_alone(p
 
 async def test_versions_have_lineage_and_decisions(page) -> None:
     await sign_in(page, "lead-token-123456")
-    [policy] = (await page.get("/api/policies")).json()["policies"]
+    found = (await page.get("/api/policies")).json()
+    [policy] = found["policies"]
+    assert found["total"] == 7
     assert (policy["version"], policy["parent"], policy["run_id"], policy["state"]) == (3, 2, "r", "serving")
     assert policy["decision"] == {"promote": True, "reasons": [], "numbers": {"kl": None}}
 

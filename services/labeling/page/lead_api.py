@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -27,6 +28,7 @@ class LeadApi:
     def routes(self) -> list[Route]:
         return [
             reading("/api/report", self.report),
+            reading("/api/tally", self.tally),
             reading("/api/annotators", self.annotators),
             acting("/api/exclude", self.exclude),
             acting("/api/readmit", self.readmit),
@@ -36,9 +38,16 @@ class LeadApi:
         """Of every run, or of the one in `run_id`."""
         self._doorman.session(request, LEADS)
         run_id = request.query_params.get("run_id", "")[:MAX_ID_CHARACTERS]
-        # The Bradley-Terry table is computed when it is asked for: a thread keeps labels flowing meanwhile.
-        report = await asyncio.to_thread(self._leads.report, run_id)
+        # Its first table is computed when it is asked for: a thread keeps labels flowing meanwhile.
+        report = await asyncio.to_thread(self._leads.report, run_id, fresh=False)
         return JSONResponse(report_json(report))
+
+    async def tally(self, request: Request) -> JSONResponse:
+        """Of every run, or of the one in `run_id`: what the run page asks for every other second."""
+        self._doorman.session(request, LEADS)
+        run_id = request.query_params.get("run_id", "")[:MAX_ID_CHARACTERS]
+        counts, _, sources = await asyncio.to_thread(self._leads.tally, run_id)
+        return done(counts=asdict(counts), labels_by_source=sources)
 
     async def annotators(self, request: Request) -> JSONResponse:
         self._doorman.session(request, LEADS)

@@ -129,8 +129,8 @@ async function look() {
     showRuns((await read("/api/runs")).runs);
     if (runId) await showOne(runId);
     // Inference may be away while the learner is not: the curves go on.
-    const report = `/api/report?${new URLSearchParams({ run_id: runId })}`;
-    const [labels, policies] = await Promise.allSettled([read(report), read("/api/policies")]);
+    const tally = `/api/tally?${new URLSearchParams({ run_id: runId })}`;
+    const [labels, policies] = await Promise.allSettled([read(tally), read("/api/policies")]);
     if (labels.status === "fulfilled") showLabels(labels.value);
     if (policies.status === "fulfilled") showPolicies(policies.value);
     byId("as-of").textContent = `As of ${new Date().toLocaleTimeString()}`;
