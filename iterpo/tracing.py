@@ -34,7 +34,8 @@ def span(name: str, within: str = "", links: Sequence[str] = (), **attributes: A
         yield ""
         return
     others = [trace.Link(found) for found in map(_span_of, links) if found.is_valid]
-    with trace.get_tracer(NAME).start_as_current_span(name, _context(within), attributes=attributes, links=others):
+    made = trace.get_tracer(NAME).start_span(name, _context(within), attributes=attributes, links=others)
+    with _current(made):
         yield headers().get(TRACEPARENT, "")
 
 
@@ -69,7 +70,7 @@ def served(name: str, caller: Mapping[str, str], current: bool) -> Iterator[None
         return
     parent = TraceContextTextMapPropagator().extract(dict(caller))
     made = trace.get_tracer(NAME).start_span(name, parent, kind=trace.SpanKind.SERVER)
-    with trace.use_span(made, end_on_exit=True) if current else _ending(made):
+    with _current(made) if current else _ending(made):
         yield
 
 
@@ -88,7 +89,14 @@ def trace_id() -> str:
 
 
 @contextmanager
+def _current(made: Any) -> Iterator[None]:
+    with trace.use_span(made, record_exception=False, set_status_on_exception=False), _ending(made):
+        yield
+
+
+@contextmanager
 def _ending(made: Any) -> Iterator[None]:
+    """Of an error the span holds the kind alone: its text may quote what somebody asked."""
     try:
         yield
     except Exception as error:

@@ -64,6 +64,15 @@ def test_spans_hold_ids_and_numbers_and_no_text(make_run, spans) -> None:
     assert dict(update.attributes or {}) == {"run": RUN, "iteration": 1}
 
 
+def test_of_an_error_a_span_holds_the_kind_and_not_the_text(spans) -> None:
+    with pytest.raises(ValueError, match="secret"), tracing.span("sample"):
+        raise ValueError("a secret prompt")
+    with pytest.raises(ValueError, match="secret"), tracing.served("Sample", {}, current=True):
+        raise ValueError("a secret prompt")
+    for span in spans.get_finished_spans():
+        assert (span.status.is_ok, span.status.description, span.events) == (False, "ValueError", ())
+
+
 def test_an_update_of_two_draws_is_in_the_older_ones_trace_and_links_to_the_other(spans) -> None:
     with tracing.span("sample") as first:
         pass
