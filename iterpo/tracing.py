@@ -26,6 +26,11 @@ TRACEPARENT = "traceparent"
 Attribute = str | int | float | bool
 
 
+def active() -> bool:
+    """Whether this process sends spans anywhere."""
+    return INSTALLED and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def span(name: str, within: str = "", links: Sequence[str] = (), **attributes: Attribute) -> Iterator[str]:
     """A span around the block, in the trace `within` (a traceparent; empty: the current one, or a new one). Gives its

@@ -100,7 +100,7 @@ def connect(
         channel = grpc.insecure_channel(address, options=options)
     else:
         channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=options)
-    if token or tracing.INSTALLED:
+    if token or tracing.active():
         return grpc.intercept_channel(channel, _Headers(token))
     return channel
 
