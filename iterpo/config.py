@@ -6,6 +6,7 @@ Relative paths are relative to the file (or to the working directory when there 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,8 +63,15 @@ def _host_and_port_or_none(value: str) -> str:
     return _host_and_port(value) if value else value
 
 
+def _endpoint_or_none(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/\s]+", value):
+        raise ValueError("an endpoint is `http://host:port`, for example http://127.0.0.1:4317")
+    return value
+
+
 ConfigPath = Annotated[Path | None, BeforeValidator(_resolve)]
 Address = Annotated[str, AfterValidator(_host_and_port)]
+OptionalEndpoint = Annotated[str, AfterValidator(_endpoint_or_none)]
 OptionalAddress = Annotated[str, AfterValidator(_host_and_port_or_none)]
 
 
@@ -299,7 +307,7 @@ class MonitorSettings(Section):
 class TraceSettings(Section):
     """`[trace]`: OpenTelemetry spans of what becomes of each draw, from prompt to swap. Needs `iterpo[trace]`."""
 
-    endpoint: str = Field("", pattern=r"^$|^https?://[^/\s]+$")
+    endpoint: OptionalEndpoint = ""
     """Of a collector that takes OTLP over gRPC: `http://127.0.0.1:4317`. Empty: nothing is traced."""
     share: float = Field(1.0, ge=0, le=1)
     """Of the draws."""

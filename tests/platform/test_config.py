@@ -158,3 +158,12 @@ def test_a_tokens_file_that_cannot_work_is_refused_without_showing_a_token(tmp_p
 def test_the_shortest_context_holds_the_proof_of_delivery() -> None:
     shortest = InferenceSettings(max_model_len=128).max_model_len
     assert shortest > LIMIT_TOKENS + 1  # a scored sequence leaves room for the one token that the engine must draw
+
+
+def test_a_collectors_endpoint_is_a_url_and_is_said_how(tmp_path: Path) -> None:
+    path = tmp_path / "iterpo.toml"
+    path.write_text('[trace]\nendpoint = "localhost:4317"\n')
+    with pytest.raises(InvalidConfig, match="for example http://127.0.0.1:4317"):
+        load(path)
+    path.write_text('[trace]\nendpoint = "http://localhost:4317"\n')
+    assert load(path).trace.endpoint == "http://localhost:4317"
