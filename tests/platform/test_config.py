@@ -163,7 +163,7 @@ def test_the_shortest_context_holds_the_proof_of_delivery() -> None:
 def test_a_collectors_endpoint_is_a_url_and_is_said_how(tmp_path: Path) -> None:
     path = tmp_path / "iterpo.toml"
     path.write_text('[trace]\nendpoint = "localhost:4317"\n')
-    with pytest.raises(InvalidConfig, match="for example http://127.0.0.1:4317"):
+    with pytest.raises(InvalidConfig, match=r"for example http://127\.0\.0\.1:4317"):
         load(path)
     path.write_text('[trace]\nendpoint = "http://localhost:4317"\n')
     assert load(path).trace.endpoint == "http://localhost:4317"
