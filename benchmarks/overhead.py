@@ -7,7 +7,7 @@ what a run does beside it for whoever watches (the batch kept on disk, the row's
 
 Printed and written: the median of the rounds' own ratios to "off", with its 95 % interval (sign test); and, as speeds
 differ by more than a hundredth from round to round here, what the instruments took: of the service's own processor
-time (the engine's process has no instruments) as a share of the burst's seconds, and of a step's by the clock.
+time (the engine's process has no instruments) as a share of one core while it serves, and of a step's by the clock.
 Half an hour on two cores.
 """
 
@@ -85,18 +85,18 @@ def serving(folder: Path, base: Path, rounds: int) -> dict[str, Any]:
             services.wait_ready(START_SECONDS)
             pid, metrics = services.pid("inference"), settings.inference.metrics_address
             bursts = asyncio.run(_serving(settings.inference.address, pid, metrics, rounds))
-    rates, shares = ({side: [burst[n] for burst in found] for side, found in bursts.items()} for n in (0, 1))
-    off = statistics.median(shares["off"])
+    rates, costs = ({side: [burst[n] for burst in found] for side, found in bursts.items()} for n in (0, 1))
+    speed, cost = ({side: statistics.median(values) for side, values in found.items()} for found in (rates, costs))
     return {
-        "tokens_per_second": {side: round(statistics.median(values), 1) for side, values in rates.items()},
-        "service_processor_share": {side: round(statistics.median(values), 5) for side, values in shares.items()},
-        "instruments_share": {side: round(statistics.median(shares[side]) - off, 5) for side in ("on", "traced")},
+        "tokens_per_second": {side: round(value, 1) for side, value in speed.items()},
+        "service_processor_microseconds_a_token": {side: round(1e6 * value, 1) for side, value in cost.items()},
+        "instruments_share": {side: round((cost[side] - cost["off"]) * speed["off"], 5) for side in ("on", "traced")},
         **{side: compared(rates[side], rates["off"]) for side in ("on", "traced")},
     }
 
 
 async def _serving(address: str, pid: int, metrics_address: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """(tokens/s, processor seconds of the service's own process for every second of the burst)."""
+    """(tokens/s, processor seconds of the service's own process for every token)."""
 
     class Traced(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]  # grpc.aio is typed as Any
         """A trace for every stream, as a client that is traced itself would have it."""
@@ -116,11 +116,11 @@ async def _serving(address: str, pid: int, metrics_address: str, rounds: int) ->
                 os.kill(pid, signal.SIGUSR1 if on else signal.SIGUSR2)
                 await asyncio.sleep(0.5)
                 with scraping(metrics_address if on else ""):
-                    began, used = time.monotonic(), processor_seconds(pid)
-                    rate, _ = await burst(inference_pb2_grpc.InferenceServiceStub(channel), STREAMS, SETTINGS)
-                    share = (processor_seconds(pid) - used) / (time.monotonic() - began)
-                print(f"{rate:.1f} tokens/s, {share:.4f} of a core", file=sys.stderr, flush=True)
-                return rate, share
+                    used = processor_seconds(pid)
+                    rate, met = await burst(inference_pb2_grpc.InferenceServiceStub(channel), STREAMS, SETTINGS)
+                    cost = (processor_seconds(pid) - used) / sum(count for _, count in met.tokens)
+                print(f"{rate:.1f} tokens/s, {1e6 * cost:.0f} us a token", file=sys.stderr, flush=True)
+                return rate, cost
 
             return run
 
