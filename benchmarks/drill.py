@@ -162,14 +162,16 @@ def shortened(rules: str, faster: float) -> str:
 
 def picture(watching: Prometheus, path: Path) -> None:
     """Prometheus' page of alerts, those that fire, with what they say."""
+    from playwright.sync_api import TimeoutError as NotThere
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 760})
         page.goto(watching.page("alerts"))
         for hidden in ("#inactiveAlerts", "#pendingAlerts"):
-            with suppress(Exception):  # Debian's page has these switches; another one shows what it shows
+            with suppress(NotThere):  # Debian's page has these switches; another one shows what it shows
                 page.locator(f"label:has({hidden})").click(timeout=2000)
-        with suppress(Exception):
+        with suppress(NotThere):
             page.locator("button.show-annotations").click(timeout=2000)
             page.locator(".alert-danger.alert_header").first.click(timeout=2000)
         page.wait_for_timeout(500)

@@ -41,8 +41,9 @@ class Collected:
 
     @property
     def traces(self) -> list[str]:
-        """That its groups were sampled in, the oldest first; one that is empty at least."""
-        return list(dict.fromkeys(group.trace for group in self.groups)) or [""]
+        """That its groups were sampled in, the oldest first; an empty one alone when none was (an application's
+        answers come without)."""
+        return list(dict.fromkeys(group.trace for group in self.groups if group.trace)) or [""]
 
 
 class Intake:

@@ -107,7 +107,6 @@ CREATE INDEX tasks_repeated ON tasks (only_for, item) WHERE kind = 'repeat';
 CREATE INDEX tasks_gold ON tasks (event_cursor) WHERE kind = 'gold';
 CREATE INDEX tasks_filled ON tasks (free_at) WHERE free_at > 0;
 CREATE INDEX tasks_unfinished ON tasks (run_id) WHERE free_at IS NOT NULL AND kind = 'comparison';
-CREATE INDEX tasks_of_run ON tasks (run_id) WHERE kind = 'comparison';
 CREATE TABLE leases (
     lease_id TEXT PRIMARY KEY,
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
@@ -123,8 +122,6 @@ CREATE TABLE leases (
 ) STRICT;
 CREATE INDEX leases_of_task ON leases (task_id) WHERE used_at IS NULL;
 CREATE INDEX leases_of_person ON leases (annotator, item);
-CREATE INDEX leases_unused ON leases (expires_at) WHERE released = 0 AND used_at IS NULL;
-CREATE INDEX leases_used_late ON leases (expires_at) WHERE released = 0 AND used_at > expires_at;
 CREATE TABLE labels (
     task_id TEXT NOT NULL REFERENCES tasks (task_id),
     annotator TEXT NOT NULL,
@@ -143,15 +140,6 @@ CREATE TABLE labels (
 ) STRICT;
 CREATE INDEX labels_of_person ON labels (annotator, item);
 CREATE INDEX labels_in_time ON labels (annotator, labelled_at);
-CREATE INDEX labels_compared ON labels (run_id)
-    WHERE kind = 'comparison' AND weight > 0 AND outcome IN ('first', 'second', 'tie');
-CREATE TABLE label_counts (
-    run_id TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    source TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    PRIMARY KEY (run_id, outcome, source)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE standings (
     annotator TEXT PRIMARY KEY,
     state TEXT NOT NULL,
@@ -161,12 +149,7 @@ CREATE TABLE standings (
     readmitted_at REAL
 ) STRICT;
 """
-
-
-UPGRADES = {
-    4: """
-ALTER TABLE labels ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
-UPDATE labels SET run_id = (SELECT tasks.run_id FROM tasks WHERE tasks.task_id = labels.task_id);
+COUNTING = """
 CREATE INDEX tasks_of_run ON tasks (run_id) WHERE kind = 'comparison';
 CREATE INDEX leases_unused ON leases (expires_at) WHERE released = 0 AND used_at IS NULL;
 CREATE INDEX leases_used_late ON leases (expires_at) WHERE released = 0 AND used_at > expires_at;
@@ -179,6 +162,13 @@ CREATE TABLE label_counts (
     number INTEGER NOT NULL,
     PRIMARY KEY (run_id, outcome, source)
 ) STRICT, WITHOUT ROWID;
+"""
+"""What reports need, which are asked for every other second."""
+UPGRADES = {
+    4: f"""
+ALTER TABLE labels ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
+UPDATE labels SET run_id = (SELECT tasks.run_id FROM tasks WHERE tasks.task_id = labels.task_id);
+{COUNTING}
 INSERT INTO label_counts
     SELECT run_id, outcome, CASE WHEN instr(annotator, '/') THEN annotator ELSE 'people' END, count(*)
     FROM labels GROUP BY 1, 2, 3;
@@ -222,9 +212,11 @@ def open_reader(path: Path) -> apsw.Connection:
 def _bring_up_to_date(connection: apsw.Connection) -> None:
     """Each in one transaction: a new file's tables, or what an older version of them lacks."""
     version = int_of(connection.pragma("user_version"))
+    if version == SCHEMA_VERSION:
+        return
     with connection:
         if version == 0:
-            connection.execute(TABLES)
+            connection.execute(TABLES + COUNTING)
             connection.pragma("application_id", APPLICATION_ID)
         for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             connection.execute(UPGRADES[older])

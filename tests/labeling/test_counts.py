@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -28,14 +27,6 @@ COMPARED = (
     "SELECT 1 FROM labels WHERE kind = 'comparison' AND weight > 0 AND outcome IN ('first', 'second', 'tie') "
     "AND run_id = 'r' ORDER BY rowid DESC LIMIT 9"
 )
-
-
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[People]:
-    made = People(tmp_path / "feedback.db", undo_seconds=100.0)
-    yield made
-    made.desk.close()
-    made.database.close()
 
 
 def label(people: People) -> None:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from iterpo.labeling import leads
 from iterpo.labeling.leads import LeadDesk
 from iterpo.types import Outcome
 from tests.labeling.builders import group
 from tests.labeling.test_tasks import WAIT, People
-
-
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[People]:
-    made = People(tmp_path / "feedback.db")
-    yield made
-    made.desk.close()
-    made.database.close()
 
 
 def compare(people: People, number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from iterpo.store.standings import set_standing
 from iterpo.store.tasks import count_tasks
 from iterpo.types import AnnotatorState, FeedbackEvent, Outcome, Standing, TaskKind
 from tests.labeling.test_tasks import WAIT, People
-
-
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[People]:
-    made = People(tmp_path / "feedback.db", undo_seconds=100.0)
-    yield made
-    made.desk.close()
-    made.database.close()
 
 
 def events(people: People, kind: str) -> list[FeedbackEvent]:

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from iterpo import tracing, wire
-from iterpo.types import Completion, FinishReason, Group
+from iterpo.intake import Collected
+from iterpo.types import Completion, FinishReason, Group, Progress
 from tests.loop.fakes import RUN, Crash, prompt
 
 JOURNEY = ["sample", "record", "label", "label", "update", "publish", "prove", "swap"]
@@ -83,6 +84,12 @@ def test_an_update_of_two_draws_is_in_the_older_ones_trace_and_links_to_the_othe
     one, other, update = spans.get_finished_spans()
     assert update.context.trace_id == one.context.trace_id != other.context.trace_id
     assert [link.context.span_id for link in update.links] == [other.context.span_id]
+
+
+def test_answers_that_come_without_a_trace_do_not_hide_the_others() -> None:
+    sampled = [Group(name, prompt(0), (), trace=name) for name in ("", "one", "", "two", "one")]
+    assert Collected(Progress(), sampled).traces == ["one", "two"]
+    assert Collected(Progress(), sampled[:1]).traces == [""]
 
 
 def test_what_is_told_afterwards_has_its_own_times(spans) -> None:
