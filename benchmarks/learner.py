@@ -140,7 +140,7 @@ class Bench:
                 trl.shutdown()
                 sampled = 0.0
                 for row in services.run("grpo", REWARD_STEPS + 2, seed):
-                    sampled += row.metrics["tokens"]
+                    sampled += row.metrics["sampled_tokens"]
                     if sampled <= tokens:
                         reached["iterpo"] = row.heldout_reward
                 print(f"reward, seed {seed}: {reached}", file=sys.stderr)

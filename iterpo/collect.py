@@ -23,7 +23,7 @@ class Collector:
         self._config, self._algorithm, self._world = config, algorithm, world
         self._sampler, self._intake, self._control = sampler, intake, control
         self._left: float | None = None
-        self.remember, self.speed = intake.remember, sampler.speed
+        self.remember, self.sampled = intake.remember, sampler.sampled
 
     def collect(self, at: Progress) -> Collected:
         """Groups with their feedback: as many prompts as the algorithm wants, refilled where it says so."""

@@ -39,8 +39,8 @@ class Source(Protocol):
         """What earlier iterations left, after a restart."""
         ...
 
-    def speed(self) -> float:
-        """Sampled tokens a second since this was last asked."""
+    def sampled(self) -> tuple[int, float]:
+        """How many tokens were sampled since this was last asked, and the seconds that it took."""
         ...
 
 
@@ -127,6 +127,7 @@ class Loop:
         lag = {}
         if labelled and promoted:
             lag = {"label_to_served_seconds": time.time() - sum(labelled) / len(labelled)}
+        tokens, sampling = self.source.sampled()
         counts = self.counts("dropped", learned.dropped) | self.counts("late", self.buffer.late)
         return IterationRow(
             run_id=self.run_id,
@@ -139,9 +140,9 @@ class Loop:
             kl=delivery.kl if delivery else 0.0,
             swap_ms=delivery.swap_ms if delivery else 0.0,
             load_ms=delivery.load_ms if delivery else 0.0,
-            tokens_per_second=self.source.speed(),
+            tokens_per_second=tokens / sampling if sampling else 0.0,
             seconds=seconds,
-            metrics={**learned.numbers, **waits, **ages, **lag, **counts},
+            metrics={**learned.numbers, **waits, **ages, **lag, **counts, "sampled_tokens": float(tokens)},
             decision=delivery.decision if delivery else None,
         )
 

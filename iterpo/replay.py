@@ -33,9 +33,9 @@ class Replay:
     def remember(self, at: Progress) -> None:
         """Nothing: every iteration is at hand."""
 
-    def speed(self) -> float:
+    def sampled(self) -> tuple[int, float]:
         """Nothing is sampled."""
-        return 0.0
+        return 0, 0.0
 
 
 def groups_again(

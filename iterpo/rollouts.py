@@ -60,7 +60,7 @@ class Rollouts:
         self._all_out = False
         """Whether every prompt that could be asked is in the buffer already."""
         self._backpressure, self._idle = 0.0, 0.0
-        self.remember, self.speed, self.stand = intake.remember, sampler.speed, standing.stand
+        self.remember, self.sampled, self.stand = intake.remember, sampler.sampled, standing.stand
 
     @contextmanager
     def flowing(self, at: Progress) -> Iterator[None]:

@@ -71,11 +71,11 @@ class Sampler:
         with tracing.span("record", groups[0].trace, run=self._run_id, groups=len(groups)):
             self.control.patiently("recording", lambda: record(self._run_id, labeler, groups, request, implicit))
 
-    def speed(self) -> float:
-        """Sampled tokens a second since this was last asked."""
-        speed = self._tokens / self._seconds if self._seconds else 0.0
+    def sampled(self) -> tuple[int, float]:
+        """How many tokens were sampled since this was last asked, and the seconds that it took."""
+        sampled = self._tokens, self._seconds
         self._tokens, self._seconds = 0, 0.0
-        return speed
+        return sampled
 
     def _answers(self, prompts: Sequence[Prompt], draw: Draw, number: int, at: Progress) -> list[list[Completion]]:
         settings = SamplingSettings(

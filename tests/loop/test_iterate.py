@@ -157,7 +157,8 @@ def test_nothing_to_learn_from_is_no_new_version(make_run):
     (row,) = run.finish()
     assert (row.promoted, row.decision, row.policy_version) == (False, None, 0)
     assert {name: n for name, n in row.metrics.items() if not name.startswith(("wait_", "policy_age"))} == {
-        "dropped_uniform_group": 4.0
+        "dropped_uniform_group": 4.0,
+        "sampled_tokens": 8.0,
     }
     assert run.publisher.history == []
     assert len(run.ledger.consumed(RUN)) == 6
@@ -186,6 +187,8 @@ def test_refilling_draws_new_prompts_for_groups_that_teach_nothing(make_run):
     assert [len(asked) for asked in run.generator.asked] == [2, 2]
     assert row.metrics["dropped_uniform_group"] == 4.0
     assert len(run.learner.weights) == 4
+    # All four groups of two answers of two tokens were sampled, whatever they taught.
+    assert row.metrics["sampled_tokens"] == 16.0
 
 
 def too_old(make_run, algorithm):
