@@ -71,7 +71,7 @@ def run(drill: Drill, base: Path, pictures: Path) -> dict[str, Any]:
     with running(drill, base) as (stack, watching):
         drill.prepare(stack)
         until(lambda: drill.is_healthy(stack), HEALTHY_SECONDS)
-        before = sorted(watching.firing())
+        before = sorted(watching.fired())
         with drill.sabotage(stack):
             fired = watch(drill, watching)
             picture(watching, pictures / f"drill-{drill.name}.png")

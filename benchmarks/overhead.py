@@ -176,7 +176,7 @@ def learning(folder: Path, base: Path, steps: int) -> dict[str, Any]:
                 numbers = learner.update(given)
             updated = time.monotonic()
             if side == "on":
-                files.write(number, learner.batch())
+                files.write(number, learner.batch)
                 metrics.observe(replace(row("overhead", number + 1), metrics=numbers))
             if number:
                 took[side].append(time.monotonic() - started)

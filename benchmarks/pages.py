@@ -170,7 +170,7 @@ def make_run(settings: Settings, iterations: int) -> None:
         progress = Progress(iteration=number, version=number)
         ledger.commit(row(RUN_ID, number), progress, f"{number:06d}", [(number, f"event {number}")])
     ledger.close()
-    BatchFiles(settings.data_dir / "runs" / RUN_ID / "batches", 100).write(iterations, record())
+    BatchFiles(settings.data_dir / "runs" / RUN_ID / "batches", 100).write(iterations, record)
 
 
 def make_versions(settings: Settings, base: Path, iterations: int) -> None:

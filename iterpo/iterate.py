@@ -107,7 +107,7 @@ class Loop:
         with tracing.span("update", trace, others, run=self.run_id, iteration=iteration + 1):
             numbers = self.world.learner.update(selection) if selection.completions else {}
         if numbers:
-            self.world.keep(iteration + 1, self.world.learner.batch())
+            self.world.keep(iteration + 1, self.world.learner.batch)
         return Learned(found, before, numbers, found.dropped + selection.dropped)
 
     def delivers(self, learned: Learned) -> bool:

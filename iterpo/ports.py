@@ -165,7 +165,7 @@ class World:
     """Records an iteration: row, progress, checkpoint name, consumed events, in one transaction."""
     note: Callable[[Progress], None]
     """Records progress between iterations."""
-    keep: Callable[[int, Mapping[str, Any]], None] = lambda _iteration, _batch: None
+    keep: Callable[[int, Callable[[], Mapping[str, Any]]], None] = lambda _iteration, _batch: None
     """Keeps the batch of an iteration for whoever wants to look at it."""
     show: Callable[[int, Sequence[Judged]], None] = lambda _version, _answers: None
     """Told of the held-out answers of what serves: as a run begins, and after each promotion."""

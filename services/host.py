@@ -102,7 +102,8 @@ class Host:
         self.traces = Traces()
         self._metrics = MetricsEndpoint(registry)
         self.guard = TokenGuard(settings.tokens)
-        guards = (CallMetrics(registry).guard, trace_guard, error_guard, self._only_when_ready, self.guard)
+        # A span holds an error's own kind: error_guard, outside of it, makes every error gRPC's.
+        guards = (CallMetrics(registry).guard, error_guard, trace_guard, self._only_when_ready, self.guard)
         self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)

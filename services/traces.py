@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +12,8 @@ from iterpo.config import TraceSettings
 from iterpo.errors import InvalidConfig
 from services.calls import Method
 
-END_MILLISECONDS = 3000
-"""How long a service's end waits for a collector."""
+END_SECONDS = 3.0
+"""How long a service's end waits for a collector: OpenTelemetry's own time-outs are not kept where one is away."""
 
 
 class Traces:
@@ -39,7 +40,8 @@ class Traces:
                 "TRACING_NOT_INSTALLED",
             ) from error
         about = Resource.create({"service.name": f"iterpo-{service}", "service.version": __version__})
-        self._provider = TracerProvider(resource=about, sampler=ParentBased(TraceIdRatioBased(settings.share)))
+        sampler = ParentBased(TraceIdRatioBased(settings.share))
+        self._provider = TracerProvider(resource=about, sampler=sampler, shutdown_on_exit=False)
         exporter = OTLPSpanExporter(settings.endpoint, insecure=settings.endpoint.startswith("http://"))
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(self._provider)
@@ -47,8 +49,9 @@ class Traces:
     def end(self) -> None:
         """What is left is sent."""
         if self._provider is not None:
-            self._provider.force_flush(END_MILLISECONDS)
-            self._provider.shutdown()
+            sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+            sending.start()
+            sending.join(END_SECONDS)
 
 
 @asynccontextmanager

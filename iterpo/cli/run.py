@@ -155,7 +155,7 @@ def replay(
 
     settings = load(config_path)
     client = _client(config_path)
-    of, named = client.get(name).run.replay_of, without
+    of, named = client.get(name, most_rows=1).run.replay_of, without
     origin, without = of.run_id or name, tuple(dict.fromkeys([*of.without, *without]))
     touched = [touched_by(settings, annotator) for annotator in without]
     firsts = [first for each in touched if (first := each.first_iteration(origin))]

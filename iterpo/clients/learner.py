@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,14 @@ class LearnerClient:
 
     def get(self, run_id: str, after: int = 0, most_rows: int = 0) -> pb.GetRunResponse:
         """The run and its rows: of later iterations than `after`, evenly thinned to some `most_rows` (0: all)."""
+        found = self._page(run_id, after, most_rows)
+        page = found.rows
+        while page and not most_rows:  # a message holds so many rows; the next ones are asked for
+            page = self._page(run_id, page[-1].iteration, 0).rows
+            found.rows.extend(page)
+        return found
+
+    def _page(self, run_id: str, after: int, most_rows: int) -> pb.GetRunResponse:
         request = pb.GetRunRequest(run_id=run_id, after=after, most_rows=most_rows)
         with translated_errors():
             found: pb.GetRunResponse = self._stub.GetRun(request, timeout=CALL_TIMEOUT_SECONDS)
@@ -64,7 +73,7 @@ class LearnerClient:
         request = pb.GetBatchRequest(run_id=run_id, iteration=iteration)
         with translated_errors():
             found = self._stub.GetBatch(request, timeout=CALL_TIMEOUT_SECONDS)
-        return json.loads(found.record_json), list(found.kept_iterations)
+        return json.loads(gzip.decompress(found.record_json_gzip)), list(found.kept_iterations)
 
     def explain_batch(
         self, run_id: str, iteration: int = 0, method: str = "", settings: Mapping[str, str] | None = None
@@ -72,8 +81,8 @@ class LearnerClient:
         """What a method (default: the run's own) does to what an iteration was trained on."""
         request = pb.ExplainBatchRequest(run_id=run_id, iteration=iteration, method=method, settings=settings or {})
         with translated_errors():
-            found = self._stub.ExplainBatch(request, timeout=CALL_TIMEOUT_SECONDS).explanation_json
-        return dict(json.loads(found))
+            found = self._stub.ExplainBatch(request, timeout=CALL_TIMEOUT_SECONDS).explanation_json_gzip
+        return dict(json.loads(gzip.decompress(found)))
 
     def runs(self) -> list[pb.Run]:
         with translated_errors():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,6 +28,8 @@ from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.transaction import Transaction, payload
 from iterpo.types import AnnotatorState, Standing
 
+logger = logging.getLogger(__name__)
+
 Compared = tuple[int, int, float, float]
 """Policy versions of the first and the second answer, p_first_wins, weight."""
 MOST_REVISED = 2_000
@@ -34,6 +39,7 @@ ALL = -1
 MOST_COMPARED, MOST_VERSIONS = 5_000, 200
 """Votes and policy versions of the Bradley-Terry table, the latest ones."""
 
+MOST_TABLES = 16
 TABLE_SECONDS = 30.0
 """How old a table may be before a page's question has a newer one made."""
 
@@ -66,8 +72,9 @@ class LeadDesk:
     def __init__(self, database: FeedbackDatabase, crowd: Crowd) -> None:
         self.database = database
         self.crowd = crowd
-        self._tables: dict[str, tuple[float, list[Strength]]] = {}
-        """Run -> (when, the policies' table); of as many runs as leads look at."""
+        self._remembering = threading.Lock()
+        self._tables: OrderedDict[str, tuple[float, list[Strength]]] = OrderedDict()
+        """Run -> (when, the policies' table); of the MOST_TABLES runs that leads looked at last."""
 
     def set_state(
         self, annotator: str, state: AnnotatorState, reason: str, by: str, request_id: str
@@ -140,8 +147,8 @@ class LeadDesk:
         if found is None:
             return self._compared_anew(run_id)
         if time.monotonic() - at > TABLE_SECONDS:
-            self._tables[run_id] = (time.monotonic(), found)  # whoever asks meanwhile need not begin another
-            in_background("comparing policies", partial(self._compared_anew, run_id))
+            self._remember(run_id, found)  # whoever asks meanwhile need not begin another
+            in_background("comparing policies", partial(self._again, run_id))
         return found
 
     def _compared_anew(self, run_id: str) -> list[Strength]:
@@ -149,8 +156,21 @@ class LeadDesk:
         known = {version for first, second, *_ in votes for version in (first, second)}
         latest = set(sorted(known)[-MOST_VERSIONS:])
         found = bradley_terry([Comparison(str(a), str(b), p, weight) for a, b, p, weight in votes if {a, b} <= latest])
-        self._tables[run_id] = (time.monotonic(), found)
+        self._remember(run_id, found)
         return found
+
+    def _remember(self, run_id: str, found: list[Strength]) -> None:
+        with self._remembering:
+            self._tables[run_id] = (time.monotonic(), found)
+            self._tables.move_to_end(run_id)
+            while len(self._tables) > MOST_TABLES:
+                self._tables.popitem(last=False)
+
+    def _again(self, run_id: str) -> None:
+        try:
+            self._compared_anew(run_id)
+        except Exception:  # nobody waits for it: whoever looks next has it tried again
+            logger.exception("the policies of run %s could not be compared anew", run_id or "all")
 
     def sitting(self, annotator: str) -> Future[Sitting]:
         """A person's own figures."""

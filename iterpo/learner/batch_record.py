@@ -79,15 +79,17 @@ class BatchFiles:
     def __init__(self, directory: Path, kept: int) -> None:
         self._directory, self._kept = directory, kept
 
-    def write(self, iteration: int, record: Mapping[str, Any]) -> None:
-        """In place of an earlier attempt at the same iteration. A disk that cannot take it is logged, and the run goes
-        on: it is kept for people to look at."""
+    def write(self, iteration: int, make: Callable[[], Mapping[str, Any]]) -> None:
+        """In place of an earlier attempt at the same iteration. It is kept for people to look at: whatever goes wrong
+        with it is logged, and the run goes on."""
         if not self._kept:
             return
         try:
-            self._write(iteration, record)
+            self._write(iteration, make())
         except OSError as error:
             logger.warning("the batch of iteration %d is not kept: %s", iteration, error)
+        except Exception:  # rendering may fail in any way, and the update is made already
+            logger.exception("the batch of iteration %d is not kept", iteration)
 
     def _write(self, iteration: int, record: Mapping[str, Any]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -47,9 +47,12 @@ class HeldoutFile:
         unfinished.replace(self._path)
 
     def read(self) -> dict[str, Any]:
-        """Empty before anything was shown."""
+        """Empty before anything was shown, and for a file that a power cut left half-written."""
         try:
             found: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            logger.warning("%s cannot be read: %s", self._path, error)
             return {}
         return found

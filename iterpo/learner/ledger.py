@@ -192,14 +192,16 @@ class Ledger:
             self._write_progress(row.run_id, progress)
             self._db.execute("UPDATE runs SET checkpoint = ? WHERE run_id = ?", (checkpoint, row.run_id))
 
-    def rows(self, run_id: str, after: int = 0, most: int = 0) -> list[IterationRow]:
-        """Of later iterations than `after`; `most` thins them evenly to about so many, the last one among them."""
+    def rows(self, run_id: str, after: int = 0, most: int = 0, limit: int = -1) -> list[IterationRow]:
+        """Of later iterations than `after`; `most` thins them evenly to about so many, the last one among them. At most
+        `limit` of what is left, the earliest."""
         with self._reading():
             query = "SELECT coalesce(max(iteration), 0) FROM rows WHERE run_id = ?"
             last = int(str(self._db.execute(query, (run_id,)).fetchall()[0][0]))
             step = max(1, math.ceil((last - after) / most)) if most else 1
             query = "SELECT body FROM rows WHERE run_id = ? AND iteration > ? AND (? - iteration) % ? = 0"
-            found = self._db.execute(f"{query} ORDER BY iteration", (run_id, after, last, step)).fetchall()
+            query += " ORDER BY iteration LIMIT ?"
+            found = self._db.execute(query, (run_id, after, last, step, limit)).fetchall()
         return [_row(json.loads(str(body))) for (body,) in found]
 
     def consumed(self, run_id: str, after: int = 0) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iterpo.clients.channel import is_loopback
 from iterpo.config import SERVICES, Settings
 from iterpo.errors import InvalidConfig, NotFound
 from iterpo.supervisor import ServiceSpec
@@ -22,7 +23,16 @@ SCRAPE_SECONDS = 5
 
 
 def spec(settings: Settings, config_path: Path | None) -> ServiceSpec:
-    """For the supervisor. Raises as `find_binary`, and InvalidConfig when no service has metrics."""
+    """For the supervisor. Raises as `find_binary`, and InvalidConfig when no service has metrics (NO_METRICS), or when
+    other machines could reach Prometheus, which asks for no token (INSECURE_ADDRESS)."""
+    if not is_loopback(settings.monitor.address):
+        raise InvalidConfig(
+            f"monitor.address is {settings.monitor.address}, which other machines can reach, and Prometheus asks for "
+            "no token.",
+            "Bind monitor.address to 127.0.0.1 and put a proxy with TLS in front of it, or run a Prometheus of your "
+            "own (docs/operations.md).",
+            "INSECURE_ADDRESS",
+        )
     find_binary(settings)
     configuration(settings)
     arguments = ["--config", str(config_path)] if config_path is not None else []

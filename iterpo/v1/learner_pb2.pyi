@@ -325,12 +325,12 @@ class GetBatchRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., iteration: _Optional[int] = ...) -> None: ...
 
 class GetBatchResponse(_message.Message):
-    __slots__ = ("record_json", "kept_iterations")
-    RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("record_json_gzip", "kept_iterations")
+    RECORD_JSON_GZIP_FIELD_NUMBER: _ClassVar[int]
     KEPT_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
-    record_json: str
+    record_json_gzip: bytes
     kept_iterations: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, record_json: _Optional[str] = ..., kept_iterations: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, record_json_gzip: _Optional[bytes] = ..., kept_iterations: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ExplainBatchRequest(_message.Message):
     __slots__ = ("run_id", "iteration", "method", "settings")
@@ -352,10 +352,10 @@ class ExplainBatchRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., iteration: _Optional[int] = ..., method: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExplainBatchResponse(_message.Message):
-    __slots__ = ("explanation_json",)
-    EXPLANATION_JSON_FIELD_NUMBER: _ClassVar[int]
-    explanation_json: str
-    def __init__(self, explanation_json: _Optional[str] = ...) -> None: ...
+    __slots__ = ("explanation_json_gzip",)
+    EXPLANATION_JSON_GZIP_FIELD_NUMBER: _ClassVar[int]
+    explanation_json_gzip: bytes
+    def __init__(self, explanation_json_gzip: _Optional[bytes] = ...) -> None: ...
 
 class DescribeRunRequest(_message.Message):
     __slots__ = ("run_id",)

@@ -72,7 +72,7 @@ async def serve(settings: Settings) -> None:
     registry = PolicyRegistry(state_file, delivery, prover, settings.inference.canary.share)
     metrics = InferenceMetrics(metrics_registry)
     watch_disk(metrics.made, settings.data_dir)
-    metrics.in_flight.set_function(lambda: sum(count for _, count in registry.listed()))
+    metrics.in_flight.set_function(lambda: registry.requests)
     places, queue = settings.inference.max_num_seqs, settings.inference.max_queue
     admission = Admission(places, queue, on_refusal=metrics.on_refusal)
     metrics.admitted.set_function(lambda: admission.inside)

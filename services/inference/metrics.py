@@ -13,6 +13,40 @@ SWAP_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 HTTP_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SWAPS = ("promote", "rollback", "canary")
+CALLS = ("generate", "http", "sample")
+OTHER = "OTHER"
+PROOFS = (
+    "proved",
+    "BASE_DRIFTED",
+    "BASE_MISMATCH",
+    "DIGEST_MISMATCH",
+    "FILE_MISSING",
+    "MANIFEST_UNREADABLE",
+    "POLICY_MISSING",
+    "POLICY_REJECTED",
+    "PROBE_CLOSER_TO_BASE",
+    "PROBE_DISAGREES",
+    "PROBE_MISMATCH",
+    "PROBE_NOT_FINITE",
+    "PROBE_UNCHANGED",
+    "STALE_MANIFEST",
+    OTHER,
+)
+FAILED_SWAPS = (
+    "BASE_DRIFTED",
+    "CANARY_UNDER_WAY",
+    "DISK_FULL",
+    "INTERNAL",
+    "NOT_GATED",
+    "NO_PREVIOUS",
+    "NO_RUN_SLOTS",
+    "POLICY_NOT_FOUND",
+    "POLICY_NOT_LOADED",
+    "QUORUM_MISSED",
+    "REQUEST_ID_REUSED",
+    "STILL_IN_USE",
+    OTHER,
+)
 
 
 class InferenceMetrics:
@@ -51,7 +85,7 @@ class InferenceMetrics:
         )
         self.swaps_failed = made.counter(
             "iterpo_inference_swaps_failed_total",
-            "Promotions and rollbacks that were refused or broke, by reason.",
+            "Promotions and rollbacks that were refused or broke, by reason; OTHER: one that is rare.",
             "QUORUM_MISSED: iterpo policies replicas. Others: the inference log.",
             ["reason"],
         )
@@ -134,9 +168,11 @@ class InferenceMetrics:
             "Above inference.max_num_seqs for long: requests queue.",
         )
         self._runs: set[str] = set()
-        for kind in SWAPS:
-            self.swaps.labels(kind)  # a counter must be seen at 0 before its first increase can be
-        self.proofs.labels("proved")
+        # A counter must be seen at 0 before its first increase can be.
+        known = {self.swaps: SWAPS, self.tokens: CALLS, self.proofs: PROOFS, self.swaps_failed: FAILED_SWAPS}
+        for counter, values in known.items():
+            for value in values:
+                counter.labels(value)
 
     def show_heads(self, heads: Mapping[str, int]) -> None:
         """Versions of the runs beside what serves; runs that are no more leave no number behind."""
@@ -145,6 +181,12 @@ class InferenceMetrics:
         self._runs = set(heads)
         for run, version in heads.items():
             self.version.labels(f"{RUN}{run}").set(version)
+
+    def on_proof(self, result: str) -> None:
+        self.proofs.labels(result if result in PROOFS else OTHER).inc()
+
+    def on_failed_swap(self, reason: str) -> None:
+        self.swaps_failed.labels(reason if reason in FAILED_SWAPS else OTHER).inc()
 
     def on_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()

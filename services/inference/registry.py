@@ -454,7 +454,7 @@ class PolicyRegistry:
         """Versions with their requests in flight, oldest first: all (0); the `newest` so many and whatever serves, may
         serve or is a run's; or so many of those below a version, and nothing else."""
         versions = self._roster.versions
-        chosen = sorted(v for v in versions if not below or v < below)
+        chosen = sorted(v for v in tuple(versions) if not below or v < below)
         if newest:
             held = {} if below else {v for v in chosen if versions[v].state in LIVE} | {*self._roster.heads.values()}
             chosen = sorted({*chosen[-newest:], *held})
@@ -468,6 +468,11 @@ class PolicyRegistry:
     def serving_seconds(self) -> float:
         """Since what serves began to."""
         return time.monotonic() - self._serving_since
+
+    @property
+    def requests(self) -> int:
+        """In flight, of all versions. May be asked from any thread."""
+        return self._residents.requests
 
     def requests_on(self, engine: Engine) -> int:
         """In flight there."""

@@ -35,12 +35,18 @@ class Residents:
         self._in_flight[version] -= 1
         self._on_engine[id(lease.source.engine)] -= 1
         if not self._in_flight[version]:
+            del self._in_flight[version]
             self._went_idle.set()
             self.drop_idle()
 
     def requests_of(self, version: int) -> int:
         """In flight."""
         return self._in_flight[version]
+
+    @property
+    def requests(self) -> int:
+        """In flight, of all versions. May be asked from any thread."""
+        return sum(tuple(self._in_flight.values()))
 
     def requests_on(self, engine: Engine) -> int:
         """In flight there."""

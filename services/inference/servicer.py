@@ -94,10 +94,10 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         try:
             policy = await self._registry.load(request.version, request.manifest_digest)
         except PolicyRejected as error:
-            self._metrics.proofs.labels(error.reason).inc()
+            self._metrics.on_proof(error.reason)
             raise
         seconds = time.monotonic() - started
-        self._metrics.proofs.labels("proved").inc()
+        self._metrics.on_proof("proved")
         self._metrics.load.observe(seconds)
         if policy.proof:
             self._metrics.probe_error.set(policy.proof.error)
@@ -219,6 +219,6 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         try:
             yield
         except Exception as error:
-            self._metrics.swaps_failed.labels(getattr(error, "reason", IterpoError.reason)).inc()
+            self._metrics.on_failed_swap(getattr(error, "reason", IterpoError.reason))
             raise
         self._metrics.swaps.labels(kind).inc()

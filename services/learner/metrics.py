@@ -16,7 +16,7 @@ LAG_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 SHOWN_RUNS = 16
 """Of the latest runs numbers are shown; labels must not grow with the number of runs that ever were."""
 ENDED = ("finished", "stopped", "failed")
-DECISIONS = ("promoted", "refused", "no_update")
+DECISIONS = ("promoted", "refused", "replayed", "no_update")
 
 
 class LearnerMetrics:
@@ -70,6 +70,11 @@ class LearnerMetrics:
             "iterpo_learner_waiting",
             "1 while another process or labels are waited for.",
             "Long 1: iterpo run status says for what.",
+        )
+        self.paused = of_run(
+            "iterpo_learner_paused",
+            "1 while the run is paused.",
+            "Forgotten: iterpo run resume.",
         )
         self.progressed = of_run(
             "iterpo_learner_last_iteration_timestamp_seconds",
@@ -173,6 +178,7 @@ class LearnerMetrics:
             for metric in (*self._of_runs, self.wait):
                 metric.remove_by_labels({"run": gone})
         self.active.labels(run_id).set(1)
+        self.paused.labels(run_id).set(0)
         self.ahead.labels(run_id).set(ahead)
         self.kl_limit.labels(run_id).set(max_kl)
         self.progressed.labels(run_id).set(time.time())
@@ -181,18 +187,20 @@ class LearnerMetrics:
         self._runs[run_id] = False
         self.active.labels(run_id).set(0)
         self.waiting.labels(run_id).set(0)
+        self.paused.labels(run_id).set(0)
         self.ended.labels(state.lower()).inc()
 
     def observe(self, row: IterationRow) -> None:
         run, metrics = row.run_id, row.metrics
-        self.iterations.labels("promoted" if row.promoted else "refused" if row.decision else "no_update").inc()
+        self.iterations.labels(_decision(row)).inc()
         self.seconds.observe(row.seconds)
         self.iteration.labels(run).set(row.iteration)
         self.progressed.labels(run).set(time.time())
         for split, value in (("train", row.train_reward), ("heldout", row.heldout_reward)):
             if not math.isnan(value):
                 self.reward.labels(run, split).set(value)
-        self.kl.labels(run).set(row.kl)
+        if row.proved:  # without a candidate nothing was measured
+            self.kl.labels(run).set(row.kl)
         for name, value in metrics.items():
             if name.startswith("dropped_"):
                 self.dropped.labels(name.removeprefix("dropped_")).inc(value)
@@ -216,3 +224,11 @@ class LearnerMetrics:
             self.length.labels(run, "train").set(metrics["tokens"] / metrics["completions"])
         if "label_to_served_seconds" in metrics:
             self.lag.observe(metrics["label_to_served_seconds"])
+
+
+def _decision(row: IterationRow) -> str:
+    if row.promoted:
+        return "promoted"
+    if row.decision:
+        return "refused"
+    return "replayed" if "learner_seconds" in row.metrics else "no_update"  # of a replay the last one alone is judged

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 Sinks = Callable[[str, Mapping[str, Any]], AbstractContextManager[Callable[[IterationRow], None]]]
 ACTIVE = ("RUNNING", "WAITING", "PAUSED")
+MOST_ROWS = 1000
+"""That are read, or sent, at once."""
 MOST_EXAMPLES = 100_000
 
 
@@ -199,8 +201,9 @@ class RunManager:
         return [self.view(run_id) for run_id in self._ledger.run_ids()]
 
     def rows(self, run_id: str, after: int = 0, most: int = 0) -> list[IterationRow]:
-        """Of later iterations than `after`; evenly thinned to some `most`, the last one among them (0: all)."""
-        return self._ledger.rows(run_id, after, most)
+        """Of later iterations than `after`; evenly thinned to some `most`, the last one among them. 0: the first
+        MOST_ROWS."""
+        return self._ledger.rows(run_id, after, most, -1 if most else MOST_ROWS)
 
     def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:
         """(what an iteration was trained on, iterations whose batches are kept); 0: the latest. Raises NotFound."""
@@ -263,19 +266,18 @@ class RunManager:
     # Called from a run's thread.
 
     def _work(self, run: Launched) -> None:
-        with about(run=run.run_id):
-            state, status = self._outcome(run)
+        with about(run=run.run_id), ExitStack() as when_finished:
+            state, status = self._outcome(run, when_finished)
             give_back_memory()  # before the next run may begin: two models would be there at once
             self._finish(run, state, status)
 
-    def _outcome(self, run: Launched) -> tuple[str, str]:
-        """Work until the run ends, however it does; with this call's variables goes the model."""
+    def _outcome(self, run: Launched, when_finished: ExitStack) -> tuple[str, str]:
+        """Work until the run ends, however it does; with this call's variables goes the model. Trackers get their time
+        for what is left `when_finished`."""
         try:
             record = self._ledger.get(run.run_id)
-            with (
-                self._sinks(run.run_id, record.config) as sink,
-                self._assembly.loop(record, self._ledger, run.control) as loop,
-            ):
+            sink = when_finished.enter_context(self._sinks(run.run_id, record.config))
+            with self._assembly.loop(record, self._ledger, run.control) as loop:
                 for row in loop.iterations():
                     self._metrics.observe(row)
                     sink(row)
@@ -305,6 +307,7 @@ class RunManager:
             return  # it has ended meanwhile
         run.state, run.status = "PAUSED" if run.control.paused and state in ACTIVE else state, status
         self._metrics.waiting.labels(run.run_id).set(state == "WAITING")
+        self._metrics.paused.labels(run.run_id).set(run.state == "PAUSED")
         self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ from google.protobuf import json_format, struct_pb2
 
 from iterpo import wire
 from iterpo.algorithms import ALGORITHMS
-from iterpo.errors import Unavailable
+from iterpo.errors import Unavailable, WrongState
 from iterpo.run_config import ReplayOf
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import learner_pb2_grpc
@@ -20,6 +21,8 @@ from services.learner.runs import ACTIVE, RunManager, RunView
 
 HEARTBEAT_SECONDS = 5.0
 """WatchRun sends the run's status at least this often: a silent stream looks like a dead one."""
+MOST_BYTES = 15 * 2**20
+"""Of a batch: gRPC's bound is 16 MiB (services/host.py)."""
 
 
 class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
@@ -59,9 +62,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         try:
             while True:
                 view = self._runs.view(request.run_id)
-                for row in self._runs.rows(request.run_id, after=sent):
-                    sent = row.iteration
-                    yield pb.WatchRunResponse(run=run_to_proto(view), row=wire.row_to_proto(row))
+                while rows := self._runs.rows(request.run_id, after=sent):
+                    for row in rows:
+                        sent = row.iteration
+                        yield pb.WatchRunResponse(run=run_to_proto(view), row=wire.row_to_proto(row))
                 yield pb.WatchRunResponse(run=run_to_proto(view))
                 if view.state not in ACTIVE:
                     return
@@ -105,12 +109,25 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:
         record, kept = await asyncio.to_thread(self._runs.batch, request.run_id, request.iteration)
-        return pb.GetBatchResponse(record_json=json.dumps(record), kept_iterations=kept)
+        packed = await asyncio.to_thread(_packed, record)
+        return pb.GetBatchResponse(record_json_gzip=packed, kept_iterations=kept)
 
     async def ExplainBatch(self, request: pb.ExplainBatchRequest, context: Any) -> pb.ExplainBatchResponse:
         asked = (request.run_id, request.iteration, request.method, dict(request.settings))
         found = await asyncio.to_thread(self._runs.explain, *asked)
-        return pb.ExplainBatchResponse(explanation_json=json.dumps(found))
+        return pb.ExplainBatchResponse(explanation_json_gzip=await asyncio.to_thread(_packed, found))
+
+
+def _packed(content: Any) -> bytes:
+    """Raises WrongState (BATCH_TOO_LARGE)."""
+    packed = gzip.compress(json.dumps(content).encode(), compresslevel=1)
+    if len(packed) > MOST_BYTES:
+        raise WrongState(
+            f"The batch is {len(packed) / 2**20:.0f} MiB, compressed; a message holds {MOST_BYTES / 2**20:.0f}.",
+            "Read its file on the learner's machine: DATA_DIR/runs/RUN/batches.",
+            "BATCH_TOO_LARGE",
+        )
+    return packed
 
 
 def run_to_proto(view: RunView) -> pb.Run:

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -64,7 +65,8 @@ class WeightsAndBiases:
     def __init__(self, run_id: str, config: Mapping[str, Any], data_dir: Path) -> None:
         import wandb
 
-        project = None if wandb.Settings().project else PROJECT
+        # Named here, a project overrides the variable, which wandb.init reads by itself.
+        project = None if os.environ.get("WANDB_PROJECT") else PROJECT
         name = unique(run_id, data_dir)
         # create_new: runs side by side are several in this process.
         self._run: Any = wandb.init(
@@ -210,17 +212,16 @@ def giving_up(name: str, run_id: str) -> Iterator[None]:
 
 def numbers(row: IterationRow) -> dict[str, float]:
     """What a tracker draws: everything of a row that is a number, and finite."""
+    of_candidate = {"kl": row.kl, "swap_ms": row.swap_ms, "load_ms": row.load_ms} if row.proved else {}
     found = {
         "train_reward": row.train_reward,
         "heldout_reward": row.heldout_reward,
-        "kl": row.kl,
         "policy_version": float(row.policy_version),
         "promoted": float(row.promoted),
         "proved": float(row.proved),
-        "swap_ms": row.swap_ms,
-        "load_ms": row.load_ms,
         "tokens_per_second": row.tokens_per_second,
         "seconds": row.seconds,
+        **of_candidate,
         **row.metrics,
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}

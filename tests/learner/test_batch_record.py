@@ -85,7 +85,7 @@ def test_settings_are_those_that_the_run_names() -> None:
 def test_the_newest_batches_stay_and_the_others_say_that_they_are_gone(tmp_path: Path) -> None:
     files = BatchFiles(tmp_path / "batches", kept=2)
     for iteration in (1, 2, 3, 3):
-        files.write(iteration, {"method": f"m{iteration}"})
+        files.write(iteration, lambda method=f"m{iteration}": {"method": method})
     assert files.iterations() == [2, 3]
     assert files.read(3) == {"iteration": 3, "method": "m3"}
     with pytest.raises(NotFound, match="iterations 2 to 3") as gone:
@@ -95,7 +95,7 @@ def test_the_newest_batches_stay_and_the_others_say_that_they_are_gone(tmp_path:
 
 def test_none_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
     files = BatchFiles(tmp_path / "batches", kept=0)
-    files.write(1, {})
+    files.write(1, lambda: pytest.fail("made for nobody"))
     assert files.iterations() == []
     assert not (tmp_path / "batches").exists()
     with pytest.raises(NotFound, match="None is"):
@@ -104,10 +104,26 @@ def test_none_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
 
 def test_a_disk_that_cannot_take_what_is_kept_for_people_does_not_end_the_run(tmp_path: Path, caplog) -> None:
     (tmp_path / "file").write_text("where a directory should be")
-    BatchFiles(tmp_path / "file" / "batches", kept=2).write(1, {})
+    BatchFiles(tmp_path / "file" / "batches", kept=2).write(1, dict)
     HeldoutFile(tmp_path / "file" / "heldout.json").show(3, [])
     assert "the batch of iteration 1 is not kept" in caplog.text
     assert "answers of version 3 are not kept" in caplog.text
+
+
+def test_a_record_that_cannot_be_made_does_not_end_the_run(tmp_path: Path, caplog) -> None:
+    files = BatchFiles(tmp_path / "batches", kept=2)
+    files.write(1, lambda: {}["no such token"])
+    assert files.iterations() == []
+    assert "the batch of iteration 1 is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("left", ["", '{"before": {"vers'])
+def test_a_file_that_a_power_cut_left_half_written_does_not_end_the_run(tmp_path: Path, left: str) -> None:
+    (tmp_path / "heldout.json").write_text(left)
+    file = HeldoutFile(tmp_path / "heldout.json")
+    assert file.read() == {}
+    file.show(3, [])
+    assert file.read()["after"]["version"] == 3
 
 
 def test_the_first_answers_shown_stay_as_before_and_the_latest_are_after(tmp_path: Path) -> None:

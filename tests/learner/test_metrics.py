@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client import CollectorRegistry
 
-from iterpo.types import IterationRow
+from iterpo.types import GateDecision, IterationRow
 from services.learner.metrics import LearnerMetrics
 
 
@@ -29,3 +31,26 @@ def test_both_waits_are_added_up_and_the_age_is_the_last_iterations() -> None:
     assert registry.get_sample_value(waited, {"run": "r", "what": "backpressure"}) == 0.5
     assert registry.get_sample_value(age, {"run": "r", "of": "max"}) == 2.0
     assert registry.get_sample_value(age, {"run": "r", "of": "mean"}) == 1.0
+
+
+def test_an_iteration_without_a_candidate_measured_no_kl_and_says_none() -> None:
+    registry = CollectorRegistry()
+    metrics = LearnerMetrics(registry)
+    metrics.observe(replace(row(), kl=1.9))
+    metrics.observe(replace(row(), proved=False, promoted=False, kl=0.0))
+    assert registry.get_sample_value("iterpo_learner_kl_nats", {"run": "r"}) == 1.9
+
+
+def test_what_became_of_an_iteration_is_counted_and_a_replays_are_no_missing_updates() -> None:
+    registry = CollectorRegistry()
+    metrics = LearnerMetrics(registry)
+    updated = {"learner_seconds": 1.0, "tokens": 8.0, "completions": 2.0}
+    nothing = replace(row(), proved=False, promoted=False)
+    for each in (row(), replace(nothing, decision=GateDecision(False, ("kl",), {})), nothing):
+        metrics.observe(each)
+    metrics.observe(replace(nothing, metrics=updated))
+    counted = [
+        registry.get_sample_value("iterpo_learner_iterations_total", {"decision": decision})
+        for decision in ("promoted", "refused", "no_update", "replayed")
+    ]
+    assert counted == [1.0, 1.0, 1.0, 1.0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +17,14 @@ import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
+from iterpo import wire
+from iterpo.clients.learner import LearnerClient
 from iterpo.errors import Conflict, InvalidConfig, IterpoError, NotFound, ResourceExhausted, WrongState
 from iterpo.learner import ledger as ledger_module
 from iterpo.learner.ledger import Ledger
 from iterpo.patience import Control
 from iterpo.types import Example, IterationRow, Message, Progress, Prompt
+from iterpo.v1 import learner_pb2 as pb
 from services.learner import runs as learner_runs
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager, parse
@@ -253,3 +258,43 @@ def test_a_long_runs_rows_can_be_thinned_and_the_last_one_is_among_them(tmp_path
     assert [row.iteration for row in ledger.rows("r", after=95, most=10)] == [96, 97, 98, 99, 100]
     assert len(ledger.rows("r")) == 100
     assert ledger.rows("r", after=100, most=10) == []
+
+
+async def test_a_run_has_ended_before_its_trackers_are_through(tmp_path: Path) -> None:
+    slow = threading.Event()
+
+    @contextmanager
+    def sinks(_run_id: str, _config: Any) -> Iterator[Any]:
+        yield lambda _row: None
+        slow.wait(WAIT_SECONDS)
+
+    ledger = Ledger(tmp_path / "learner.db")
+    runs = RunManager(ledger, Failing(False), LearnerMetrics(CollectorRegistry()), sinks=sinks)  # type: ignore[arg-type]
+    runs.start("r1", "first", {}, [example()], [example("h")])
+    async with asyncio.timeout(WAIT_SECONDS / 2):
+        while ledger.get("first").state == "RUNNING":
+            await asyncio.sleep(0.01)
+    slow.set()
+    await runs.drain()
+
+
+def test_all_rows_of_a_long_run_are_asked_for_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_runs, "MOST_ROWS", 7)
+    ledger = Ledger(tmp_path / "learner.db")
+    ledger.create("r", {}, [example()], [example("h")])
+    for number in range(1, 21):
+        row = IterationRow("r", number, number, True, True, 0.5, 0.5, 0.1, 1.0, 1.0, 100.0, 10.0, {}, None)
+        ledger.commit(row, Progress(iteration=number), "c", [])
+    rows = partial(RunManager.rows, SimpleNamespace(_ledger=ledger))
+    asked: list[int] = []
+
+    def get_run(request: Any, timeout: float) -> pb.GetRunResponse:
+        asked.append(request.after)
+        found = rows(request.run_id, request.after, request.most_rows)
+        return pb.GetRunResponse(rows=[wire.row_to_proto(row) for row in found])
+
+    client = LearnerClient.__new__(LearnerClient)
+    client._stub = SimpleNamespace(GetRun=get_run)  # type: ignore[assignment]
+    assert [row.iteration for row in client.get("r").rows] == list(range(1, 21))
+    assert asked == [0, 7, 14, 20]
+    assert [row.iteration for row in client.get("r", most_rows=4).rows] == [5, 10, 15, 20]

@@ -160,3 +160,20 @@ def test_a_sink_whose_client_is_missing_is_said_before_the_service_starts(monkey
     with pytest.raises(InvalidConfig, match="not installed") as refused:
         check(["wandb"])
     assert "pip install 'iterpo[wandb]'" in refused.value.fix
+
+
+@pytest.mark.parametrize(("variable", "project"), [("", "iterpo"), ("mine", None)])
+def test_a_project_that_is_named_in_weights_and_biases_own_variable_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, project: str | None
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_PROJECT", variable)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **given: told.update(given))
+    sinks.WeightsAndBiases("first", CONFIG, tmp_path)
+    assert told["project"] == project
+
+
+def test_without_a_candidate_there_is_no_kl_to_send() -> None:
+    assert "kl" in sinks.numbers(ROW)
+    assert not {"kl", "swap_ms", "load_ms"} & sinks.numbers(replace(ROW, proved=False)).keys()

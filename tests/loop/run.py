@@ -66,7 +66,7 @@ class Run:
             checkpoints=checkpoints,
             commit=self.faults.call("commit", partial(commit, self.ledger, checkpoints)),
             note=self.faults.call("note", partial(self.ledger.set_progress, RUN)),
-            keep=self.kept.__setitem__,
+            keep=lambda iteration, make: self.kept.__setitem__(iteration, make()),
         )
         self.control = Control(lambda text, waiting: self.statuses.append((text, waiting)))
         return make_loop(

@@ -42,6 +42,11 @@ class Prometheus:
         """Its samples now. HTTPError 400 for what is no PromQL."""
         return self.get("/api/v1/query", query=expression)["result"]
 
+    def fired(self) -> set[str]:
+        """Within the last hour, if only for a moment."""
+        found = self.query('max_over_time(ALERTS{alertstate="firing"}[1h])')
+        return {alert["metric"]["alertname"] for alert in found}
+
     def firing(self) -> set[str]:
         return {alert["metric"]["alertname"] for alert in self.query('ALERTS{alertstate="firing"}')}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ FREE, SIZE = (f'iterpo_disk_{what}_bytes{{service="learner"}}' for what in ("fre
 TOKENS, ADMITTED = 'iterpo_inference_tokens_total{call="http"}', "iterpo_inference_answers_admitted"
 REFUSED = 'iterpo_inference_refused_total{reason="QUEUE_FULL"}'
 PROOFS = 'iterpo_inference_proofs_total{result="PROBE_UNCHANGED"}'
-SWAPS, BUSY = (f'iterpo_inference_swaps_failed_total{{reason="{r}"}}' for r in ("QUORUM_MISSED", "CANARY_UNDER_WAY"))
+SWAPS, BUSY, NOWHERE = (
+    f'iterpo_inference_swaps_failed_total{{reason="{r}"}}' for r in ("QUORUM_MISSED", "CANARY_UNDER_WAY", "NO_PREVIOUS")
+)
 INSIDE, OUTSIDE = (f'iterpo_inference_attested_tokens_total{{ratio="{r}"}}' for r in ("inside", "outside"))
 CANARY = 'iterpo_inference_policy_version{role="canary"}'
 CONNECTED, SAME = (f'iterpo_inference_replicas{{which="{w}"}}' for w in ("connected", "serving_the_same"))
@@ -55,8 +57,8 @@ PEOPLE, OUT = (f'iterpo_labeling_annotators{{state="{s}"}}' for s in ("ok", "qua
 FAST, ALL = (f'iterpo_labeling_commit_seconds_bucket{{le="{le}"}}' for le in ("0.5", "+Inf"))
 SLOWER = 'iterpo_labeling_commit_seconds_bucket{le="1"}'
 FAILED = 'iterpo_learner_runs_ended_total{state="failed"}'
-PROGRESS, ACTIVE, WAITING = (
-    f'iterpo_learner_{name}{{run="r"}}' for name in ("last_iteration_timestamp_seconds", "active", "waiting")
+PROGRESS, ACTIVE, WAITING, PAUSED = (
+    f'iterpo_learner_{name}{{run="r"}}' for name in ("last_iteration_timestamp_seconds", "active", "waiting", "paused")
 )
 ROLLOUTS, PRESSURE = (f'iterpo_learner_wait_seconds_total{{run="r",what="{w}"}}' for w in ("rollouts", "backpressure"))
 AHEAD = 'iterpo_learner_ahead{run="r"}'
@@ -96,9 +98,9 @@ CASES = [
     ),
     Case(
         "EngineSlow",
-        {TOKENS: "0+60x40", ADMITTED: "4x40"},
-        {TOKENS: "0+600x40"},
-        "Each answer under way gets 0.5 tokens a second.",
+        {TOKENS: "0+12x40", ADMITTED: "4x40"},
+        {TOKENS: "0+60x40"},
+        "Each answer under way gets 0.1 tokens a second.",
     ),
     Case(
         "RequestsRefused",
@@ -109,17 +111,17 @@ CASES = [
     ),
     Case(
         "ProofsFail",
-        {PROOFS: "_x10 1x40"},
-        {PROOFS: "1x50"},
-        "1 candidates within ten minutes did not pass their proof: PROBE_UNCHANGED.",
+        {PROOFS: "0x10 1x40"},
+        {PROOFS: "3x50"},
+        "Within ten minutes candidates did not pass their proof: PROBE_UNCHANGED.",
         at="12m",
         labels={"result": "PROBE_UNCHANGED"},
     ),
     Case(
         "SwapsFail",
         {SWAPS: "1x15 2x40"},
-        {SWAPS: "1x60", BUSY: "1x15 2x40"},
-        "1 swaps within ten minutes failed: QUORUM_MISSED.",
+        {SWAPS: "1x60", BUSY: "1x15 2x40", NOWHERE: "1x15 2x40"},
+        "Within ten minutes swaps failed: QUORUM_MISSED.",
         at="12m",
         labels={"reason": "QUORUM_MISSED"},
     ),
@@ -135,7 +137,7 @@ CASES = [
         {CANARY: "0x2 7x200"},
         {CANARY: "0x2 7x50 0x1 8x150"},
         "Version 7 has been the canary for half an hour without a verdict.",
-        at="70m",
+        at="35m",
         labels={"role": "canary"},
     ),
     Case(
@@ -202,7 +204,7 @@ CASES = [
     ),
     Case(
         "LearnerStalled",
-        {PROGRESS: "0x100", ACTIVE: ALWAYS, WAITING: "0x100"},
+        {PROGRESS: "0x100", ACTIVE: ALWAYS, WAITING: "0x100", PAUSED: "0x100"},
         {PROGRESS: "0+30x100"},
         "Run r has made nothing for 40m 0s and waits for nobody.",
         at="40m",
@@ -239,7 +241,7 @@ CASES = [
     ),
     Case(
         "GradientExplodes",
-        {NORM: "0.2x18 40x2"},
+        {NORM: "0.2x18 40x2", ACTIVE: ALWAYS},
         {NORM: "0.2x18 0.9x2"},
         "Run r: the gradient's norm is 40, twenty times its usual one.",
         labels={"run": "r"},
@@ -252,21 +254,21 @@ CASES = [
     ),
     Case(
         "KlRunsAway",
-        {KL: "0.1x4 1.8x40", LIMIT: "2x44"},
+        {KL: "0.1x4 1.8x40", LIMIT: "2x44", ACTIVE: ALWAYS},
         {KL: "0.1x44"},
         "Run r is 1.8 nats a token from its base, near its gate's bound.",
         labels={"run": "r"},
     ),
     Case(
         "LengthRunsAway",
-        {LENGTH: "40x10 100x40"},
+        {LENGTH: "40x10 100x40", ACTIVE: ALWAYS},
         {LENGTH: "40x10 60x40"},
         "Run r: answers (train) are 100 tokens long, twice as long as within the hour.",
         labels={"run": "r", "split": "train"},
     ),
     Case(
         "EntropyCollapsed",
-        {ENTROPY: "1x4 0.01x40"},
+        {ENTROPY: "1x4 0.01x40", ACTIVE: ALWAYS},
         {ENTROPY: "1x44"},
         "Run r explores no more: 0.01 nats a token.",
         labels={"run": "r"},
@@ -289,7 +291,7 @@ CASES = [
     ),
     Case(
         "EngineAndLearnerDisagree",
-        {MISMATCH: "0.02x4 0.3x40"},
+        {MISMATCH: "0.02x4 0.3x40", ACTIVE: ALWAYS},
         {MISMATCH: "0.08x44"},
         "Run r: 30% of the tokens have another probability in engine and learner, beyond twice bfloat16's noise.",
         labels={"run": "r"},
@@ -330,6 +332,28 @@ def test_an_alert_fires_alone_and_says_what_is_wrong(case: Case, tmp_path: Path)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.alert)
 def test_without_the_trouble_everything_is_silent(case: Case, tmp_path: Path) -> None:
     assert complaints(case, tmp_path, case.fires | case.quiet, fires=False) == ""
+
+
+@needs_prometheus
+@pytest.mark.parametrize("name", [c.alert for c in CASES if ACTIVE in c.fires])
+def test_a_run_that_has_ended_is_no_alarm_whatever_its_last_numbers_were(name: str, tmp_path: Path) -> None:
+    case = next(c for c in CASES if c.alert == name)
+    assert complaints(case, tmp_path, case.fires | {ACTIVE: "0x400"}, fires=False) == ""
+
+
+@needs_prometheus
+def test_a_run_that_is_paused_or_was_just_now_is_no_alarm(tmp_path: Path) -> None:
+    case = next(c for c in CASES if c.alert == "LearnerStalled")
+    assert complaints(case, tmp_path, case.fires | {PAUSED: "1x70 0x30"}, fires=False) == ""
+
+
+@needs_prometheus
+def test_one_engine_that_hangs_among_others_is_seen(tmp_path: Path) -> None:
+    case = next(c for c in CASES if c.alert == "EngineSlow")
+    of = [{TOKENS: f'{TOKENS[:-1]},instance="{i}"}}', ADMITTED: f'{ADMITTED}{{instance="{i}"}}'} for i in "ab"]
+    series = {of[0][TOKENS]: "0x40", of[0][ADMITTED]: "4x40", of[1][TOKENS]: "0+600x40", of[1][ADMITTED]: "4x40"}
+    hangs = replace(case, labels={"instance": "a"}, says="Each answer under way gets 0 tokens a second.")
+    assert complaints(hangs, tmp_path, series, fires=True) == ""
 
 
 @needs_prometheus

@@ -34,6 +34,12 @@ def test_the_configuration_names_every_service_that_has_metrics(tmp_path: Path) 
     assert "scheme" not in job
 
 
+def test_a_prometheus_that_others_could_reach_is_refused_as_it_asks_for_no_token(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="asks for no token") as refused:
+        prometheus.spec(settings(tmp_path, '[monitor]\naddress = "0.0.0.0:9090"\n'), None)
+    assert refused.value.reason == "INSECURE_ADDRESS"
+
+
 def test_with_tls_the_services_are_read_through_it(tmp_path: Path) -> None:
     tls = '[auth]\ntls_certificate = "server.pem"\ntls_key = "key.pem"\n'
     [job] = prometheus.configuration(settings(tmp_path, tls))["scrape_configs"]

@@ -44,7 +44,7 @@ class Runs:
         ledger.close()
 
     def keep(self, run_id: str, iteration: int, record: dict[str, Any]) -> None:
-        BatchFiles(self.data / "runs" / run_id / "batches", 100).write(iteration, record)
+        BatchFiles(self.data / "runs" / run_id / "batches", 100).write(iteration, lambda: record)
 
 
 def row(run_id: str, number: int) -> IterationRow:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -156,3 +158,18 @@ def test_numbers_that_json_cannot_hold_are_null() -> None:
         "a": [None, 1.5, None],
         "b": [True, "NaN", None],
     }
+
+
+async def test_a_learner_that_hangs_holds_up_nobody_elses_threads(page, learner) -> None:
+    """Annotators' tasks are read in the loop's own threads."""
+    released = threading.Event()
+    learner.runs = lambda: released.wait(10) and []
+    await sign_in(page, "lead-token-123456")
+    looking = [asyncio.create_task(page.get("/api/runs")) for _ in range(64)]
+    try:
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "a task") == "a task"
+    finally:
+        released.set()
+    assert {answer.status_code for answer in await asyncio.gather(*looking)} == {200}

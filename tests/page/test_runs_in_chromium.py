@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ def runs(tmp_path_factory) -> Iterator[Runs]:
         running.add_rows("first", 1, 3)
         running.keep("first", 2, record(groups=2, size=4, tokens=6, text=HOSTILE))
         running.keep("first", 3, record())
+        strange = record(groups=1, size=2, tokens=3)
+        strange["batch"]["sequences"][1]["logprobs"][2] = -math.inf
+        running.keep("first", 4, strange)
         yield running
 
 
@@ -139,6 +143,16 @@ def test_every_token_is_reached_by_keyboard(lea: Person, runs: Runs) -> None:
     assert lea.page.locator('.token[tabindex="0"]').count() == 1
 
 
+def test_a_batch_that_no_method_can_be_worked_out_on_is_shown_all_the_same(lea: Person, runs: Runs) -> None:
+    """A log-prob of minus infinity: what one looks for after a gradient that was no number."""
+    open_page(lea, runs, "/tokens?run=first&iteration=4")
+    assert lea.page.locator(".answer-line").count() == 2
+    lea.page.locator('[data-at="0/1/2"]').focus()
+    assert "current policy–" in lea.page.locator("#detail-logprobs").inner_text().replace("\n", "")
+    assert "sequences[1].logprobs" in lea.page.locator("#detail-methods").inner_text()
+    assert lea.said == []
+
+
 def test_hostile_tokens_are_shown_and_do_nothing(lea: Person, runs: Runs) -> None:
     open_page(lea, runs, "/tokens?run=first&iteration=2")
     lea.page.locator("summary").first.click()
@@ -152,7 +166,7 @@ def test_hostile_tokens_are_shown_and_do_nothing(lea: Person, runs: Runs) -> Non
 
 def test_what_is_not_kept_is_said_with_what_is(lea: Person, runs: Runs) -> None:
     open_page(lea, runs, "/tokens?run=first&iteration=1")
-    lea.wait_for_notice("iterations 2 to 3 are")
+    lea.wait_for_notice("iterations 2 to 4 are")
 
 
 @pytest.mark.parametrize("path", ["/runs", "/tokens?run=first&iteration=2"])

@@ -11,17 +11,7 @@ from benchmarks.overhead import median_interval
 from benchmarks.sabotage import DRILLS
 from iterpo.monitor.prometheus import RULES
 from tests.monitor.prometheus import needs_prometheus, promtool
-
-ISSUE = {
-    "labeler-down",
-    "labeler-wrong",
-    "slow-engine",
-    "nan-update",
-    "reward-hacking",
-    "disk-nearly-full",
-    "dead-learner",
-    "stuck-canary",
-}
+from tests.platform.test_docs import ROOT
 
 
 def test_windows_offsets_and_patience_are_shortened_and_numbers_are_left_alone() -> None:
@@ -43,8 +33,10 @@ def test_a_drills_rules_are_rules_and_its_alerts_are_of_its_family(drill, tmp_pa
     assert {families[alert] for alert in drill.alerts} == {drill.family}
 
 
-def test_there_is_a_drill_for_everything_that_really_goes_wrong() -> None:
-    assert {drill.name for drill in DRILLS} == ISSUE
+def test_every_drill_is_in_the_documentation_with_its_picture_and_every_one_there_exists() -> None:
+    told = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs/drills.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(drill.name for drill in DRILLS)
+    assert all((ROOT / f"docs/screenshots/drill-{name}.png").is_file() for name in told)
 
 
 @pytest.mark.parametrize(("count", "places"), [(5, (0, 4)), (10, (1, 8)), (20, (5, 14))])

@@ -12,13 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings
-from iterpo.errors import InvalidInput, NotFound
+from iterpo.errors import InvalidInput, NotFound, WrongState
 from iterpo.explain import explain
 from iterpo.learner.batch_record import BatchFiles
 from iterpo.learner.ledger import Ledger
 from iterpo.run_config import RunConfig
 from iterpo.v1 import learner_pb2_grpc
 from services.host import Host, ServerSettings
+from services.learner import servicer
 from services.learner.assembly import Assembly
 from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
@@ -71,7 +72,7 @@ def trained(tmp_path: Path, client) -> None:
     ledger = Ledger(tmp_path / "learner.db")
     ledger.create("r", RunConfig(algorithm="online_dpo").model_dump(), [], [])
     ledger.close()
-    BatchFiles(tmp_path / "runs" / "r" / "batches", 10).write(2, RECORD)
+    BatchFiles(tmp_path / "runs" / "r" / "batches", 10).write(2, lambda: RECORD)
 
 
 async def test_a_recorded_batch_is_explained_by_the_runs_own_method_with_its_parameters(trained, client):
@@ -93,3 +94,10 @@ async def test_a_batch_can_be_read_and_a_missing_one_says_which_are_kept(trained
         with pytest.raises(NotFound) as missing:
             await asyncio.to_thread(client.batch, run_id, iteration)
         assert missing.value.reason == reason
+
+
+async def test_a_batch_that_no_message_holds_is_refused_with_where_it_lies(trained, client, monkeypatch):
+    monkeypatch.setattr(servicer, "MOST_BYTES", 100)
+    with pytest.raises(WrongState, match="runs/RUN/batches") as refused:
+        await asyncio.to_thread(client.batch, "r")
+    assert refused.value.reason == "BATCH_TOO_LARGE"

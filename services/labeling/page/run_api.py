@@ -7,9 +7,10 @@ away the page says so, and goes on when they are back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -27,9 +28,10 @@ from services.labeling.page.visible import visible
 
 MOST_ROWS = 400
 """Of a run at first sight: a curve is drawn with no more points than a screen has."""
-
-
 MOST_VERSIONS = 200
+CALLS = 4
+"""Under way at the same time; further ones wait."""
+T = TypeVar("T")
 
 
 class Learner(Protocol):
@@ -57,6 +59,11 @@ class Policies(Protocol):
 class RunApi:
     def __init__(self, learner: Learner, policies: Policies, doorman: Doorman) -> None:
         self._learner, self._policies, self._doorman = learner, policies, doorman
+        # Threads of its own: calls to a learner that hangs must not take those that annotators' tasks are read with.
+        self._threads = ThreadPoolExecutor(CALLS, "iterpo-run-page")
+
+    async def _ask(self, call: Callable[..., T], *asked: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *asked)
 
     def routes(self) -> list[Route]:
         return [
@@ -70,34 +77,34 @@ class RunApi:
 
     async def runs(self, request: Request) -> JSONResponse:
         self._doorman.session(request, LEADS)
-        return done(runs=[_run(run) for run in await asyncio.to_thread(self._learner.runs)])
+        return done(runs=[_run(run) for run in await self._ask(self._learner.runs)])
 
     async def run(self, request: Request) -> JSONResponse:
         """`run_id`, and `after`: rows of later iterations alone. The first look at a long run is thinned."""
         self._doorman.session(request, LEADS)
         after = _whole(request, "after")
         most = 0 if after else MOST_ROWS
-        found = await asyncio.to_thread(self._learner.get, _id(request, "run_id"), after, most)
+        found = await self._ask(self._learner.get, _id(request, "run_id"), after, most)
         rows = [wire.row_from_proto(found.run.run_id, row) for row in found.rows]
         return done(run=_run(found.run), rows=plain([asdict(row) for row in rows]))
 
     async def policies(self, request: Request) -> JSONResponse:
-        self._doorman.session(request, LEADS)
         """The newest, and all that serve or may serve; `total` says how many there are."""
-        listed = await asyncio.to_thread(self._policies.listed, MOST_VERSIONS)
+        self._doorman.session(request, LEADS)
+        listed = await self._ask(self._policies.listed, MOST_VERSIONS)
         versions = [wire.policy_from_proto(policy) for policy in listed.policies]
         return done(policies=plain([asdict(version) for version in versions]), total=listed.total)
 
     async def methods(self, request: Request) -> JSONResponse:
         self._doorman.session(request, LEADS)
-        methods = await asyncio.to_thread(self._learner.methods)
+        methods = await self._ask(self._learner.methods)
         return done(methods=[{"name": m.name, "formula": m.formula} for m in methods])
 
     async def batch(self, request: Request) -> JSONResponse:
         """`run_id`, and `iteration` (default: the latest that is kept). Texts with nothing hidden in them."""
         self._doorman.session(request, LEADS)
         asked = _id(request, "run_id"), _whole(request, "iteration")
-        record, kept = await asyncio.to_thread(self._learner.batch, *asked)
+        record, kept = await self._ask(self._learner.batch, *asked)
         for sequence in record["batch"]["sequences"]:
             sequence["tokens"] = [visible(token) for token in sequence.get("tokens") or ()]
         for answer in record["answers"]:
@@ -110,7 +117,7 @@ class RunApi:
         settings = dict(_setting(text) for text in request.query_params.getlist("set")[:50])
         method = request.query_params.get("method", "")[:MAX_ID_CHARACTERS]
         asked = _id(request, "run_id"), _whole(request, "iteration"), method, settings
-        return done(explanation=await asyncio.to_thread(self._learner.explain_batch, *asked))
+        return done(explanation=await self._ask(self._learner.explain_batch, *asked))
 
 
 def _run(run: pb.Run) -> Any:

@@ -1,6 +1,6 @@
 // What an iteration was trained on, token by token: each coloured by its gradient, its number term by term, and beside
 // it what another method would have done. Numbers are the learner's own (Explain); nothing is computed here.
-import { read } from "./api.js";
+import { Refused, read } from "./api.js";
 import { byId, complain, notice, numbers } from "./dom.js";
 import { themeButton } from "./theme.js";
 
@@ -36,7 +36,7 @@ function shade(value, largest) {
 // Answers in the batch's order, each under its prompt; a line of tokens for every method.
 function showAnswers() {
   const { sequences } = record.batch;
-  const largest = methods.map(({ gradient }) => gradient.flat().reduce((most, g) => Math.max(most, Math.abs(g)), 0));
+  const largest = methods.map(({ gradient = [] }) => gradient.flat().reduce((most, g) => Math.max(most, Math.abs(g)), 0));
   const groups = new Map();
   tokens = methods.map(() => sequences.map(() => []));
   sequences.forEach((sequence, index) => {
@@ -72,7 +72,7 @@ function newTokens(sequence, index, method, which, largest, words) {
   line.setAttribute("aria-label", `${method.method}. ${words}`);
   line.dir = "auto";
   sequence.tokens.forEach((text, place) => {
-    const token = make("span", `token${shade(method.gradient[index][place], largest)}`, text);
+    const token = make("span", `token${shade(method.gradient?.[index][place], largest)}`, text);
     token.setAttribute("role", "option");
     token.setAttribute("aria-selected", "false");
     token.tabIndex = -1;
@@ -103,6 +103,10 @@ function showToken(token) {
 function newTerms(method, index, place) {
   const section = make("section");
   section.dataset.method = method.method;
+  if (!method.gradient) {
+    section.append(make("h3", "", method.method), make("p", "hint", method.reason));
+    return section;
+  }
   section.append(make("h3", "", `${method.method}, ${method.normalizer}`), make("code", "", method.formula));
   const parameters = Object.entries(method.parameters).map(([name, value]) => `${name} ${value}`).join(", ");
   section.append(make("p", "hint", parameters));
@@ -145,6 +149,12 @@ function explained(iteration, method, settings = []) {
   return read(`/api/explain?${query}`);
 }
 
+// A batch that no method can be worked out on (a log-prob of minus infinity) is what one most wants to look at.
+function unexplained(error) {
+  if (error instanceof Refused && error.reason === "BAD_BATCH") return { explanation: { reason: error.message } };
+  throw error;
+}
+
 async function compare() {
   const other = byId("beside").value;
   const settings = byId("set").value.split(/[\s,]+/).filter(Boolean);
@@ -184,10 +194,10 @@ async function open(iteration) {
   let shows = false;
   await ask(async () => {
     const query = new URLSearchParams({ run_id: runId, iteration });
-    const [found, own] = await Promise.all([read(`/api/batch?${query}`), explained(iteration, "")]);
+    const [found, own] = await Promise.all([read(`/api/batch?${query}`), explained(iteration, "").catch(unexplained)]);
     return () => {
       record = found.record;
-      methods = [own.explanation];
+      methods = [{ method: record.method, ...own.explanation }];
       const options = found.kept.reverse().map((each) => new Option(each, each));
       byId("iteration").replaceChildren(...options);
       byId("iteration").value = record.iteration;
