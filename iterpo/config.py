@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,6 +26,7 @@ from pydantic import (
 
 from iterpo.errors import InvalidConfig
 from iterpo.run_config import RunConfig
+from iterpo.store.address import is_postgresql
 
 DEFAULT_FILE = "iterpo.toml"
 ROLES = ("client", "replica", "annotator", "lead", "learner", "admin")
@@ -39,6 +41,14 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str | Path) and str(value):
         return (_root(info) / Path(value).expanduser()).resolve()
     return None if value == "" else value
+
+
+def _resolve_store(value: Any, info: ValidationInfo) -> Any:
+    """An address stays as it is; a file is a path like any other."""
+    if is_postgresql(value):
+        return value
+    resolved = _resolve(value, info)
+    return "" if resolved is None else str(resolved) if isinstance(resolved, Path) else resolved
 
 
 def _root(info: ValidationInfo) -> Path:
@@ -69,6 +79,7 @@ def _endpoint_or_none(value: str) -> str:
     return value
 
 
+StoreAddress = Annotated[str, BeforeValidator(_resolve_store)]
 ConfigPath = Annotated[Path | None, BeforeValidator(_resolve)]
 Address = Annotated[str, AfterValidator(_host_and_port)]
 OptionalEndpoint = Annotated[str, AfterValidator(_endpoint_or_none)]
@@ -208,8 +219,9 @@ class LabelingSettings(Section):
     """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9102"
     """As for inference."""
-    database: ConfigPath = None
-    """The feedback store. Default: feedback.db in data_dir."""
+    store: StoreAddress = Field("", validation_alias=AliasChoices("store", "database"))
+    """The feedback store: a SQLite file (default: feedback.db in data_dir), or `postgresql://USER@HOST:PORT/NAME`,
+    which several labeling servers may share; its password comes from PGPASSWORD or ~/.pgpass. Old name: `database`."""
     max_attempts: int = Field(3, ge=1)
     """How often a labeler is tried on one completion before it abstains for good."""
     labeler_timeout_seconds: float = Field(30.0, gt=0)
@@ -358,11 +370,9 @@ class Settings(Section):
             return raw
         filled = dict(raw)
         labeling = filled.get("labeling", {})
-        if isinstance(labeling, dict) and not labeling.get("database"):
-            filled["labeling"] = {
-                **labeling,
-                "database": str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db")),
-            }
+        if isinstance(labeling, dict) and not (labeling.get("store") or labeling.get("database")):
+            default = str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db"))
+            filled["labeling"] = {k: v for k, v in labeling.items() if k != "database"} | {"store": default}
         run = filled.get("run")
         if isinstance(run, dict):
             files = {k: str(_resolve(run[k], info)) for k in ("prompts", "heldout", "pairs") if run.get(k)}

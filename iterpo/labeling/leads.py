@@ -12,14 +12,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-import apsw
-
 from iterpo.background import in_background
 from iterpo.labeling.agreement import Agreement
 from iterpo.labeling.annotator import MACHINE
 from iterpo.labeling.bradley_terry import Comparison, Strength, bradley_terry
 from iterpo.labeling.crowd import Crowd, Profile
 from iterpo.labeling.voting import preference_of
+from iterpo.store.connection import Connection
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import comparisons_by_version, complete_pairs_of, count_labels, votes_of
 from iterpo.store.rows import float_of, int_of
@@ -109,7 +108,7 @@ class LeadDesk:
 
         return self.database.write(act).result() if changed else []
 
-    def _unrecorded(self, connection: apsw.Connection) -> list[Standing]:
+    def _unrecorded(self, connection: Connection) -> list[Standing]:
         """States that are not the stored ones."""
         stored = {standing.annotator: standing.state for standing, _ in read_standings(connection)}
         found = self.crowd.states()
@@ -123,7 +122,7 @@ class LeadDesk:
     def tally(self, run_id: str = "") -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
         """(tasks, labels by outcome, labels by source); "" is every run."""
 
-        def read(connection: apsw.Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
+        def read(connection: Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
             return count_tasks(connection, self.database.clock(), run_id), *count_labels(connection, run_id)
 
         return self.database.read(read).result()
@@ -175,7 +174,7 @@ class LeadDesk:
     def sitting(self, annotator: str) -> Future[Sitting]:
         """A person's own figures."""
 
-        def read(connection: apsw.Connection) -> Sitting:
+        def read(connection: Connection) -> Sitting:
             day_ago = self.database.clock() - 24 * 3600
             total, today = connection.execute(
                 "SELECT count(*), count(CASE WHEN labelled_at > ? THEN 1 END) FROM labels WHERE annotator = ?",

@@ -20,9 +20,9 @@ from iterpo.labeling.deadline import DeadlineRunner, StuckError
 from iterpo.labeling.judge import JudgeModel
 from iterpo.labeling.labeler import Abstain, failed
 from iterpo.labeling.people import PeopleDesk
+from iterpo.store.commit import Commit
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask
-from iterpo.store.writer import Commit
 from iterpo.types import Abstention, AnnotatorState, Lease, Outcome
 
 logger = logging.getLogger(__name__)

@@ -14,13 +14,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import apsw
-
 from iterpo.errors import Conflict, WrongState
 from iterpo.labeling.crowd import FIXED, Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.labeling.voting import preference_of, seen_by_crowd
+from iterpo.store.connection import Connection
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import Accepted, Submission, label_directly, recent_votes, submit_label, undo_label, votes_of
 from iterpo.store.leases import Ask, Held, Mixture, Refusal, extend_lease, lease_tasks, live_leases, release_task
@@ -187,7 +186,7 @@ class PeopleDesk:
     def give_up(self, machine: Callable[[str], bool], reason: str) -> Future[int]:
         """Skip the open tasks of machines that will not label them, so that nobody waits for them; how many."""
 
-        def orphans(connection: apsw.Connection) -> list[tuple[str, str]]:
+        def orphans(connection: Connection) -> list[tuple[str, str]]:
             return [each for each in open_for_machines(connection) if machine(each[1])]
 
         def act(transaction: Transaction) -> int:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from iterpo.store.address import is_postgresql
 from iterpo.store.commit import Listener, Operation
 from iterpo.store.connection import Connection
 from iterpo.store.transaction import Clock
@@ -15,15 +16,17 @@ from iterpo.types import FeedbackEvent
 
 T = TypeVar("T")
 
-POSTGRESQL = ("postgresql://", "postgres://")
-"""How the address of a database begins that is no file."""
-
 
 class FeedbackDatabase(Protocol):
     """Durable before the answer: a future of `write` is done only after its transaction is on the disk.
 
     Nothing here blocks but `close`: `write` and `read` return futures (`asyncio.wrap_future` them in a server).
     """
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file, where it is one."""
+        ...
 
     @property
     def clock(self) -> Clock:
@@ -45,17 +48,16 @@ class FeedbackDatabase(Protocol):
         """Run `query` on a read-only connection: it sees everything committed before it started."""
         ...
 
-    def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
-        """At most `limit` events with a cursor above `after`, oldest first; `run_id` "" means every run. No event with
-        a lower cursor appears after one that was returned."""
+    def read_settled(self, query: Callable[[Connection, int], T]) -> Future[T]:
+        """As `read`, with the cursor up to which no event is still to appear: who reads on after it misses none."""
         ...
 
-    def newest_cursor(self) -> Future[int]:
-        """Of the newest event that `events` returns; 0 when there is none."""
+    def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
+        """At most `limit` settled events with a cursor above `after`, oldest first; `run_id` "" means every run."""
         ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` after every commit, in a thread of the store's: it must be quick. Returns the unsubscriber."""
+        """Call `listener` after every commit, in a thread of the store's: it must be quick. Returns what ends it."""
         ...
 
     def on_duty(self) -> bool:
@@ -78,7 +80,7 @@ def open_database(where: Path | str, clock: Clock | None = None) -> FeedbackData
     Raises InvalidConfig when it cannot be opened; WrongState STORE_IN_USE for a file that another process has open,
     STORE_TOO_NEW, STORE_TOO_OLD or STORE_CORRUPT.
     """
-    if str(where).startswith(POSTGRESQL):
+    if is_postgresql(where):
         from iterpo.store.postgresql_database import PostgresqlDatabase
 
         return PostgresqlDatabase(str(where), clock)

@@ -54,11 +54,11 @@ class SqliteDatabase:
     def read(self, query: Callable[[Connection], T]) -> Future[T]:
         return self._reader.submit(self._query, query)
 
-    def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
-        return self.read(lambda connection: read_events(connection, run_id, after, limit))
+    def read_settled(self, query: Callable[[Connection, int], T]) -> Future[T]:
+        return self.read(lambda connection: query(connection, newest_cursor(connection)))
 
-    def newest_cursor(self) -> Future[int]:
-        return self.read(newest_cursor)
+    def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
+        return self.read_settled(lambda connection, upto: read_events(connection, run_id, after, limit, upto))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         with self._listeners_lock:

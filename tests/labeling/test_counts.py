@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import comparisons_by_version, count_labels
 from iterpo.types import Outcome
 from tests.labeling.test_tasks import WAIT, People
@@ -73,7 +73,7 @@ def test_a_database_of_version_4_is_brought_up_to_date_with_its_labels_counted(t
     connection.execute(VERSION_4)
     connection.close()
 
-    database = FeedbackDatabase(people.database.path)
+    database = open_database(people.database.path)
     assert (database.read(look).result(WAIT), database.read(definitions).result(WAIT)) == before
     assert database.read(lambda c: c.pragma("user_version")).result(WAIT) == 5
     database.close()

@@ -12,7 +12,7 @@ from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.queue import QueueSettings
 from iterpo.store import work
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import FeedbackDatabase, open_database
 from iterpo.store.work import WorkItem
 from iterpo.types import Abstention, FeedbackEvent, Reward
 from tests.labeling.builders import group
@@ -24,7 +24,7 @@ FAST = QueueSettings(max_attempts=3, timeout_seconds=0.1, workers=2, backoff_sec
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[FeedbackDatabase]:
-    opened = FeedbackDatabase(tmp_path / "feedback.db")
+    opened = open_database(tmp_path / "feedback.db")
     yield opened
     opened.close()
 

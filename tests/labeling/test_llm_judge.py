@@ -21,7 +21,7 @@ from iterpo.labeling.judge import JudgeModel, judge_model, read_verdict
 from iterpo.labeling.labeler import Abstain
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.queue import QueueSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import Abstention, FeedbackEvent, Outcome, TaskKind
@@ -123,7 +123,7 @@ class Desk:
     """A desk with a judge `llm`; closed at the end of the test."""
 
     def __init__(self, path: Path, answer: Callable[[str], str], **people: Any) -> None:
-        self.database = FeedbackDatabase(path)
+        self.database = open_database(path)
         self.abstained: list[Any] = []
         self.people = PeopleDesk(self.database, settings=PeopleSettings(**{"mixture": Mixture(), **people}))
         settings, heard = QueueSettings(2, 5.0), self.abstained.append
@@ -169,7 +169,7 @@ def test_the_tasks_of_a_judge_that_is_gone_are_skipped_so_that_no_run_waits_for_
     desk.desk.close()
     desk.desk.record("run", "llm", [group("kinder", "ruder"), group("a", "b", group_id="g2")], "r").result(WAIT)
     desk.database.close()
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(tmp_path / "feedback.db")
     without = LabelingDesk(database, {}, people=PeopleDesk(database))
     without.start()
     events = database.events("", 0, 1000).result(WAIT)

@@ -14,7 +14,7 @@ from iterpo.errors import Conflict, InvalidInput, NotFound
 from iterpo.labeling.desk import LabelingDesk, PairRequest
 from iterpo.labeling.pairs import TaskPlan
 from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.store.tasks import count_tasks
@@ -39,7 +39,7 @@ class People:
 
     def __init__(self, path: Path, plan: TaskPlan | None = None, **settings: Any) -> None:
         self.clock = MovableClock()
-        self.database = FeedbackDatabase(path, self.clock)
+        self.database = open_database(path, self.clock)
         self.coin = Coin(0)
         given = PeopleSettings(**{"mixture": Mixture(), **settings})
         self.people = PeopleDesk(self.database, settings=given, draw=self.coin)

@@ -17,7 +17,7 @@ from iterpo.labeling.crowd import Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.leads import LeadDesk
 from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import FeedbackDatabase, open_database
 from iterpo.types import FeedbackEvent, FinishReason, Message, Outcome, Prompt, Task
 from services.auth import Identity
 from services.labeling.limits import MAX_RATIONALE_CHARACTERS
@@ -123,7 +123,7 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def page(tmp_path: Path) -> AsyncIterator[Page]:
     clock = Clock()
-    database = FeedbackDatabase(tmp_path / "feedback.db", clock)
+    database = open_database(tmp_path / "feedback.db", clock)
     yield Page(database, clock)
     database.close()
 

@@ -38,15 +38,19 @@ def test_an_empty_file_gives_every_default(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_file_and_the_database_lives_in_data_dir(tmp_path: Path) -> None:
     settings = load(write(tmp_path, 'data_dir = "data"\n[model]\npath = "m"\n[run]\nprompts = "p.jsonl"\n'))
     assert settings.data_dir == tmp_path / "data"
-    assert settings.labeling.database == tmp_path / "data/feedback.db"
+    assert settings.labeling.store == str(tmp_path / "data/feedback.db")
     assert settings.model.path == tmp_path / "m"
     assert settings.run.prompts == str(tmp_path / "p.jsonl")
 
 
 def test_a_database_of_ones_own_is_kept(tmp_path: Path) -> None:
-    assert load(write(tmp_path, '[labeling]\ndatabase = "/elsewhere/f.db"')).labeling.database == Path(
-        "/elsewhere/f.db"
-    )
+    for key in ("store", "database"):
+        assert load(write(tmp_path, f'[labeling]\n{key} = "/elsewhere/f.db"')).labeling.store == "/elsewhere/f.db"
+
+
+def test_a_store_that_is_no_file_stays_as_it_is(tmp_path: Path) -> None:
+    address = "postgresql://iterpo@db.example:5432/feedback"
+    assert load(write(tmp_path, f'[labeling]\nstore = "{address}"')).labeling.store == address
 
 
 def test_without_a_path_the_file_in_the_working_directory_is_used(

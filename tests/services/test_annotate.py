@@ -22,7 +22,7 @@ from iterpo.errors import InvalidInput, PermissionDenied, WrongState
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.leases import Mixture
 from iterpo.types import AnnotatorState, FeedbackEvent, Label, Outcome
 from iterpo.v1 import labeling_pb2 as pb
@@ -56,7 +56,7 @@ class Service:
 
 
 async def serve(folder: Path, tokens: dict[str, str]) -> AsyncIterator[Service]:
-    database = FeedbackDatabase(folder / "feedback.db")
+    database = open_database(folder / "feedback.db")
     guidelines = Guidelines([Guideline("kind", "Prefer the kinder answer.", ("tone", "truth"))])
     people = PeopleDesk(database, guidelines=guidelines, settings=PeopleSettings(mixture=Mixture()))
     desk = LabelingDesk(database, {}, people=people)

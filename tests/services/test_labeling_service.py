@@ -20,7 +20,7 @@ from iterpo.errors import Conflict, InvalidInput, Unavailable
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.queue import QueueSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.leases import Mixture
 from iterpo.types import Outcome
 from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
@@ -59,7 +59,7 @@ class Running:
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(tmp_path / "feedback.db")
     database.subscribe(metrics.on_commit)
     registry.register(StoreState(database))
     labelers = {"rule": RuleLabeler(fails_on_bad)}
