@@ -33,7 +33,7 @@ Compared = tuple[int, int, float, float]
 """Policy versions of the first and the second answer, p_first_wins, weight."""
 MOST_REVISED = 2_000
 """Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
-ALL = -1
+ALL = 2**62
 """After a lead's decision every preference is made anew: a replay reads even the oldest."""
 MOST_COMPARED, MOST_VERSIONS = 5_000, 200
 """Votes and policy versions of the Bradley-Terry table, the latest ones."""

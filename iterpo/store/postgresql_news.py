@@ -47,6 +47,11 @@ class News:
 
     def close(self) -> None:
         self._closing.set()
+        try:
+            with psycopg.connect(self._address, autocommit=True, **self._session) as waker:
+                waker.execute(f"NOTIFY {CHANNEL}, '{self._owner} '")
+        except psycopg.Error as error:  # the thread looks up by itself, within LOOK_SECONDS
+            logger.debug("the listener was not woken: %s", error)
         self._thread.join()
 
     def _connect(self) -> psycopg.Connection[Any]:

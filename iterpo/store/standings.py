@@ -15,7 +15,7 @@ def set_standing(transaction: Transaction, standing: Standing) -> str:
     transaction.connection.execute(
         "INSERT INTO standings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (annotator) DO UPDATE SET"
         " state = excluded.state, reason = excluded.reason, decided_by = excluded.decided_by,"
-        " changed_at = excluded.changed_at, readmitted_at = coalesce(excluded.readmitted_at, readmitted_at)",
+        " changed_at = excluded.changed_at, readmitted_at = coalesce(excluded.readmitted_at, standings.readmitted_at)",
         (standing.annotator, standing.state.value, standing.reason, standing.by, transaction.now, readmitted),
     )
     return transaction.append("", standing)

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +22,7 @@ from services.auth import Identity
 from services.labeling.limits import MAX_RATIONALE_CHARACTERS
 from services.labeling.page import sessions
 from services.labeling.page.app import page_app
+from tests.conftest import Place
 from tests.labeling.builders import completion
 
 ANNOTATOR, LEAD, BOUND, LEARNER = "annotator-token-1", "lead-token-123456", "bound-token-12345", "learner-token-123"
@@ -121,9 +121,9 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def page(tmp_path: Path) -> AsyncIterator[Page]:
+async def page(place: Place) -> AsyncIterator[Page]:
     clock = Clock()
-    database = open_database(tmp_path / "feedback.db", clock)
+    database = open_database(place("feedback.db"), clock)
     yield Page(database, clock)
     database.close()
 

@@ -30,6 +30,7 @@ from iterpo.v1 import labeling_pb2_grpc, types_pb2
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics
 from services.labeling.servicer import LabelingServicer
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.services.labeling_process import labeling_process, write_config
 
@@ -55,8 +56,8 @@ class Service:
         return [e.label for e in self.events() if e.label]
 
 
-async def serve(folder: Path, tokens: dict[str, str]) -> AsyncIterator[Service]:
-    database = open_database(folder / "feedback.db")
+async def serve(where: Path | str, tokens: dict[str, str]) -> AsyncIterator[Service]:
+    database = open_database(where)
     guidelines = Guidelines([Guideline("kind", "Prefer the kinder answer.", ("tone", "truth"))])
     people = PeopleDesk(database, guidelines=guidelines, settings=PeopleSettings(mixture=Mixture()))
     desk = LabelingDesk(database, {}, people=people)
@@ -74,14 +75,14 @@ async def serve(folder: Path, tokens: dict[str, str]) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async for made in serve(tmp_path, {}):
+async def service(place: Place) -> AsyncIterator[Service]:
+    async for made in serve(place("feedback.db"), {}):
         yield made
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Service]:
-    async for made in serve(tmp_path, TOKENS):
+async def guarded(place: Place) -> AsyncIterator[Service]:
+    async for made in serve(place("feedback.db"), TOKENS):
         yield made
 
 

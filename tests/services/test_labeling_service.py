@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +26,7 @@ from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics, StoreState
 from services.labeling.servicer import LabelingServicer
+from tests.conftest import Place
 from tests.labeling.builders import completion, group, prompt
 from tests.labeling.fakes import RuleLabeler
 from tests.labeling.test_tasks import Coin
@@ -56,10 +56,10 @@ class Running:
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
+async def running(place: Place) -> AsyncIterator[Running]:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
-    database = open_database(tmp_path / "feedback.db")
+    database = open_database(place("feedback.db"))
     database.subscribe(metrics.on_commit)
     registry.register(StoreState(database))
     labelers = {"rule": RuleLabeler(fails_on_bad)}

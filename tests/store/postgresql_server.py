@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 
 from iterpo.demo.free_ports import free_ports
+from iterpo.store.postgresql_schema import check_schema
 
 START_SECONDS = 60.0
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
@@ -32,6 +33,7 @@ class PostgresqlServer:
         (self._port,) = free_ports(1)
         self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
+        self._template = ""
 
     def address(self, database: str) -> str:
         return f"postgresql://iterpo@127.0.0.1:{self._port}/{database}"
@@ -86,14 +88,18 @@ class PostgresqlServer:
 
     def stop(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGINT)  # "fast": open connections are ended
+        self._process.send_signal(signal.SIGQUIT)  # at once: nobody needs its hundred databases again
         self._process.wait(30)
 
-    def new_database(self) -> str:
-        """Its address. Empty."""
+    def new_database(self, empty: bool = False) -> str:
+        """Its address. With the tables, unless it is to be empty."""
+        if not (empty or self._template):
+            self._template = "template0"
+            self._template = self.new_database().rpartition("/")[2]
+            check_schema(self.address(self._template), {})
         name = f"feedback{next(self._numbers)}"
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else self._template}")
         return self.address(name)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import apsw
 import pytest
-from iterpo.store.schema import SCHEMA_VERSION, UPGRADES
 
 from iterpo.errors import Conflict, ResourceExhausted, Unavailable, WrongState
 from iterpo.store.commit import Commit
 from iterpo.store.database import FeedbackDatabase, open_database
+from iterpo.store.migrate import OLDEST_VERSION, SCHEMA_VERSION
 from iterpo.store.transaction import Answer, Transaction
 from iterpo.types import Reward
 from tests.labeling.builders import group
@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_and_loses_nothing_stored(database: FeedbackDatabase
     ("version", "reason", "fix"),
     [
         (SCHEMA_VERSION + 1, "STORE_TOO_NEW", "Install the newer iterpo"),
-        (min(UPGRADES) - 1, "STORE_TOO_OLD", "Set labeling.database to another path"),
+        (OLDEST_VERSION - 1, "STORE_TOO_OLD", "Set labeling.store to another path"),
     ],
 )
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path, version: int, reason: str, fix: str) -> None:
