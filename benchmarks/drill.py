@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder of the pictures")
     names = [drill.name for drill in DRILLS]
-    parser.add_argument("--only", nargs="*", choices=names, default=names, help="these; others stay as found")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these; others stay as found")
     arguments = parser.parse_args()
     base = prepare(arguments.home / "models", print)
     path = arguments.out / f"drill-{hardware_key()}.json"

@@ -128,7 +128,7 @@ class ReplicaSettings(Section):
 
 class InferenceSettings(Section):
     address: Address = "127.0.0.1:50051"
-    """Where it listens and where clients find it. Port 0 takes a free one."""
+    """Where it listens and where clients find it. (Port 0, a free one, is for a service that is started alone.)"""
     metrics_address: OptionalAddress = "127.0.0.1:9101"
     """Prometheus metrics over HTTP. Empty: none."""
     http_address: OptionalAddress = "127.0.0.1:8000"
@@ -459,6 +459,9 @@ def _problem(error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return f"The key `{key}` is missing in {where}.", "Add it."
     message = error["msg"].removeprefix("Value error, ")
+    if key.isdecimal() and place:  # an entry of a list
+        where, key = f"[{'.'.join(place[:-1])}]", f"{place[-1]}`, entry {int(key) + 1}, `"
+        return f"`{key[:-3]} in {where}: {message[:1].lower()}{message[1:]}.", f"It is {error['input']!r} now."
     shown = "" if isinstance(error["input"], dict) else f"It is {error['input']!r} now."
     return f"`{key}` in {where}: {message[:1].lower()}{message[1:]}.", shown
 

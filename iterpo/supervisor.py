@@ -285,4 +285,4 @@ def _kill_group(group: int) -> None:
 
 def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing."
+    return lines[-1].strip().removeprefix("error: ") if lines else "it said nothing."

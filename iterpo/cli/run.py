@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -251,10 +252,11 @@ def _newest(client: Any) -> str:
 
 def _follow(client: Any, run_id: str, as_json: bool) -> None:
     """Rows as lines; changes of status on stderr, so that stdout stays a table or JSON Lines."""
-    last = ""
-    if not as_json:
-        click.echo(HEADER)
+    last, headed = "", as_json
     for news in client.watch(run_id):
+        if not headed:  # not before it is known that there is such a run
+            click.echo(HEADER)
+            headed = True
         if news.HasField("row"):
             if as_json:
                 print_json(_plain(news.row))
@@ -286,7 +288,8 @@ def _watch_screen(client: Any, run_id: str) -> None:
                 rows.append(news.row)
                 if news.row.iteration < news.run.iteration:
                     continue  # earlier rows of a long run: drawn with the latest one
-            shown = screen(news.run, _state(news.run), rows, HEADER, [row_line(row) for row in rows[-SHOWN_ROWS:]])
+            lines = [row_line(row) for row in rows[-SHOWN_ROWS:]]
+            shown = screen(news.run, _state(news.run), heldout_gain(news.run), rows, HEADER, lines)
             live.update(shown, refresh=True)
     _raise_if_failed(news.run)
 
@@ -310,9 +313,13 @@ def _show(run: Any, as_json: bool) -> None:
         return
     click.echo(
         f"{run.run_id}  {run.algorithm}  {_state(run)}  iteration {run.iteration}/{run.iterations}  "
-        f"version {run.policy_version}  held-out {run.heldout_reward_before:.3f} -> {run.heldout_reward:.3f}  "
-        f"{run.status}"
+        f"version {run.policy_version}  {heldout_gain(run)}  {run.status}"
     )
+
+
+def heldout_gain(run: Any) -> str:
+    before, now = ("-" if math.isnan(v) else f"{v:.3f}" for v in (run.heldout_reward_before, run.heldout_reward))
+    return f"held-out {before} -> {now}"
 
 
 def _state(run: Any) -> str:

@@ -82,6 +82,7 @@ def curves(rows: Sequence[Any]) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     known = [(name, points) for name, value in SERIES if (points := _points(rows, value))]
     if not known:
@@ -91,6 +92,7 @@ def curves(rows: Sequence[Any]) -> str:
     for place, (name, points) in enumerate(known):
         axes = figure.add_subplot(lines, 3, place + 1)
         axes.plot(*zip(*points, strict=True), ".-", markersize=4)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)
     drawn = io.StringIO()

@@ -52,8 +52,9 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     return "".join(BLOCKS[round((v - low) / span * steps) if span else 0] if math.isfinite(v) else " " for v in values)
 
 
-def screen(run: Any, state: str, rows: Sequence[Any], header: str, lines: Sequence[str]) -> Any:
-    """A rich renderable. `header` and `lines`: the table of the latest iterations."""
+def screen(run: Any, state: str, gain: str, rows: Sequence[Any], header: str, lines: Sequence[str]) -> Any:
+    """A rich renderable. `gain`: of the held-out reward, in words. `header` and `lines`: the table of the latest
+    iterations."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -62,8 +63,7 @@ def screen(run: Any, state: str, rows: Sequence[Any], header: str, lines: Sequen
         (f"{run.run_id}  ", "bold"),
         f"{run.algorithm}  ",
         (state, "red" if state in ("failed", "interrupted") else "yellow" if state == "waiting" else "green"),
-        f"  iteration {run.iteration}/{run.iterations}  version {run.policy_version}  "
-        f"held-out {run.heldout_reward_before:.3f} -> {run.heldout_reward:.3f}",
+        f"  iteration {run.iteration}/{run.iterations}  version {run.policy_version}  {gain}",
     )
     curves = Table.grid(padding=(0, 2))
     for name, value in SERIES:
@@ -75,5 +75,6 @@ def screen(run: Any, state: str, rows: Sequence[Any], header: str, lines: Sequen
                 Text(f"{min(known):.3g} to {max(known):.3g}", style="dim"),
             )  # fmt: skip
     latest = [Text(line, no_wrap=True, overflow="crop") for line in (header, *lines[-SHOWN_ROWS:])] if lines else []
-    hint = Text("Ctrl-C leaves; the run goes on.", style="dim")
+    ended = state in ("finished", "stopped", "failed", "interrupted")
+    hint = Text("" if ended else "Ctrl-C leaves; the run goes on.", style="dim")
     return Group(head, Text(printable(run.status), style="dim"), Text(), curves, Text(), *latest, Text(), hint)

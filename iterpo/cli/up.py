@@ -45,7 +45,9 @@ def command(monitor: bool, config_path: Path | None, as_json: bool) -> None:
             click.echo(event.message, err=True)
 
     specs = service_specs(settings, config_path)
-    addresses = {f"{name}.address": getattr(settings, name).address for name in SERVICES}
+    keys = [(name, key) for name in SERVICES for key in ("address", "metrics_address")]
+    keys += [("inference", "http_address"), ("labeling", "page_address")]
+    addresses = {f"{name}.{key}": getattr(getattr(settings, name), key) for name, key in keys}
     if monitor:
         specs.append(prometheus.spec(settings, config_path))
         addresses["monitor.address"] = settings.monitor.address
@@ -69,6 +71,8 @@ def check_nobody_listens(addresses: Mapping[str, str]) -> None:
 
     for key, address in addresses.items():
         host, _, port = address.rpartition(":")
+        if not port or port == "0":
+            continue  # none, or any free one
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
         except OSError:

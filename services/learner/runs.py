@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from iterpo.algorithms import Algorithm, find, resolve
-from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, WrongState
+from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, NotFound, WrongState
 from iterpo.intake import on_policy
 from iterpo.learner.ledger import Ledger, RunSummary
 from iterpo.patience import Control, RunStopped
@@ -207,7 +207,13 @@ class RunManager:
 
     def batch(self, run_id: str, iteration: int = 0) -> tuple[dict[str, Any], list[int]]:
         """(what an iteration was trained on, iterations whose batches are kept); 0: the latest. Raises NotFound."""
-        self._ledger.summary(run_id)
+        made = self._ledger.summary(run_id).progress.iteration
+        if iteration > made:
+            raise NotFound(
+                f"Run {run_id!r} has made {made} iterations; there is no iteration {iteration} yet.",
+                "Name an earlier one, or none for the latest.",
+                "ITERATION_UNKNOWN",
+            )
         files = self._assembly.batches(run_id)
         kept = files.iterations()
         return files.read(iteration or (kept[-1] if kept else 0)), kept
@@ -267,6 +273,7 @@ class RunManager:
 
     def _work(self, run: Launched) -> None:
         with about(run=run.run_id), ExitStack() as when_finished:
+            logger.info("the run begins, or goes on")
             state, status = self._outcome(run, when_finished)
             give_back_memory()  # before the next run may begin: two models would be there at once
             self._finish(run, state, status)
@@ -281,6 +288,8 @@ class RunManager:
                 for row in loop.iterations():
                     self._metrics.observe(row)
                     sink(row)
+                    gate = "promoted" if row.promoted else "refused" if row.decision else "no update"
+                    logger.info("iteration %d, %s, %.1f s", row.iteration, gate, row.seconds)
                     self._tell(run, "RUNNING", f"iteration {row.iteration} is done")
         except RunStopped:
             return "STOPPED", f"stopped; go on with: iterpo run resume {run.run_id}"
@@ -299,6 +308,7 @@ class RunManager:
             logger.error("run %s is %s, which could not be recorded: %s", run.run_id, state, error)
         finally:
             run.active = False
+            logger.info("the run has ended: %s", status)
             self._tell(run, state, status)
             self._metrics.end(run.run_id, state)
 

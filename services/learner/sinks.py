@@ -212,7 +212,9 @@ def giving_up(name: str, run_id: str) -> Iterator[None]:
 
 def numbers(row: IterationRow) -> dict[str, float]:
     """What a tracker draws: everything of a row that is a number, and finite."""
-    of_candidate = {"kl": row.kl, "swap_ms": row.swap_ms, "load_ms": row.load_ms} if row.proved else {}
+    of_candidate = {}
+    if row.proved:
+        of_candidate = {"kl_nats": row.kl, "swap_seconds": row.swap_ms / 1000, "load_seconds": row.load_ms / 1000}
     found = {
         "train_reward": row.train_reward,
         "heldout_reward": row.heldout_reward,

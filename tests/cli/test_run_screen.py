@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from iterpo.cli.run import HEADER, row_line
+from iterpo.cli.run import HEADER, heldout_gain, row_line
 from iterpo.cli.run_screen import screen, sparkline
 from iterpo.v1 import learner_pb2 as pb
 from tests.page.run_process import page_with_runs
@@ -29,7 +29,7 @@ def row(number: int, **metrics: float) -> pb.IterationRow:
 
 def drawn(run: pb.Run, state: str, rows: list[pb.IterationRow]) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(screen(run, state, rows, HEADER, [row_line(r) for r in rows]))
+    console.print(screen(run, state, heldout_gain(run), rows, HEADER, [row_line(r) for r in rows]))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -62,6 +62,7 @@ def test_the_screen_has_what_a_run_is_and_the_latest_iterations() -> None:
 
 def test_a_run_without_rows_is_a_screen_too() -> None:
     text = drawn(pb.Run(run_id="mine", algorithm="dpo", status="loading the model"), "running", [])
+    assert "Ctrl-C leaves" in text
     assert "loading the model" in text
     assert "iteration  version" not in text
 
@@ -85,7 +86,7 @@ def test_on_a_real_terminal_it_is_drawn_and_ends_with_the_run(tmp_path: Path) ->
             assert process.wait(timeout=30) == 0
     assert "reward, held-out" in text
     assert "█" in text
-    assert "Ctrl-C leaves" in text
+    assert "Ctrl-C leaves" not in text, "the run has ended"
 
 
 def _read(terminal: int) -> bytes:

@@ -44,7 +44,7 @@ def write_a_run(name: str, folder: Path, iterations: tuple[int, ...] = (1, 2, 3)
 def test_what_is_no_number_is_not_sent() -> None:
     found = numbers(ROW)
     assert "heldout_reward" not in found
-    assert (found["kl"], found["promoted"], found["grad_norm"]) == (0.125, 1.0, 0.5)
+    assert (found["kl_nats"], found["promoted"], found["grad_norm"]) == (0.125, 1.0, 0.5)
 
 
 def test_a_nested_configuration_is_told_by_dotted_names() -> None:
@@ -56,7 +56,7 @@ def test_tensorboard_draws_the_runs_rows(tmp_path: Path) -> None:
     write_a_run("tensorboard", tmp_path)
     events = accumulator.EventAccumulator(str(tmp_path / "runs" / "first" / "tensorboard"))
     events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("kl")] == list(enumerate(KL, 1))
+    assert [(e.step, e.value) for e in events.Scalars("kl_nats")] == list(enumerate(KL, 1))
     [text] = events.Tensors("configuration/text_summary")
     assert b"kl.beta = 0.5" in text.tensor_proto.string_val[0]
 
@@ -70,7 +70,7 @@ def test_mlflow_has_one_run_also_when_the_run_went_on_later(tmp_path: Path, monk
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("iterpo")
     [run] = client.search_runs([experiment.experiment_id])
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "kl")] == list(enumerate(KL, 1))
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "kl_nats")] == list(enumerate(KL, 1))
     assert (run.data.params["kl.beta"], run.info.status, run.info.run_name) == ("0.5", "FINISHED", "first")
 
 
@@ -81,7 +81,8 @@ def test_trackio_has_one_run_also_when_the_run_went_on_later(tmp_path: Path, mon
     write_a_run("trackio", tmp_path, (1, 2))
     write_a_run("trackio", tmp_path, (3,))
     [run] = storage.SQLiteStorage.get_runs("iterpo")
-    assert [(row["step"], row["kl"]) for row in storage.SQLiteStorage.get_logs("iterpo", run)] == list(enumerate(KL, 1))
+    logged = storage.SQLiteStorage.get_logs("iterpo", run)
+    assert [(row["step"], row["kl_nats"]) for row in logged] == list(enumerate(KL, 1))
 
 
 def test_weights_and_biases_writes_each_run_to_a_file_of_its_own(
@@ -175,5 +176,5 @@ def test_a_project_that_is_named_in_weights_and_biases_own_variable_is_left_to_i
 
 
 def test_without_a_candidate_there_is_no_kl_to_send() -> None:
-    assert "kl" in sinks.numbers(ROW)
-    assert not {"kl", "swap_ms", "load_ms"} & sinks.numbers(replace(ROW, proved=False)).keys()
+    assert "kl_nats" in sinks.numbers(ROW)
+    assert not {"kl_nats", "swap_seconds", "load_seconds"} & sinks.numbers(replace(ROW, proved=False)).keys()

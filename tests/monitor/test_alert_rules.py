@@ -315,7 +315,8 @@ def complaints(case: Case, folder: Path, series: dict[str, str], fires: bool) ->
     assert severity is not None
     labels = case.labels | {"severity": severity[1], "family": FAMILY[case.alert]}
     labels |= {"job": "iterpo"} if 'job="iterpo"' in next(iter(series)) else {}
-    expected = [{"exp_labels": labels, "exp_annotations": {"summary": case.says}}] if fires else []
+    says = {"summary": case.says, "runbook": f"docs/runbook.md#{case.alert.lower()}"}
+    expected = [{"exp_labels": labels, "exp_annotations": says}] if fires else []
     file = folder / "test.json"
     body = {"rule_files": [str(RULES)], "evaluation_interval": "30s", "tests": [rule_test(case, series, expected)]}
     file.write_text(json.dumps(body))

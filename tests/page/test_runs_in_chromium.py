@@ -64,6 +64,28 @@ def test_a_live_runs_curves_grow_by_themselves(lea: Person, runs: Runs) -> None:
     assert lea.said == []
 
 
+def test_a_service_that_is_away_is_named_and_the_others_parts_are_shown(lea: Person, runs: Runs) -> None:
+    """Inference is not running here."""
+    open_page(lea, runs, "/runs?run=first")
+    lea.wait_for_notice("No answer from inference")
+    assert lea.page.locator("#curves svg").count() > 3
+    lea.page.route("**/api/runs", lambda route: route.fulfill(status=503, json={"error": "away"}))
+    version = {"version": 7, "state": "serving", "parent": 6, "run_id": "first", "method": "grpo", "reason": ""}
+    listed = {"policies": [version | {"decision": None}], "total": 1}
+    lea.page.route("**/api/policies", lambda route: route.fulfill(json=listed))
+    lea.wait_for_notice("No answer from learner")
+    assert lea.page.locator("#policies th").inner_text() == "7"
+    assert lea.page.locator("#labels dt").first.inner_text() == "Open"
+
+
+def test_a_run_that_there_is_not_is_said_and_another_one_shown(lea: Person, runs: Runs) -> None:
+    lea.page.route("**/api/policies", lambda route: route.fulfill(json={"policies": [], "total": 0}))
+    open_page(lea, runs, "/runs?run=nosuch")
+    lea.wait_for_notice("There is no run “nosuch”: this is first.")
+    open_page(lea, runs, "/tokens")
+    lea.wait_for_notice("No run is named")
+
+
 def test_a_bump_in_a_curve_leads_to_its_tokens_by_keyboard(lea: Person, runs: Runs) -> None:
     open_page(lea, runs, "/runs")
     lea.page.locator("#curves svg").first.focus()

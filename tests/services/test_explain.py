@@ -17,6 +17,7 @@ from iterpo.explain import explain
 from iterpo.learner.batch_record import BatchFiles
 from iterpo.learner.ledger import Ledger
 from iterpo.run_config import RunConfig
+from iterpo.types import IterationRow, Progress
 from iterpo.v1 import learner_pb2_grpc
 from services.host import Host, ServerSettings
 from services.learner import servicer
@@ -71,6 +72,8 @@ def trained(tmp_path: Path, client) -> None:
     """A run whose second iteration's batch is kept."""
     ledger = Ledger(tmp_path / "learner.db")
     ledger.create("r", RunConfig(algorithm="online_dpo").model_dump(), [], [])
+    row = IterationRow("r", 2, 2, True, True, 0.5, 0.5, 0.1, 1.0, 1.0, 100.0, 10.0, {}, None)
+    ledger.commit(row, Progress(iteration=2), "c", [])
     ledger.close()
     BatchFiles(tmp_path / "runs" / "r" / "batches", 10).write(2, lambda: RECORD)
 
@@ -90,7 +93,8 @@ async def test_and_by_another_method_with_its_published_ones(trained, client):
 
 async def test_a_batch_can_be_read_and_a_missing_one_says_which_are_kept(trained, client):
     assert await asyncio.to_thread(client.batch, "r") == ({"iteration": 2} | RECORD, [2])
-    for run_id, iteration, reason in (("r", 1, "BATCH_NOT_KEPT"), ("nobody", 0, "RUN_NOT_FOUND")):
+    asked = (("r", 1, "BATCH_NOT_KEPT"), ("r", 3, "ITERATION_UNKNOWN"), ("nobody", 0, "RUN_NOT_FOUND"))
+    for run_id, iteration, reason in asked:
         with pytest.raises(NotFound) as missing:
             await asyncio.to_thread(client.batch, run_id, iteration)
         assert missing.value.reason == reason

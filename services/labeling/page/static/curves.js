@@ -56,8 +56,10 @@ export class Curve {
     drawn.push(svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 5, "text-anchor": "end" }, String(last)));
     Object.values(lines).forEach((line, number) => {
       const at = line.map(([iteration, value]) => `${this.x(iteration).toFixed(1)},${y(value).toFixed(1)}`);
-      // A single point is no line: it is drawn as a short one.
-      if (at.length === 1) at.push(`${(this.x(line[0][0]) + 4).toFixed(1)},${y(line[0][1]).toFixed(1)}`);
+      if (at.length === 1) {  // a single point is no line
+        const [[iteration, value]] = line;
+        drawn.push(svg("circle", { class: `dot-${number % 3}`, cx: this.x(iteration) + 4, cy: y(value), r: 3 }));
+      }
       drawn.push(svg("polyline", { class: `line-${number % 3}`, points: at.join(" ") }));
     });
     this.chart.replaceChildren(...drawn);

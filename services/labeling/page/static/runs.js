@@ -1,5 +1,5 @@
 // The run page: runs, curves that grow while a run goes on, versions with lineage and the gate's decisions.
-import { read } from "./api.js";
+import { Unreachable, read } from "./api.js";
 import { Curve, short } from "./curves.js";
 import { byId, complain, notice, numbers } from "./dom.js";
 import { themeButton } from "./theme.js";
@@ -29,6 +29,7 @@ const CURVES = {
 
 let runId = new URLSearchParams(location.search).get("run") ?? "";
 let rows = [];
+let missing = "";
 const curves = Object.fromEntries(Object.keys(CURVES).map((title) => [title, new Curve(title, openTokens)]));
 
 function address(iteration) {
@@ -44,6 +45,7 @@ function showRuns(runs) {
   const known = [...byId("run").options].map((option) => option.value);
   for (const { run_id: id } of runs) if (!known.includes(id)) byId("run").prepend(new Option(id, id));
   if (!runs.some((run) => run.run_id === runId) && runs.length) {
+    missing = runId;
     choose(runs.at(-1).run_id);
   }
   byId("run").value = runId;
@@ -58,7 +60,7 @@ function choose(id) {
 function showRun(run) {
   const gain = `held-out ${short(run.heldout_before)} → ${short(run.heldout)}`;
   byId("run-status").textContent =
-    `${run.algorithm}, ${[run.state, run.status].filter(Boolean).join(": ")}. ` +
+    `${run.algorithm}, ${run.status.startsWith(run.state) ? run.status : `${run.state}: ${run.status}`}. ` +
     `Iteration ${run.iteration} of ${run.iterations}, ${gain}.`;
   byId("run-status").dataset.state = run.state;
   byId("tokens").hidden = rows.length === 0;
@@ -124,18 +126,37 @@ async function showOne(wanted) {
   showLast(rows.at(-1));
 }
 
+async function showRunning() {
+  showRuns((await read("/api/runs")).runs);
+  if (runId) await showOne(runId);
+}
+
+async function showTally() {
+  showLabels(await read(`/api/tally?${new URLSearchParams({ run_id: runId })}`));
+}
+
+// Each service is asked for itself: one that is away is named, and the others' parts go on.
 async function look() {
+  const away = [];
+  const part = async (service, work) => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+      away.push(service);
+    }
+  };
   try {
-    showRuns((await read("/api/runs")).runs);
-    if (runId) await showOne(runId);
-    // Inference may be away while the learner is not: the curves go on.
-    const tally = `/api/tally?${new URLSearchParams({ run_id: runId })}`;
-    const [labels, policies] = await Promise.allSettled([read(tally), read("/api/policies")]);
-    if (labels.status === "fulfilled") showLabels(labels.value);
-    if (policies.status === "fulfilled") showPolicies(policies.value);
-    byId("as-of").textContent = `As of ${new Date().toLocaleTimeString()}`;
+    const wanted = runId;
+    await Promise.all([
+      part("learner", showRunning), part("labeling", showTally),
+      part("inference", async () => showPolicies(await read("/api/policies"))),
+    ]);
+    if (wanted !== runId) await part("labeling", showTally);
+    if (!away.length) byId("as-of").textContent = `As of ${new Date().toLocaleTimeString()}`;
     byId("main").dataset.state = "ready";
-    notice("");
+    const unknown = missing ? `There is no run “${missing}”: this is ${runId}.` : "";
+    notice(away.length ? `No answer from ${away.join(", ")}: what is shown of it is old. Is it running (iterpo up)?` : unknown);
   } catch (error) {
     complain(error);
   }
@@ -148,6 +169,6 @@ async function keepLooking() {
 
 themeButton(byId("theme"));
 byId("curves").append(...Object.values(curves).map((curve) => curve.element));
-byId("run").addEventListener("change", () => { choose(byId("run").value); showCurves(); look(); });
+byId("run").addEventListener("change", () => { missing = ""; choose(byId("run").value); showCurves(); look(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
 keepLooking();

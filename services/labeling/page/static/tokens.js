@@ -10,7 +10,7 @@ const LOGPROBS = {
   reference_logprobs: "reference", values: "critic’s value", reference_kl: "KL to the reference",
 };
 const asked = new URLSearchParams(location.search);
-const runId = asked.get("run") ?? "";
+const runId = asked.get("run") ?? asked.get("run_id") ?? "";
 let record = null;
 let methods = [];
 let tokens = [];
@@ -220,7 +220,12 @@ byId("iteration").addEventListener("change", () => open(byId("iteration").value)
 byId("beside").addEventListener("change", compare);
 byId("set").addEventListener("change", compare);
 byId("choose").addEventListener("submit", (event) => event.preventDefault());
-await open(asked.get("iteration") ?? 0);
+if (runId) {
+  await open(asked.get("iteration") ?? 0);
+} else {
+  notice("No run is named. Choose one on the run page, and there a point of a curve; or write /tokens?run=NAME.");
+  byId("main").dataset.state = "ready";
+}
 if (record) {
   const { methods: known } = await read("/api/methods");
   byId("beside").append(...known.map(({ name }) => new Option(name, name)));
