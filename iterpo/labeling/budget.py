@@ -141,7 +141,8 @@ class Budget:
         while not self._closing:
             self._news.clear()
             try:
-                tasks = self._people.database.read(lambda connection: held_tasks(connection, HANDFUL)).result()
+                database = self._people.database
+                tasks = database.read(lambda c: held_tasks(c, HANDFUL)).result() if database.on_duty() else []
                 if tasks:
                     self._settle(tasks)
                     continue

@@ -96,6 +96,8 @@ class LeadDesk:
         """Work the annotators' quality out anew, record whose state is not the stored one, and make their preferences
         anew; blocks. What a failed write or a crash left unrecorded is recorded the next time."""
         self.crowd.refresh()
+        if not self.database.on_duty():  # another server on the same database records them
+            return []
         changed = self.database.read(self._unrecorded).result()
 
         def act(transaction: Transaction) -> list[Standing]:

@@ -81,7 +81,7 @@ class MachineAnnotator:
         while not self._stopped.is_set():
             self._news.clear()
             try:
-                if self._turn():
+                if self._people.database.on_duty() and self._turn():
                     continue
             except IterpoError as error:  # a full or busy disk: the tasks are still there, so look again later
                 logger.warning("%s cannot label: %s", self.name, error)

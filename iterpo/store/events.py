@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from iterpo import feedback_wire
 from iterpo.store.connection import Connection
 from iterpo.store.rows import bytes_of, int_of
@@ -25,6 +27,19 @@ def read_events(connection: Connection, run_id: str, after: int, limit: int, upt
             "SELECT cursor, body FROM events WHERE cursor > ? AND cursor <= ? ORDER BY cursor LIMIT ?",
             (after, upto, limit),
         )
+    return [decode(int_of(cursor), bytes_of(body)) for cursor, body in rows]
+
+
+def events_of_kinds(
+    connection: Connection, kinds: Sequence[str], after: int, upto: int, limit: int
+) -> list[FeedbackEvent]:
+    """As `read_events`, of every run."""
+    places = ", ".join("?" * len(kinds))
+    rows = connection.execute(
+        f"SELECT cursor, body FROM events WHERE kind IN ({places}) AND cursor > ? AND cursor <= ? "
+        "ORDER BY cursor LIMIT ?",
+        (*kinds, after, upto, limit),
+    )
     return [decode(int_of(cursor), bytes_of(body)) for cursor, body in rows]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -185,6 +185,14 @@ def votes_of(connection: Connection, task_id: str) -> list[Vote]:
 def recent_votes(connection: Connection, limit: int) -> list[Vote]:
     """The last `limit` labels, oldest first."""
     return _votes(connection, "TRUE ORDER BY labels.rowid DESC LIMIT ?", (limit,))[::-1]
+
+
+def votes_by_id(connection: Connection, event_ids: Sequence[str]) -> list[Vote]:
+    """Of labels that were not taken back, in the order in which they came."""
+    if not event_ids:
+        return []
+    places = ", ".join("?" * len(event_ids))
+    return _votes(connection, f"labels.event_id IN ({places}) ORDER BY labels.rowid", tuple(event_ids))
 
 
 def complete_pairs_of(connection: Connection, annotator: str, limit: int) -> list[ComparedPair]:

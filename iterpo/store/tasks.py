@@ -178,13 +178,21 @@ def set_urgency(transaction: Transaction, task_id: str, urgency: Urgency) -> Non
         transaction.connection.execute("UPDATE tasks SET urgency = ? WHERE task_id = ?", (urgency(figures), task_id))
 
 
-def rank_anew(transaction: Transaction, urgency: Urgency) -> None:
-    """After a change of the configuration: the urgency of every unfinished task."""
+RANKED_TOGETHER = 500
+"""Tasks whose urgency is worked out in one transaction: labels get their turn in between."""
+
+
+def rank_anew(transaction: Transaction, urgency: Urgency, after: str = "") -> str:
+    """After a change of the configuration: the urgency of the next unfinished tasks after this one. Returns the last,
+    or "" when there are no more."""
     unfinished = transaction.connection.execute(
-        "SELECT task_id FROM tasks WHERE free_at IS NOT NULL AND kind = ?", (TaskKind.COMPARISON.value,)
+        "SELECT task_id FROM tasks WHERE free_at IS NOT NULL AND kind = ? AND task_id > ? ORDER BY task_id LIMIT ?",
+        (TaskKind.COMPARISON.value, after, RANKED_TOGETHER),
     ).fetchall()
     for (task_id,) in unfinished:
+        transaction.locks.task(str(task_id))
         set_urgency(transaction, str(task_id), urgency)
+    return str(unfinished[-1][0]) if unfinished else ""
 
 
 def open_tasks(connection: Connection, run_id: str) -> int:
