@@ -34,7 +34,7 @@ class SqliteDatabase:
         self.path = path
         self.clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = lock_file(path)
         self._lock_file: int | None = lock
         try:
             connection = open_writer(path)
@@ -101,7 +101,7 @@ class SqliteDatabase:
             listener(commit)
 
 
-def _lock(path: Path) -> int:
+def lock_file(path: Path) -> int:
     """An advisory lock that the kernel drops with the process, `kill -9` included."""
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
