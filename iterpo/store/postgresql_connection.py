@@ -76,8 +76,12 @@ class RowLocks:
 
     def __init__(self, connection: PostgresqlConnection) -> None:
         self._connection = connection
+        self._persons: set[str] = set()
 
     def person(self, annotator: str) -> None:
+        if annotator in self._persons:
+            return
+        self._persons.add(annotator)
         self._connection.execute("SELECT pg_advisory_xact_lock(?, hashtext(?))", (PERSONS, annotator))
 
     def task(self, task_id: str) -> None:
