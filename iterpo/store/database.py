@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from iterpo.errors import InvalidConfig
 from iterpo.store.address import is_postgresql
 from iterpo.store.commit import Listener, Operation
 from iterpo.store.connection import Connection
@@ -81,8 +82,14 @@ def open_database(where: Path | str, clock: Clock | None = None) -> FeedbackData
     STORE_TOO_NEW, STORE_TOO_OLD or STORE_CORRUPT.
     """
     if is_postgresql(where):
-        from iterpo.store.postgresql_database import PostgresqlDatabase
-
+        try:
+            from iterpo.store.postgresql_database import PostgresqlDatabase
+        except ImportError as error:
+            raise InvalidConfig(
+                f"labeling.store is a PostgreSQL database, and its client is not installed: {error}.",
+                "pip install 'iterpo[postgresql]', or name a file.",
+                "POSTGRESQL_NOT_INSTALLED",
+            ) from error
         return PostgresqlDatabase(str(where), clock)
     from iterpo.store.sqlite_database import SqliteDatabase
 
