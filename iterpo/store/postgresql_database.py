@@ -103,11 +103,11 @@ class PostgresqlDatabase:
         return self._given_clock or (lambda: time.time() + self._ahead)
 
     def write(self, operation: Operation[T]) -> Future[T]:
-        if self._closed:
-            raise Unavailable("The feedback store is closed.", "Try again when the labeling server is back.")
+        self._check_open()
         return self._writers.submit(self._transact, operation)
 
     def read(self, query: Callable[[Connection], T]) -> Future[T]:
+        self._check_open()
         return self._readers.submit(self._query, query)
 
     def read_settled(self, query: Callable[[Connection, int], T]) -> Future[T]:
@@ -115,6 +115,7 @@ class PostgresqlDatabase:
             upto = settled_cursor(connection)
             return query(connection, upto)
 
+        self._check_open()
         return self._readers.submit(self._query, settled)
 
     def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
@@ -143,6 +144,10 @@ class PostgresqlDatabase:
         self._readers.shutdown(wait=True)
         self._writing.close()
         self._reading.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The feedback store is closed.", "Try again when the labeling server is back.")
 
     def _transact(self, operation: Operation[T]) -> T:
         for tried in range(1, TRIES + 1):

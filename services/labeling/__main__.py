@@ -64,7 +64,7 @@ async def _serve(
     add_LabelingServiceServicer_to_server(servicer, host.server)
     async with AsyncExitStack() as running:
         running.push_async_callback(asyncio.to_thread, desk.close)
-        page = labeling_page(settings, desk, metrics)
+        page = labeling_page(settings, desk, metrics, host.settings.tokens, host.audit)
         if page is not None:
             page.bind()
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from iterpo.config import InferenceSettings, Settings, load, read_tokens, valid_keys
+from iterpo.config import InferenceSettings, Settings, load, valid_keys
 from iterpo.errors import InvalidConfig
 from iterpo.policies.probe import LIMIT_TOKENS
+from iterpo.tokens import read_tokens
 
 TOKEN = "0123456789abcdef"
 
@@ -127,7 +128,7 @@ def test_settings_do_not_change_after_they_are_read() -> None:
 def test_tokens_are_read_from_their_own_file(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"# who may what\n{TOKEN}=ab== = admin\n\n\"{TOKEN}-2\" = 'client'\n")
     settings = load(write(tmp_path, '[auth]\ntokens_file = "tokens"'))
-    assert settings.tokens() == {f"{TOKEN}=ab==": "admin", f"{TOKEN}-2": "client"}
+    assert {g.token: g.role for g in settings.grants()} == {f"{TOKEN}=ab==": "admin", f"{TOKEN}-2": "client"}
 
 
 def test_a_caller_takes_the_token_of_its_role_or_else_the_strongest(tmp_path: Path) -> None:

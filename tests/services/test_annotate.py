@@ -30,6 +30,7 @@ from iterpo.v1 import labeling_pb2_grpc, types_pb2
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics
 from services.labeling.servicer import LabelingServicer
+from services.tokens import Tokens
 from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.services.labeling_process import labeling_process, write_config
@@ -61,7 +62,7 @@ async def serve(where: Path | str, tokens: dict[str, str]) -> AsyncIterator[Serv
     guidelines = Guidelines([Guideline("kind", "Prefer the kinder answer.", ("tone", "truth"))])
     people = PeopleDesk(database, guidelines=guidelines, settings=PeopleSettings(mixture=Mixture()))
     desk = LabelingDesk(database, {}, people=people)
-    host = Host("labeling", ServerSettings("127.0.0.1:0", tokens=tokens), CollectorRegistry())
+    host = Host("labeling", ServerSettings("127.0.0.1:0", tokens=Tokens.named(tokens)), CollectorRegistry())
     servicer = LabelingServicer(desk, LabelingMetrics(CollectorRegistry()))
     labeling_pb2_grpc.add_LabelingServiceServicer_to_server(servicer, host.server)
     port = host.bind()
