@@ -467,7 +467,7 @@ async def test_only_the_pages_files_are_served(page: Page) -> None:
 
 
 async def test_without_tokens_a_name_is_enough_on_loopback_names_only(page: Page) -> None:
-    app = page_app(page.people, page.leads, {}, False)
+    app = page_app(page.people, page.leads, Tokens(), KEY, False)
     browser = page.browser(app)
     assert (await browser.read("sign-in")).json == {"needs_token": False, "signed_in": False}
     assert (await browser.act("sign-in", name="ann")).json == {"name": "ann", "role": "admin"}
