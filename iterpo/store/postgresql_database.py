@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from iterpo.errors import IterpoError, ResourceExhausted, Unavailable
+from iterpo.errors import InvalidInput, IterpoError, ResourceExhausted, Unavailable
 from iterpo.store.address import without_password
 from iterpo.store.commit import Commit, Listener, Operation
 from iterpo.store.connection import Connection, Row
@@ -248,6 +248,12 @@ def store_error(error: Exception) -> IterpoError:
             "The feedback store's disk is full; nothing of this request was stored, what was stored before is safe.",
             "Free space on the disk of PostgreSQL and send the request again with the same request_id.",
             "DISK_FULL",
+        )
+    if isinstance(error, psycopg.DataError):
+        return InvalidInput(
+            f"The store cannot keep a value of the request: {str(error).strip()}.",
+            "Send no NUL characters, and numbers within 64 bits.",
+            "VALUE_NOT_KEPT",
         )
     return Unavailable(
         f"The feedback store cannot be used: {type(error).__name__}: {str(error).strip()}.",
