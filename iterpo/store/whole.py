@@ -139,8 +139,13 @@ def _dump(where: str, out: Path) -> None:
         raise NotFound(
             "pg_dump is not on the path.", "Install PostgreSQL's client (Debian: postgresql-client).", "PG_DUMP_MISSING"
         )
-    command: Sequence[str] = [program, "--format=custom", f"--file={out}", where]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=DUMP_SECONDS, check=False)
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    parts = conninfo_to_dict(where)
+    password = str(parts.pop("password", "") or os.environ.get("PGPASSWORD", ""))  # not where `ps` shows it
+    command: Sequence[str] = [program, "--format=custom", f"--file={out}", make_conninfo(**parts)]
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DUMP_SECONDS, check=False, env=environment)
     if ended.returncode:
         raise WrongState(
             f"pg_dump failed: {ended.stderr.strip()}", "Mend what it says, and try again.", "BACKUP_FAILED"
