@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ CONFIG = """data_dir = "{folder}/data"
 address = "127.0.0.1:{port}"
 metrics_address = ""
 page_address = ""
+store = "{store}"
 """
 
 
@@ -62,7 +63,9 @@ def main() -> None:
         result["idle"] = asyncio.run(measure_idle(address, process.pid, arguments.idle))
         print(result["idle"], flush=True)
         record(address, arguments.labels + arguments.streams * arguments.credit, "stream")
-        result["streams"] = asyncio.run(measure_streams(address, arguments.streams, arguments.credit, arguments.labels))
+        result["streams"] = asyncio.run(
+            measure_streams([address], arguments.streams, arguments.credit, arguments.labels)
+        )
         result["streams"]["server_megabytes"] = megabytes(process.pid)
         print(result["streams"], flush=True)
         unary = arguments.labels // 12
@@ -77,11 +80,11 @@ def main() -> None:
 
 
 @contextmanager
-def labeling(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A labeling process on a free port: (address, process)."""
+def labeling(folder: Path, store: str = "") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A labeling process on a free port: (address, process). `store`: labeling.store."""
     (port,) = free_ports(1)
     config = folder / "iterpo.toml"
-    config.write_text(CONFIG.format(folder=folder, port=port))
+    config.write_text(CONFIG.format(folder=folder, port=port, store=store))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.labeling", "--config", config],
@@ -129,20 +132,26 @@ def group(name: str) -> Group:
     return Group(name, Prompt(name, (Message("user", "How is it done?"),)), answers)
 
 
-async def measure_streams(address: str, streams: int, credit: int, labels: int) -> dict[str, Any]:
+async def measure_streams(addresses: Sequence[str], streams: int, credit: int, labels: int) -> dict[str, Any]:
+    """Shared out over the servers."""
     left, latencies = [labels], list[float]()
-    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-        stub = labeling_pb2_grpc.LabelingServiceStub(channel)
-        started = time.monotonic()
-        people = [asyncio.create_task(annotate(stub, f"person-{n}", credit, left, latencies)) for n in range(streams)]
-        while len(latencies) < labels:
-            await asyncio.sleep(0.02)
-            for failed in (person for person in people if person.done()):
-                failed.result()
-        seconds = time.monotonic() - started
-        for person in people:
-            person.cancel()
-        await asyncio.gather(*people, return_exceptions=True)
+    channels = [grpc.aio.insecure_channel(address, options=OPTIONS) for address in addresses]
+    stubs = [labeling_pb2_grpc.LabelingServiceStub(channel) for channel in channels]
+    started = time.monotonic()
+    people = [
+        asyncio.create_task(annotate(stubs[n % len(stubs)], f"person-{n}", credit, left, latencies))
+        for n in range(streams)
+    ]
+    while len(latencies) < labels:
+        await asyncio.sleep(0.02)
+        for failed in (person for person in people if person.done()):
+            failed.result()
+    seconds = time.monotonic() - started
+    for person in people:
+        person.cancel()
+    await asyncio.gather(*people, return_exceptions=True)
+    for channel in channels:
+        await channel.close()
     return figures(latencies, seconds) | {"streams": streams, "credit": credit}
 
 

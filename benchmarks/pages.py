@@ -31,7 +31,7 @@ from iterpo.learner.batch_record import BatchFiles
 from iterpo.learner.ledger import Ledger
 from iterpo.policies import manifest
 from iterpo.run_config import RunConfig
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.groups import record_group
 from iterpo.store.labels import label_directly
 from iterpo.store.tasks import add_task
@@ -117,8 +117,7 @@ def make(home: Path, base: Path, labels: int, iterations: int) -> dict[str, floa
 
 
 def make_labels(settings: Settings, labels: int) -> None:
-    assert settings.labeling.database is not None
-    database = FeedbackDatabase(settings.labeling.database)
+    database = open_database(settings.labeling.store)
     tasks = labels // LABELS_A_TASK
 
     def write(first: int) -> None:

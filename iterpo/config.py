@@ -6,6 +6,7 @@ Relative paths are relative to the file (or to the working directory when there 
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,13 +27,13 @@ from pydantic import (
 
 from iterpo.errors import InvalidConfig
 from iterpo.run_config import RunConfig
+from iterpo.store.address import is_postgresql
+from iterpo.tokens import ROLES, Grant, read_tokens
 
 DEFAULT_FILE = "iterpo.toml"
-ROLES = ("client", "replica", "annotator", "lead", "learner", "admin")
 SERVICES = ("inference", "labeling", "learner")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Slot sizes that vLLM 0.32 can allocate."""
-MIN_TOKEN_CHARACTERS = 16
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
@@ -39,6 +41,14 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str | Path) and str(value):
         return (_root(info) / Path(value).expanduser()).resolve()
     return None if value == "" else value
+
+
+def _resolve_store(value: Any, info: ValidationInfo) -> Any:
+    """An address stays as it is; a file is a path like any other."""
+    if is_postgresql(value):
+        return value
+    resolved = _resolve(value, info)
+    return "" if resolved is None else str(resolved) if isinstance(resolved, Path) else resolved
 
 
 def _root(info: ValidationInfo) -> Path:
@@ -69,6 +79,7 @@ def _endpoint_or_none(value: str) -> str:
     return value
 
 
+StoreAddress = Annotated[str, BeforeValidator(_resolve_store)]
 ConfigPath = Annotated[Path | None, BeforeValidator(_resolve)]
 Address = Annotated[str, AfterValidator(_host_and_port)]
 OptionalEndpoint = Annotated[str, AfterValidator(_endpoint_or_none)]
@@ -208,8 +219,9 @@ class LabelingSettings(Section):
     """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9102"
     """As for inference."""
-    database: ConfigPath = None
-    """The feedback store. Default: feedback.db in data_dir."""
+    store: StoreAddress = Field("", validation_alias=AliasChoices("store", "database"))
+    """The feedback store: a SQLite file (default: feedback.db in data_dir), or `postgresql://USER@HOST:PORT/NAME`,
+    which several labeling servers may share; its password comes from PGPASSWORD or ~/.pgpass. Old name: `database`."""
     max_attempts: int = Field(3, ge=1)
     """How often a labeler is tried on one completion before it abstains for good."""
     labeler_timeout_seconds: float = Field(30.0, gt=0)
@@ -315,19 +327,37 @@ class TraceSettings(Section):
 
 class AuthSettings(Section):
     tokens_file: ConfigPath = None
-    """Lines of `token = role`, or `token = role:person` for a token that speaks for one annotator or user only; roles
-    are client, replica, annotator, lead, learner, admin. Empty: no tokens, loopback only."""
+    """Of the servers: lines as `iterpo tokens new` writes them, `sha256:DIGEST = role:person until DATE`, or
+    `token = role` for one's own machine. Read anew when it changes. Empty: no tokens, loopback only."""
+    token_file: ConfigPath = None
+    """Of a caller: a file that holds its token and nothing else. Empty: ITERPO_TOKEN, or a token of tokens_file."""
+    calls_per_second: float = Field(0.0, ge=0)
+    """What one token may call on average, a tenth of a minute's at once. 0: as often as it likes."""
     tls_certificate: ConfigPath = None
     """PEM, for the servers."""
     tls_key: ConfigPath = None
     """PEM, for the servers."""
     tls_ca: ConfigPath = None
     """PEM of the authority that clients trust. Empty: clients connect without TLS."""
+    tls_client_ca: ConfigPath = None
+    """PEM of the authority that clients' certificates must come from (mutual TLS), for the servers' gRPC. Empty: no
+    certificate is asked for."""
+    tls_client_certificate: ConfigPath = None
+    """PEM, of a caller, where the servers ask for one."""
+    tls_client_key: ConfigPath = None
+    """PEM, of a caller."""
+    session_key_file: ConfigPath = None
+    """What signs the pages' cookies; labeling servers that share a store share it. Empty: session.key in data_dir, made
+    when it is missing."""
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        if (self.tls_client_certificate is None) != (self.tls_client_key is None):
+            raise ValueError("tls_client_certificate and tls_client_key belong together: set both or none")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca asks for clients' certificates, which takes tls_certificate and tls_key")
         return self
 
 
@@ -358,34 +388,36 @@ class Settings(Section):
             return raw
         filled = dict(raw)
         labeling = filled.get("labeling", {})
-        if isinstance(labeling, dict) and not labeling.get("database"):
-            filled["labeling"] = {
-                **labeling,
-                "database": str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db")),
-            }
+        if isinstance(labeling, dict) and not (labeling.get("store") or labeling.get("database")):
+            default = str(Path(str(filled.get("data_dir") or ".iterpo"), "feedback.db"))
+            filled["labeling"] = {k: v for k, v in labeling.items() if k != "database"} | {"store": default}
         run = filled.get("run")
         if isinstance(run, dict):
             files = {k: str(_resolve(run[k], info)) for k in ("prompts", "heldout", "pairs") if run.get(k)}
             filled["run"] = {**run, **files}
         return filled
 
-    def tokens(self) -> dict[str, str]:
-        """token -> role or role:person, read from auth.tokens_file now; empty without one. Raises InvalidConfig."""
-        return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else {}
+    def grants(self) -> list[Grant]:
+        """Of auth.tokens_file, read now; empty without one. Raises InvalidConfig."""
+        return read_tokens(self.auth.tokens_file) if self.auth.tokens_file else []
 
     def token(self, role: str, person: str = "") -> str | None:
-        """The token to call with: one that may do what the role may, of that role rather than a stronger one; where it
-        speaks for a person, bound to that person or to nobody. Without one, the strongest in the file, so that the
-        server's refusal says what is wrong. None without a file."""
+        """The token to call with: the caller's own (auth.token_file, ITERPO_TOKEN), or of those that stand in
+        auth.tokens_file themselves one that may do what the role may, of that role rather than a stronger one; where it
+        speaks for a person, bound to that person or to nobody. Without such a one, the strongest in the file, so that
+        the server's refusal says what is wrong. None without any."""
+        if self.auth.token_file is not None:
+            return _read(self.auth.token_file).strip()
+        if own := os.environ.get("ITERPO_TOKEN"):
+            return own
 
-        def rank(text: str) -> tuple[bool, bool, bool, bool, int]:
-            its_role, _, bound = text.partition(":")
-            fits = its_role in (role, "admin") or (role, its_role) == ("annotator", "lead")
-            usable = not person or bound in ("", person)
-            return fits and usable, fits, its_role == role, bound == person, ROLES.index(its_role)
+        def rank(grant: Grant) -> tuple[bool, bool, bool, bool, int]:
+            fits = grant.role in (role, "admin") or (role, grant.role) == ("annotator", "lead")
+            usable = not person or grant.person in ("", person)
+            return fits and usable, fits, grant.role == role, grant.person == person, ROLES.index(grant.role)
 
-        tokens = self.tokens()
-        return max(tokens, key=lambda token: rank(tokens[token]), default=None)
+        best = max((grant for grant in self.grants() if grant.token), key=rank, default=None)
+        return best.token if best else None
 
 
 def load(path: Path | None = None) -> Settings:
@@ -400,28 +432,6 @@ def load(path: Path | None = None) -> Settings:
         *others, (message, fix) = [_problem(e) for e in error.errors(include_url=False)]
         before = "".join(f"{m} {f} ".replace("  ", " ") for m, f in others)
         raise InvalidConfig(f"{path}: {before}{message}", fix) from error
-
-
-def read_tokens(path: Path) -> dict[str, str]:
-    """Parse lines of `token = role` or `token = role:person`, quotes and `#` comments allowed.
-
-    Raises InvalidConfig, never showing a token.
-    """
-    tokens: dict[str, str] = {}
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        token, equals, role = (part.strip().strip("\"'") for part in text.rpartition("="))
-        if not equals or role.partition(":")[0] not in ROLES or len(token) < MIN_TOKEN_CHARACTERS:
-            raise InvalidConfig(
-                f"{path}, line {number} is neither `token = role` nor `token = role:person`.",
-                f"A token has at least {MIN_TOKEN_CHARACTERS} characters; roles are {', '.join(ROLES)}.",
-            )
-        tokens[token] = role
-    if not tokens:
-        raise InvalidConfig(f"{path} holds no tokens.", "Add a line `token = role`, or leave auth.tokens_file empty.")
-    return tokens
 
 
 def _parse(path: Path) -> dict[str, Any]:

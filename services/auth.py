@@ -1,9 +1,8 @@
-"""Who may call what: bearer token -> role -> methods. Health and reflection are open to everybody."""
+"""Who may call what: bearer token -> grant -> role -> methods. What no role is given, nobody but an admin may call;
+health and reflection are open to everybody."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -13,7 +12,10 @@ from typing import Any
 import grpc
 
 from iterpo.errors import PermissionDenied, Unauthenticated
+from iterpo.tokens import Grant
 from services.calls import Method
+from services.rates import Rates
+from services.tokens import Tokens
 
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -76,9 +78,34 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LabelingService/StreamFeedback",
         "LabelingService/ListLabelers",
     ),
+    "operator": (
+        "InferenceService/GetModel",
+        "PolicyService/ListPolicies",
+        "PolicyService/LoadPolicy",
+        "PolicyService/PromotePolicy",
+        "PolicyService/RollbackPolicy",
+        "PolicyService/RetirePolicy",
+        "LabelingService/ListLabelers",
+        "LabelingService/ListAnnotators",
+        "LabelingService/GetLabelReport",
+        "LearnerService/StartRun",
+        "LearnerService/PauseRun",
+        "LearnerService/ResumeRun",
+        "LearnerService/StopRun",
+        "LearnerService/ReplayRun",
+        "LearnerService/ListTouched",
+        "LearnerService/ListRuns",
+        "LearnerService/GetRun",
+        "LearnerService/WatchRun",
+        "LearnerService/DescribeRun",
+        "LearnerService/GetBatch",
+        "LearnerService/ExplainBatch",
+        "LearnerService/ListAlgorithms",
+        "LearnerService/Explain",
+    ),
     "admin": ("*",),
 }
-"""Service names without their package. Rolling back and steering runs are an operator's: `admin` alone may."""
+"""Service names without their package."""
 
 ROLES = tuple(ROLE_METHODS)
 
@@ -94,10 +121,8 @@ class Identity:
     """Tells tokens apart without telling the token; empty without one."""
 
     @classmethod
-    def of(cls, text: str, token: str = "") -> Identity:
-        """From a tokens file: `role` or `role:name`."""
-        role, _, name = text.partition(":")
-        return cls(role, name, hashlib.sha256(token.encode()).hexdigest()[:16] if token else "")
+    def of(cls, grant: Grant) -> Identity:
+        return cls(grant.role, grant.person, grant.digest[:16])
 
 
 _caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
@@ -123,6 +148,11 @@ def caller_key() -> str:
     return "" if caller is None else caller.key
 
 
+def caller() -> Identity | None:
+    """Whoever makes the call that is being answered; None without tokens."""
+    return _caller.get()
+
+
 def caller_name() -> str:
     """The person whose token the call carries; empty for a token that is bound to nobody, and without tokens."""
     caller = _caller.get()
@@ -130,14 +160,16 @@ def caller_name() -> str:
 
 
 class TokenGuard:
-    """Refuses calls whose token has no role, or whose role may not call the method. No tokens: everybody may."""
+    """Refuses calls whose token is unknown, has ended, or calls too often, and whose role may not call the method. No
+    tokens: everybody may."""
 
-    def __init__(self, tokens: Mapping[str, str]) -> None:
-        self._tokens = {token: Identity.of(text, token) for token, text in tokens.items()}
+    def __init__(self, tokens: Tokens, calls_per_second: float = 0.0) -> None:
+        self._tokens = tokens
+        self._rates = Rates(calls_per_second) if calls_per_second else None
 
     @property
     def open_to_all(self) -> bool:
-        return not self._tokens
+        return self._tokens.open_to_all
 
     @asynccontextmanager
     async def __call__(self, method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
@@ -146,23 +178,18 @@ class TokenGuard:
         yield
 
     def admit(self, authorization: str, method: Method) -> None:
-        """Note who calls, from `Bearer TOKEN`. Raises Unauthenticated, or PermissionDenied for another's role."""
-        if self._tokens:
-            identity = self._identity(authorization)
-            check_role(identity.role, method)
-            _caller.set(identity)
-
-    def _identity(self, authorization: str) -> Identity:
+        """Note who calls, from `Bearer TOKEN`. Raises Unauthenticated, PermissionDenied for another's role, or
+        ResourceExhausted (CALLS_TOO_OFTEN)."""
+        if self._tokens.open_to_all:
+            return
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("This server needs a token.", "Send the metadata `authorization: Bearer TOKEN`.")
-        # Every token is compared, in constant time each: the answer's timing tells nothing about any of them.
-        matches = [
-            identity for known, identity in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())
-        ]
-        if not matches:
-            raise Unauthenticated("The token is unknown here.", "Use one of auth.tokens_file.", "UNKNOWN_TOKEN")
-        return matches[0]
+        identity = Identity.of(self._tokens.grant(token))
+        _caller.set(identity)  # a refused one too: the audit log says who was refused
+        check_role(identity.role, method)
+        if self._rates is not None:
+            self._rates.take(identity.key)
 
 
 def check_role(role: str, method: Method) -> None:

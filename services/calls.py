@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from iterpo.errors import InvalidInput
 from services.logs import about, named
 
 Guard = Callable[["Method", "grpc.aio.ServicerContext[Any, Any]"], AbstractAsyncContextManager[None]]
@@ -56,6 +58,63 @@ def _guarded(handler: Any, path: str, guard: Guard) -> grpc.RpcMethodHandler[Any
         response_serializer=handler.response_serializer,
     )
     return wrapped
+
+
+class Parsing(grpc.aio.ServerInterceptor):
+    """The innermost: bytes that are no message are refused as such, in words. gRPC's own answer is INTERNAL."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return None if handler is None else handler  # type: ignore[no-any-return]
+        _, attribute, factory = _shape(handler)
+        behaviour, checked = getattr(handler, attribute), _each if handler.request_streaming else _message
+
+        async def one(request: Any, context: Any) -> Any:
+            return await behaviour(checked(request), context)
+
+        async def many(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(checked(request), context)) as responses:
+                async for response in responses:
+                    yield response
+
+        parsing: grpc.RpcMethodHandler[Any, Any] = factory(
+            many if inspect.isasyncgenfunction(behaviour) else one,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+        return parsing
+
+
+class _NoMessage:
+    """Stands for bytes that are none, on their way through the guards to where they are refused."""
+
+
+def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _NoMessage()
+
+    return parsed
+
+
+async def _each(requests: Any) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _message(request)
+
+
+def _message(request: Any) -> Any:
+    if isinstance(request, _NoMessage):
+        raise InvalidInput(
+            "The request is no message of this method.", "Send what protos/iterpo/v1 says.", "NOT_A_MESSAGE"
+        )
+    return request
 
 
 def _shape(handler: Any) -> tuple[str, str, Callable[..., Any]]:

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +37,13 @@ from iterpo.clients.channel import MAX_MESSAGE_BYTES, is_loopback
 from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 from iterpo.supervisor import STOP_SECONDS, SUPERVISED
 from services import logs
-from services.auth import OPEN_SERVICES, ROLES, Identity, TokenGuard
+from services.audit import Audit
+from services.auth import OPEN_SERVICES, TokenGuard
 from services.call_metrics import CallMetrics
-from services.calls import GuardInterceptor, Method
+from services.calls import GuardInterceptor, Method, Parsing
 from services.metrics_endpoint import MetricsEndpoint
 from services.status import error_guard
+from services.tokens import Tokens
 from services.traces import Traces, trace_guard
 
 logger = logging.getLogger(__name__)
@@ -71,8 +73,14 @@ class ServerSettings:
     tls_certificate: Path | None = None
     """PEM. Together with `tls_key`: TLS on both ports."""
     tls_key: Path | None = None
-    tokens: Mapping[str, str] = field(default_factory=dict)
-    """token -> role. Empty: everybody may do everything, which only a loopback address is allowed."""
+    tls_client_ca: Path | None = None
+    """PEM of the authority that clients' certificates must come from (mutual TLS). None: none is asked for."""
+    tokens: Tokens = field(default_factory=Tokens)
+    """Without any everybody may do everything, which only a loopback address is allowed."""
+    calls_per_second: float = 0.0
+    """Of one token. 0: any number."""
+    audit: Path | None = None
+    """Where mutations are recorded. None: nowhere."""
 
     @classmethod
     def of(cls, settings: Any, service: str) -> ServerSettings:
@@ -83,7 +91,10 @@ class ServerSettings:
             section.metrics_address,
             settings.auth.tls_certificate,
             settings.auth.tls_key,
-            settings.tokens(),
+            settings.auth.tls_client_ca,
+            Tokens(file=settings.auth.tokens_file),
+            settings.auth.calls_per_second,
+            settings.data_dir / "logs" / f"audit-{service}.jsonl",
         )
 
 
@@ -101,10 +112,18 @@ class Host:
         """Whether calls are answered."""
         self.traces = Traces()
         self._metrics = MetricsEndpoint(registry)
-        self.guard = TokenGuard(settings.tokens)
+        self.guard = TokenGuard(settings.tokens, settings.calls_per_second)
+        self.audit = Audit(settings.audit)
         # A span holds an error's own kind: error_guard, outside of it, makes every error gRPC's.
-        guards = (CallMetrics(registry).guard, error_guard, trace_guard, self._only_when_ready, self.guard)
-        self.server = grpc.aio.server(interceptors=[GuardInterceptor(g) for g in guards], options=OPTIONS)
+        guards = (
+            CallMetrics(registry).guard,
+            error_guard,
+            self.audit.guard,
+            trace_guard,
+            self._only_when_ready,
+            self.guard,
+        )
+        self.server = grpc.aio.server(interceptors=[*map(GuardInterceptor, guards), Parsing()], options=OPTIONS)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
 
@@ -150,7 +169,10 @@ class Host:
         if certificate is None or key is None:
             return self.server.add_insecure_port(self.settings.address)
         pair = (_read(key, "auth.tls_key"), _read(certificate, "auth.tls_certificate"))
-        return self.server.add_secure_port(self.settings.address, grpc.ssl_server_credentials([pair]))
+        clients = self.settings.tls_client_ca
+        authority = _read(clients, "auth.tls_client_ca") if clients else None
+        credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=clients is not None)
+        return self.server.add_secure_port(self.settings.address, credentials)
 
     def _bind_metrics(self) -> None:
         address = self.settings.metrics_address
@@ -173,6 +195,7 @@ class Host:
                 await drain()
         finally:
             await self.server.stop(GRACE_SECONDS)
+            self.audit.close()
             self._metrics.stop()
             await asyncio.to_thread(self.traces.end)
             logger.info("%s has stopped", self.name)
@@ -231,9 +254,9 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 def check_settings(settings: ServerSettings) -> None:
-    """Raises InvalidConfig when a port would be open to others without TLS and tokens, or a role is unknown."""
+    """Raises InvalidConfig when a port would be open to others without TLS and tokens."""
     tls = settings.tls_certificate is not None and settings.tls_key is not None
-    if not is_loopback(settings.address) and not (tls and settings.tokens):
+    if not is_loopback(settings.address) and (settings.tokens.open_to_all or not tls):
         raise InvalidConfig(
             f"{settings.address} can be reached by other machines, and TLS or tokens are missing.",
             "Bind to 127.0.0.1, or set auth.tokens_file, auth.tls_certificate and auth.tls_key.",
@@ -245,9 +268,6 @@ def check_settings(settings: ServerSettings) -> None:
             "Bind metrics_address to 127.0.0.1, or set auth.tls_certificate and auth.tls_key.",
             "INSECURE_ADDRESS",
         )
-    unknown = sorted({Identity.of(text).role for text in settings.tokens.values()} - set(ROLES))
-    if unknown:
-        raise InvalidConfig(f"Unknown role `{unknown[0]}` in the tokens file.", f"Roles are {', '.join(ROLES)}.")
 
 
 def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

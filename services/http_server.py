@@ -42,7 +42,7 @@ def is_loopback_name(host: str) -> bool:
 
 def check_address(setting: str, address: str, settings: Settings) -> None:
     """Raises InvalidConfig (INSECURE_ADDRESS) when it would be open to others without TLS and tokens."""
-    if address and not is_loopback(address) and not (settings.auth.tls_certificate and settings.tokens()):
+    if address and not is_loopback(address) and not (settings.auth.tls_certificate and settings.grants()):
         raise InvalidConfig(
             f"{setting} is {address}, which other machines can reach, and TLS or tokens are missing.",
             f"Bind {setting} to 127.0.0.1, or set auth.tokens_file, auth.tls_certificate and auth.tls_key.",

@@ -42,6 +42,11 @@ def named(request: Any) -> dict[str, str]:
     return {name: str(value) for name, value in found if value and isinstance(value, str | int)}
 
 
+def told() -> dict[str, str]:
+    """What `about` says here."""
+    return dict(_about.get())
+
+
 class JsonLines(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()

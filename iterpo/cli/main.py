@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("iterpo.cli.run", "Start, watch, pause, resume and stop learning."),
     "policies": ("iterpo.cli.policies", "List, show, promote, roll back, merge and evaluate policy versions."),
     "labels": ("iterpo.cli.labels", "Export labels, train reward models on them."),
+    "tokens": ("iterpo.cli.tokens", "Make, list and take back the tokens that callers need."),
+    "store": ("iterpo.cli.store", "Migrate, check, back up and copy the feedback store."),
     "algorithms": ("iterpo.cli.algorithms", "The methods, axis by axis."),
     "explain": ("iterpo.cli.explain", "What a method does to every token of a batch."),
     "call": ("iterpo.cli.call", "Call any RPC: SERVICE/METHOD '{json}'."),

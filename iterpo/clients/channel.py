@@ -85,11 +85,17 @@ _REASONS = {"RESOURCE_EXHAUSTED": "MESSAGE_TOO_LARGE", "UNIMPLEMENTED": "UNKNOWN
 
 
 def connect(
-    address: str, token: str | None = None, tls_ca: Path | None = None, *, retries: bool = True
+    address: str,
+    token: str | None = None,
+    tls_ca: Path | None = None,
+    *,
+    retries: bool = True,
+    certificate: tuple[Path, Path] | None = None,
 ) -> grpc.Channel:
-    """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust.
+    """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust, `certificate`
+    the caller's own and its key, for servers that ask for one.
 
-    Raises InvalidConfig when a token would cross the network in the clear or `tls_ca` cannot be read.
+    Raises InvalidConfig when a token would cross the network in the clear or a PEM file cannot be read.
     """
     if token and tls_ca is None and not is_loopback(address):
         raise errors.InvalidConfig(
@@ -99,7 +105,9 @@ def connect(
     if tls_ca is None:
         channel = grpc.insecure_channel(address, options=options)
     else:
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_read(tls_ca)), options=options)
+        chain, key = (_read(certificate[0]), _read(certificate[1])) if certificate else (None, None)
+        credentials = grpc.ssl_channel_credentials(_read(tls_ca, "auth.tls_ca"), key, chain)
+        channel = grpc.secure_channel(address, credentials, options=options)
     if token or tracing.active():
         return grpc.intercept_channel(channel, _Headers(token))
     return channel
@@ -111,7 +119,19 @@ def connect_service(
     """A channel to `inference`, `labeling` or `learner` of iterpo.config.Settings, with the best token for `role`, to
     speak for `person`."""
     address = getattr(settings, service).address
-    return connect(address, settings.token(role, person), settings.auth.tls_ca, retries=retries)
+    return connect(
+        address,
+        settings.token(role, person),
+        settings.auth.tls_ca,
+        retries=retries,
+        certificate=own_certificate(settings),
+    )
+
+
+def own_certificate(settings: Any) -> tuple[Path, Path] | None:
+    """The caller's, and its key."""
+    auth = settings.auth
+    return (auth.tls_client_certificate, auth.tls_client_key) if auth.tls_client_certificate else None
 
 
 @contextmanager
@@ -165,12 +185,12 @@ def _sentence(code: str, details: str) -> str:
     return f"{code}: {text}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, key: str = "auth.tls_client_certificate or tls_client_key") -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise errors.InvalidConfig(
-            f"auth.tls_ca cannot be read: {error.strerror}: {path}.", "Name a readable PEM file."
+            f"{key} cannot be read: {error.strerror}: {path}.", "Name a readable PEM file."
         ) from error
 
 

@@ -12,11 +12,10 @@ import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-import apsw
-
 from iterpo import wire
 from iterpo.errors import InvalidInput, WrongState
 from iterpo.labeling.people import PeopleDesk
+from iterpo.store.connection import Connection
 from iterpo.store.groups import find_completions, record_group
 from iterpo.store.labels import Accepted, label_directly
 from iterpo.store.tasks import add_task
@@ -79,6 +78,7 @@ class ApplicationDesk:
         seen: list[Accepted] = []
 
         def store(transaction: Transaction) -> list[str]:
+            seen.clear()
             if self._people.crowd.state(user) is AnnotatorState.EXCLUDED:
                 raise WrongState(f"{user} was taken out and gives no feedback.", "Ask the lead.", "ANNOTATOR_EXCLUDED")
             group = _own_group(transaction.connection, verdict, user, served)
@@ -112,7 +112,7 @@ class ApplicationDesk:
         return accepted
 
 
-def _own_group(connection: apsw.Connection, verdict: Verdict, user: str, served: Group | None) -> Group:
+def _own_group(connection: Connection, verdict: Verdict, user: str, served: Group | None) -> Group:
     """A fresh group of the answers that the verdict is about. Which one stands first is drawn from the group's id: who
     always had the better one first would look like somebody who always takes the left."""
     group_id = uuid.uuid4().hex
@@ -130,7 +130,7 @@ def better_first(group_id: str) -> bool:
     return int(group_id[-1], 16) % 2 == 0
 
 
-def _answers(connection: apsw.Connection, names: list[str], served: Group | None) -> tuple[Prompt, list[Completion]]:
+def _answers(connection: Connection, names: list[str], served: Group | None) -> tuple[Prompt, list[Completion]]:
     if len(set(names)) != len(names):
         raise InvalidInput("An answer cannot be kept over itself.", "Name two answers.", "NOT_SERVED")
     if served is None:

@@ -30,10 +30,10 @@ from iterpo.labeling.pairs import unsureness
 from iterpo.labeling.people import PeopleDesk
 from iterpo.labeling.reward_directory import METRICS_FILE
 from iterpo.labeling.reward_model import RewardModel
+from iterpo.store.commit import Commit
 from iterpo.store.labels import Accepted, label_directly
 from iterpo.store.tasks import add_task, held_tasks, let_go
 from iterpo.store.transaction import Transaction
-from iterpo.store.writer import Commit
 from iterpo.types import Outcome, Task, TaskKind
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,8 @@ class Budget:
         while not self._closing:
             self._news.clear()
             try:
-                tasks = self._people.database.read(lambda connection: held_tasks(connection, HANDFUL)).result()
+                database = self._people.database
+                tasks = database.read(lambda c: held_tasks(c, HANDFUL)).result() if database.on_duty() else []
                 if tasks:
                     self._settle(tasks)
                     continue

@@ -88,16 +88,22 @@ class LabelingDesk:
         self.leads.judge()
         if self.budget is not None:
             self.budget.start()
-        else:
-            self.database.write(let_all_go).result()
-        here = {machine.name for machine in self._machines} | ({self.budget.name} if self.budget else set())
-        self.people.give_up(lambda name: name not in here, "LABELER_GONE: it is no longer configured").result()
+        self.database.when_on_duty(self._take_over)
         for machine in self._machines:
             machine.start()
         self._queue.start()
 
+    def _take_over(self) -> None:
+        """What an earlier configuration left."""
+        self.people.rank_anew()
+        if self.budget is None:
+            self.database.write(let_all_go).result()
+        here = {machine.name for machine in self._machines} | ({self.budget.name} if self.budget else set())
+        self.people.give_up(lambda name: name not in here, "LABELER_GONE: it is no longer configured").result()
+
     def close(self) -> None:
         self._unsubscribe()
+        self.people.close()
         self._queue.stop_handing_out()
         if self.budget is not None:
             self.budget.close()

@@ -12,14 +12,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-import apsw
-
 from iterpo.background import in_background
 from iterpo.labeling.agreement import Agreement
 from iterpo.labeling.annotator import MACHINE
 from iterpo.labeling.bradley_terry import Comparison, Strength, bradley_terry
 from iterpo.labeling.crowd import Crowd, Profile
 from iterpo.labeling.voting import preference_of
+from iterpo.store.connection import Connection
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import comparisons_by_version, complete_pairs_of, count_labels, votes_of
 from iterpo.store.rows import float_of, int_of
@@ -34,7 +33,7 @@ Compared = tuple[int, int, float, float]
 """Policy versions of the first and the second answer, p_first_wins, weight."""
 MOST_REVISED = 2_000
 """Preferences made anew when somebody's state changes, the latest ones: older ones were trained on long ago."""
-ALL = -1
+ALL = 2**62
 """After a lead's decision every preference is made anew: a replay reads even the oldest."""
 MOST_COMPARED, MOST_VERSIONS = 5_000, 200
 """Votes and policy versions of the Bradley-Terry table, the latest ones."""
@@ -97,6 +96,8 @@ class LeadDesk:
         """Work the annotators' quality out anew, record whose state is not the stored one, and make their preferences
         anew; blocks. What a failed write or a crash left unrecorded is recorded the next time."""
         self.crowd.refresh()
+        if not self.database.on_duty():  # another server on the same database records them
+            return []
         changed = self.database.read(self._unrecorded).result()
 
         def act(transaction: Transaction) -> list[Standing]:
@@ -109,7 +110,7 @@ class LeadDesk:
 
         return self.database.write(act).result() if changed else []
 
-    def _unrecorded(self, connection: apsw.Connection) -> list[Standing]:
+    def _unrecorded(self, connection: Connection) -> list[Standing]:
         """States that are not the stored ones."""
         stored = {standing.annotator: standing.state for standing, _ in read_standings(connection)}
         found = self.crowd.states()
@@ -123,7 +124,7 @@ class LeadDesk:
     def tally(self, run_id: str = "") -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
         """(tasks, labels by outcome, labels by source); "" is every run."""
 
-        def read(connection: apsw.Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
+        def read(connection: Connection) -> tuple[TaskCounts, dict[str, int], dict[str, int]]:
             return count_tasks(connection, self.database.clock(), run_id), *count_labels(connection, run_id)
 
         return self.database.read(read).result()
@@ -175,7 +176,7 @@ class LeadDesk:
     def sitting(self, annotator: str) -> Future[Sitting]:
         """A person's own figures."""
 
-        def read(connection: apsw.Connection) -> Sitting:
+        def read(connection: Connection) -> Sitting:
             day_ago = self.database.clock() - 24 * 3600
             total, today = connection.execute(
                 "SELECT count(*), count(CASE WHEN labelled_at > ? THEN 1 END) FROM labels WHERE annotator = ?",

@@ -20,9 +20,9 @@ from iterpo.labeling.deadline import DeadlineRunner, StuckError
 from iterpo.labeling.judge import JudgeModel
 from iterpo.labeling.labeler import Abstain, failed
 from iterpo.labeling.people import PeopleDesk
+from iterpo.store.commit import Commit
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask
-from iterpo.store.writer import Commit
 from iterpo.types import Abstention, AnnotatorState, Lease, Outcome
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class MachineAnnotator:
         while not self._stopped.is_set():
             self._news.clear()
             try:
-                if self._turn():
+                if self._people.database.on_duty() and self._turn():
                     continue
             except IterpoError as error:  # a full or busy disk: the tasks are still there, so look again later
                 logger.warning("%s cannot label: %s", self.name, error)

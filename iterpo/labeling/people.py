@@ -12,15 +12,16 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
-
-import apsw
 
 from iterpo.errors import Conflict, WrongState
 from iterpo.labeling.crowd import FIXED, Crowd
+from iterpo.labeling.followed_votes import FollowedVotes
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.labeling.voting import preference_of, seen_by_crowd
+from iterpo.store.connection import Connection
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import Accepted, Submission, label_directly, recent_votes, submit_label, undo_label, votes_of
 from iterpo.store.leases import Ask, Held, Mixture, Refusal, extend_lease, lease_tasks, live_leases, release_task
@@ -89,19 +90,30 @@ class PeopleDesk:
         self.crowd = crowd or Crowd()
         self.guidelines = guidelines or Guidelines()
         self.settings = settings or PeopleSettings()
+        self._followed = FollowedVotes(database, self.crowd)
         self._draw = draw or random.Random(secrets.randbits(64))
         self.urgency = SELECTIONS[self.settings.task_selection]
         self.holds: Callable[[Task], bool] = lambda _task: False
         """Whether a new task waits for the reward model's opinion first; set by whoever asks it."""
 
     def start(self) -> None:
-        """Remember the annotators and rank the open tasks; blocks until it is done."""
+        """Remember the annotators; blocks until it is done."""
+        self._followed.begin()
         for standing, readmitted in self.database.read(read_standings).result():
             self.crowd.set_state(standing.annotator, standing.state, standing.reason, readmitted)
         for vote in self.database.read(lambda connection: recent_votes(connection, REMEMBERED_VOTES)).result():
             self.crowd.see(seen_by_crowd(vote))
         self.crowd.refresh()
-        self.database.write(lambda tx: rank_anew(tx, self.urgency)).result()
+
+    def close(self) -> None:
+        self._followed.close()
+
+    def rank_anew(self) -> None:
+        """The open tasks, by what the configuration says now; blocks until it is done."""
+        ranked = partial(rank_anew, urgency=self.urgency)
+        last = self.database.write(ranked).result()
+        while last:
+            last = self.database.write(partial(ranked, after=last)).result()
 
     def ask(self, transaction: Transaction, task: Task) -> None:
         """A new task, for people at once or held back for the reward model."""
@@ -187,7 +199,7 @@ class PeopleDesk:
     def give_up(self, machine: Callable[[str], bool], reason: str) -> Future[int]:
         """Skip the open tasks of machines that will not label them, so that nobody waits for them; how many."""
 
-        def orphans(connection: apsw.Connection) -> list[tuple[str, str]]:
+        def orphans(connection: Connection) -> list[tuple[str, str]]:
             return [each for each in open_for_machines(connection) if machine(each[1])]
 
         def act(transaction: Transaction) -> int:

@@ -93,6 +93,7 @@ class LabelQueue:
         self._news = threading.Condition()
         self._told = False
         self._closing = False
+        self._renew_at = 0.0
         self._dispatcher = threading.Thread(target=self._dispatch_forever, name="iterpo-label-queue", daemon=True)
 
     def start(self) -> None:
@@ -131,19 +132,29 @@ class LabelQueue:
     def _dispatch(self) -> float:
         """Hand out what is due; seconds until something may be due again."""
         now = self._clock()
-        for name in self._database.read(work.labelers_with_work).result():
-            self._dispatch_to(name, now)
+        self._renew(now)
+        for name in self._database.read(lambda connection: work.labelers_with_work(connection, now)).result():
+            self._dispatch_to(name)
         next_due = self._database.read(work.next_due).result()
         wait = IDLE_SECONDS if next_due is None or next_due <= now else next_due - now
         return min(wait, IDLE_SECONDS)
 
-    def _dispatch_to(self, name: str, now: float) -> None:
+    def _renew(self, now: float) -> None:
+        """The claims on what is in hand, so that no other server takes it up."""
+        with self._news:
+            held = set(self._in_hand)
+        if held and now >= self._renew_at:
+            self._database.write(lambda tx: work.renew_claims(tx, self._database.owner, held)).result()
+            self._renew_at = now + work.CLAIM_SECONDS / 3
+
+    def _dispatch_to(self, name: str) -> None:
         with self._news:
             busy = {key for key in self._in_hand if key[1] == name}
         room = HANDFUL - len(busy)
         if room < HANDFUL // 2:
             return  # enough in hand: every verdict wakes the dispatcher, and not each is worth a look at the table
-        due = self._database.read(lambda connection: work.due_work(connection, name, now, room, busy)).result()
+        owner = self._database.owner
+        due = self._database.write(lambda tx: work.claim_work(tx, name, room, busy, owner)).result()
         with self._news:
             self._in_hand.update(item.key for item in due)
         size = self._judges[name].batch_size if name in self._judges else 1

@@ -1,113 +1,96 @@
-"""`FeedbackDatabase`: the SQLite file, its one writer, its reader, and whoever wants to hear of commits."""
+"""`FeedbackDatabase`: the feedback store, a SQLite file of one labeling server or a PostgreSQL database of several."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-import apsw
-
-from iterpo.errors import WrongState
-from iterpo.store.events import read_events
-from iterpo.store.schema import open_reader, open_writer
+from iterpo.errors import InvalidConfig
+from iterpo.store.address import is_postgresql
+from iterpo.store.commit import Listener, Operation
+from iterpo.store.connection import Connection
 from iterpo.store.transaction import Clock
-from iterpo.store.writer import Commit, Operation, Writer, store_error
 from iterpo.types import FeedbackEvent
 
 T = TypeVar("T")
-Listener = Callable[[Commit], None]
 
 
-class FeedbackDatabase:
+class FeedbackDatabase(Protocol):
     """Durable before the answer: a future of `write` is done only after its transaction is on the disk.
 
-    Nothing here blocks: `write` and `read` return futures (`asyncio.wrap_future` them in a server). One process at a
-    time may open a file; a second one is told so (WrongState STORE_IN_USE).
+    Nothing here blocks but `close`: `write` and `read` return futures (`asyncio.wrap_future` them in a server).
     """
 
-    def __init__(self, path: Path, clock: Clock = time.time) -> None:
-        self.path = path
-        self.clock = clock
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
-        self._lock_file: int | None = lock
-        try:
-            connection = open_writer(path)
-        except BaseException:
-            os.close(lock)
-            raise
-        self._reading = open_reader(path)
-        self._listeners: list[Listener] = []
-        self._listeners_lock = threading.Lock()
-        self._write_connection = connection
-        self._writer = Writer(connection, clock, self._tell)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="iterpo-store-reader")
+    @property
+    def path(self) -> Path | None:
+        """Of the file, where it is one."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The store's time, which every server on it shares."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Whose work in hand is this server's: "" where there is one server, which takes up what an earlier process
+        left."""
+        ...
 
     def write(self, operation: Operation[T]) -> Future[T]:
-        """Run `operation` in the writer's next transaction. Errors it raises arrive through the future."""
-        return self._writer.submit(operation)
+        """Run `operation` in a transaction: it may be run again when others were in its way, so it changes nothing
+        else. Errors it raises arrive through the future. Raises Unavailable once the store is closed."""
+        ...
 
-    def read(self, query: Callable[[apsw.Connection], T]) -> Future[T]:
+    def read(self, query: Callable[[Connection], T]) -> Future[T]:
         """Run `query` on a read-only connection: it sees everything committed before it started."""
-        return self._reader.submit(self._query, query)
+        ...
+
+    def read_settled(self, query: Callable[[Connection, int], T]) -> Future[T]:
+        """As `read`, with the cursor up to which no event is still to appear: who reads on after it misses none."""
+        ...
 
     def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
-        """At most `limit` events with a cursor above `after`, oldest first; `run_id` "" means every run."""
-        return self.read(lambda connection: read_events(connection, run_id, after, limit))
+        """At most `limit` settled events with a cursor above `after`, oldest first; `run_id` "" means every run."""
+        ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` after every commit, in the writer's thread: it must be quick. Returns the unsubscriber."""
-        with self._listeners_lock:
-            self._listeners.append(listener)
+        """Call `listener` after every commit, in a thread of the store's: it must be quick. Returns what ends it."""
+        ...
 
-        def unsubscribe() -> None:
-            with self._listeners_lock:
-                self._listeners.remove(listener)
+    def on_duty(self) -> bool:
+        """Whether this server does what one alone may do: machines' labels, annotators' states, the label budget."""
+        ...
 
-        return unsubscribe
+    def when_on_duty(self, begin: Callable[[], None]) -> None:
+        """Call `begin` whenever this server takes the duty over: now, when it has it already."""
+        ...
 
     def close(self) -> None:
-        """Commit what was submitted, then close; the file can be opened again afterwards, even when a failing disk
-        raises here. Safe to call twice."""
+        """Commit what was submitted, then close. Safe to call twice."""
+        ...
+
+
+def open_database(where: Path | str, clock: Clock | None = None) -> FeedbackDatabase:
+    """`where`: a SQLite file, or the address of a PostgreSQL database (`postgresql://USER@HOST:PORT/NAME`; its password
+    comes from PGPASSWORD or ~/.pgpass). `clock`: instead of the store's own, for tests.
+
+    Raises InvalidConfig when it cannot be opened; WrongState STORE_IN_USE for a file that another process has open,
+    STORE_TOO_NEW, STORE_TOO_OLD or STORE_CORRUPT.
+    """
+    if is_postgresql(where):
         try:
-            self._writer.close()
-            self._reader.shutdown(wait=True)
-            self._reading.close()
-            self._write_connection.close()
-        finally:
-            lock, self._lock_file = self._lock_file, None
-            if lock is not None:
-                os.close(lock)
+            from iterpo.store.postgresql_database import PostgresqlDatabase
+        except ImportError as error:
+            raise InvalidConfig(
+                f"labeling.store is a PostgreSQL database, and its client is not installed: {error}.",
+                "pip install 'iterpo[postgresql]', or name a file.",
+                "POSTGRESQL_NOT_INSTALLED",
+            ) from error
+        return PostgresqlDatabase(str(where), clock)
+    from iterpo.store.sqlite_database import SqliteDatabase
 
-    def _query(self, query: Callable[[apsw.Connection], T]) -> T:
-        try:
-            return query(self._reading)
-        except apsw.Error as error:
-            raise store_error(error) from error
-
-    def _tell(self, commit: Commit) -> None:
-        with self._listeners_lock:
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener(commit)
-
-
-def _lock(path: Path) -> int:
-    """An advisory lock that the kernel drops with the process, `kill -9` included."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise WrongState(
-            f"The feedback database {path} is in use by another process.",
-            "Stop the other labeling server, or set labeling.database to another path.",
-            "STORE_IN_USE",
-        ) from error
-    return descriptor
+    return SqliteDatabase(Path(where), clock or time.time)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import apsw
-
 from iterpo.errors import Conflict, NotFound
+from iterpo.store.connection import Connection
 from iterpo.store.events import read_event
 from iterpo.store.rows import int_of, str_of
 from iterpo.store.transaction import Transaction
@@ -28,26 +27,21 @@ def record_group(transaction: Transaction, run_id: str, group: Group) -> str:
     the earlier one from whoever folds events.
     """
     event_id = transaction.append(run_id, group)
-    cursor = transaction.last_cursor()
-    try:
-        transaction.connection.execute("INSERT INTO groups VALUES (?, ?)", (group.group_id, cursor))
-    except apsw.ConstraintError as error:
+    cursor, connection = transaction.last_cursor, transaction.connection
+    if not _is_new(connection, "INSERT INTO groups VALUES (?, ?)", group.group_id, cursor):
         raise Conflict(
             f"Group {group.group_id!r} was already recorded.",
             "Give every group an id of its own; repeat a recording with its own request_id.",
             "GROUP_ID_REUSED",
-        ) from error
+        )
     for position, completion in enumerate(group.completions):
-        try:
-            transaction.connection.execute(
-                "INSERT INTO completions VALUES (?, ?, ?, ?)", (completion.completion_id, run_id, cursor, position)
-            )
-        except apsw.ConstraintError as error:
+        row = (completion.completion_id, run_id, cursor, position)
+        if not _is_new(connection, "INSERT INTO completions VALUES (?, ?, ?, ?)", *row):
             raise Conflict(
                 f"Completion {completion.completion_id!r} was already recorded.",
                 "Repeat a recording with its own request_id; use CreateTasks to have recorded completions compared.",
                 "COMPLETION_ID_REUSED",
-            ) from error
+            )
     return event_id
 
 
@@ -59,7 +53,7 @@ def enqueue(transaction: Transaction, group: Group, labeler: str) -> None:
     )
 
 
-def find_completions(connection: apsw.Connection, completion_ids: Sequence[str]) -> list[RecordedCompletion]:
+def find_completions(connection: Connection, completion_ids: Sequence[str]) -> list[RecordedCompletion]:
     """In the order asked for; a group that holds several of them is read once. Raises NotFound."""
     groups: dict[int, Group] = {}
     found = []
@@ -79,8 +73,12 @@ def find_completions(connection: apsw.Connection, completion_ids: Sequence[str])
     return found
 
 
-def _group_at(connection: apsw.Connection, cursor: int) -> Group:
+def _group_at(connection: Connection, cursor: int) -> Group:
     group = read_event(connection, cursor).group
     if group is None:
         raise LookupError(f"the event at cursor {cursor} is not a group")
     return group
+
+
+def _is_new(connection: Connection, insert: str, *row: str | int) -> bool:
+    return connection.execute(f"{insert} ON CONFLICT DO NOTHING RETURNING 1", row).get is not None

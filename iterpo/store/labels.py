@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import apsw
-
 from iterpo.errors import NotFound, WrongState
-from iterpo.store.leases import Held, Refusal
+from iterpo.store.connection import Connection
+from iterpo.store.leases import Held, Refusal, leased_task
 from iterpo.store.rows import bytes_of, float_of, int_of, str_of
 from iterpo.store.tasks import Urgency, set_urgency, settle
 from iterpo.store.transaction import Transaction, fresh_id
@@ -88,21 +87,22 @@ def submit_label(
 
     Refused as LEASE_UNKNOWN, NOT_YOUR_LEASE, RELEASED, ALREADY_LABELLED or TASK_COMPLETE.
     """
+    task_id = leased_task(transaction, annotator, submission.lease_id)
+    if isinstance(task_id, Refusal):
+        return task_id
     row = transaction.connection.execute(
-        "SELECT task_id, annotator, swapped, expires_at, used_at, released, granted_at, propensity, guideline_version "
+        "SELECT swapped, expires_at, used_at, released, granted_at, propensity, guideline_version "
         "FROM leases WHERE lease_id = ?",
         (submission.lease_id,),
     ).fetchone()
     if row is None:
         return Refusal("LEASE_UNKNOWN")
-    if row[1] != annotator:
-        return Refusal("NOT_YOUR_LEASE")
-    if row[5]:
+    if row[3]:
         return Refusal("RELEASED")
-    task_id, swapped = str_of(row[0]), bool(row[2])
+    swapped = bool(row[0])
     if _has_labelled(transaction.connection, task_id, annotator):
         return Refusal("ALREADY_LABELLED")
-    live = row[4] is None and float_of(row[3]) > transaction.now
+    live = row[2] is None and float_of(row[1]) > transaction.now
     if not live and not _has_place(transaction, task_id, annotator):
         return Refusal("TASK_COMPLETE")
     given = _Given(
@@ -110,9 +110,9 @@ def submit_label(
         submission,
         swapped,
         submission.lease_id,
-        presented_at=float_of(row[6]),
-        propensity=float_of(row[7]),
-        guideline_version=str_of(row[8]),
+        presented_at=float_of(row[4]),
+        propensity=float_of(row[5]),
+        guideline_version=str_of(row[6]),
     )
     return _store(transaction, task_id, given, weigh, urgency)
 
@@ -127,6 +127,7 @@ def label_directly(
     strength: int = 0,
 ) -> Accepted:
     """A label without a lease (a machine's on a held task, an application's user's): the task needs no other one."""
+    transaction.locks.task(task_id)
     transaction.connection.execute(
         "UPDATE tasks SET required_labels = accepted_labels + 1 WHERE task_id = ?", (task_id,)
     )
@@ -141,6 +142,9 @@ def undo_label(transaction: Transaction, annotator: str, event_id: str, not_befo
     Raises NotFound LABEL_UNKNOWN; WrongState NOT_YOUR_LABEL, TOO_LATE for a label from before `not_before`, or
     NOT_LEASED for one that an application's user gave.
     """
+    labelled = transaction.connection.execute("SELECT task_id FROM labels WHERE event_id = ?", (event_id,)).get
+    if labelled is not None:
+        transaction.locks.task(str_of(labelled))
     row = transaction.connection.execute(
         "SELECT labels.task_id, annotator, swapped, labelled_at, tasks.run_id, group_id, guideline, shown, lease_id, "
         "outcome "
@@ -160,7 +164,7 @@ def undo_label(transaction: Transaction, annotator: str, event_id: str, not_befo
     task_id, swapped, guideline = str_of(row[0]), bool(row[2]), str_of(row[6])
     transaction.append(str_of(row[4]), Retraction(event_id, task_id, str_of(row[5]), annotator))
     connection = transaction.connection
-    _tally(connection, str_of(row[4]), Outcome(str_of(row[9])), annotator, -1)
+    _tally(transaction, str_of(row[4]), Outcome(str_of(row[9])), annotator, -1)
     connection.execute("DELETE FROM labels WHERE event_id = ?", (event_id,))
     connection.execute("UPDATE tasks SET accepted_labels = accepted_labels - 1 WHERE task_id = ?", (task_id,))
     lease_id, ends = fresh_id(), transaction.now + seconds
@@ -174,16 +178,24 @@ def undo_label(transaction: Transaction, annotator: str, event_id: str, not_befo
     return Held(lease_id, task_id, annotator, ends, swapped, guideline, bytes_of(row[7]))
 
 
-def votes_of(connection: apsw.Connection, task_id: str) -> list[Vote]:
+def votes_of(connection: Connection, task_id: str) -> list[Vote]:
     return _votes(connection, "labels.task_id = ? ORDER BY labels.rowid", (task_id,))
 
 
-def recent_votes(connection: apsw.Connection, limit: int) -> list[Vote]:
+def recent_votes(connection: Connection, limit: int) -> list[Vote]:
     """The last `limit` labels, oldest first."""
-    return _votes(connection, "1 ORDER BY labels.rowid DESC LIMIT ?", (limit,))[::-1]
+    return _votes(connection, "TRUE ORDER BY labels.rowid DESC LIMIT ?", (limit,))[::-1]
 
 
-def complete_pairs_of(connection: apsw.Connection, annotator: str, limit: int) -> list[ComparedPair]:
+def votes_by_id(connection: Connection, event_ids: Sequence[str]) -> list[Vote]:
+    """Of labels that were not taken back, in the order in which they came."""
+    if not event_ids:
+        return []
+    places = ", ".join("?" * len(event_ids))
+    return _votes(connection, f"labels.event_id IN ({places}) ORDER BY labels.rowid", tuple(event_ids))
+
+
+def complete_pairs_of(connection: Connection, annotator: str, limit: int) -> list[ComparedPair]:
     """Of the complete comparisons that the person took part in the latest `limit`, oldest first."""
     rows = connection.execute(
         "SELECT task_id, tasks.run_id, group_id, first_id, second_id FROM labels JOIN tasks USING (task_id) "
@@ -193,35 +205,35 @@ def complete_pairs_of(connection: apsw.Connection, annotator: str, limit: int) -
     return [ComparedPair(*map(str_of, row)) for row in reversed(rows)]
 
 
-def people_labels(connection: apsw.Connection) -> int:
+def people_labels(connection: Connection) -> int:
     """How many comparisons people have labelled so far; machines' names hold a slash."""
     return int_of(
-        connection.execute("SELECT count(*) FROM labels WHERE kind = 'comparison' AND NOT instr(annotator, '/')").get
+        connection.execute("SELECT count(*) FROM labels WHERE kind = 'comparison' AND annotator NOT LIKE '%/%'").get
     )
 
 
-def count_labels(connection: apsw.Connection, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+def count_labels(connection: Connection, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     """(by outcome, by source); the source is `people`, or the name of a machine, which has a slash."""
     outcomes: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     for outcome, source, number in connection.execute(
-        "SELECT outcome, source, number FROM label_counts WHERE number > 0 AND (:run = '' OR run_id = :run)",
-        {"run": run_id},
+        "SELECT outcome, source, number FROM label_counts WHERE (:run = '' OR run_id = :run)", {"run": run_id}
     ):
         outcomes[str_of(outcome)] += int_of(number)
         sources[str_of(source)] += int_of(number)
-    return dict(outcomes), dict(sources)
+    return dict(+outcomes), dict(+sources)  # what was taken back leaves no zero
 
 
-def _tally(connection: apsw.Connection, run_id: str, outcome: Outcome, annotator: str, by: int) -> None:
-    """Kept, because a report over a million labels is asked for every two seconds."""
-    connection.execute(
-        "INSERT INTO label_counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number",
-        (run_id, outcome.value, annotator if "/" in annotator else "people", by),
+def _tally(transaction: Transaction, run_id: str, outcome: Outcome, annotator: str, by: int) -> None:
+    """Kept, because a report over a million labels is asked for every two seconds; each writer counts for itself."""
+    transaction.connection.execute(
+        "INSERT INTO label_counts (run_id, outcome, source, shard, number) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (run_id, outcome, source, shard) DO UPDATE SET number = label_counts.number + excluded.number",
+        (run_id, outcome.value, annotator if "/" in annotator else "people", transaction.shard, by),
     )
 
 
-def comparisons_by_version(connection: apsw.Connection, run_id: str, limit: int) -> list[tuple[int, int, float, float]]:
+def comparisons_by_version(connection: Connection, run_id: str, limit: int) -> list[tuple[int, int, float, float]]:
     """(policy version of the first, of the second, p_first_wins, weight) of the latest votes that compare two versions
     and say something about the order."""
     # Two queries: with `:run = '' OR` in one, SQLite could not use the run's index.
@@ -240,7 +252,7 @@ def comparisons_by_version(connection: apsw.Connection, run_id: str, limit: int)
     return found
 
 
-def _votes(connection: apsw.Connection, where: str, about: tuple[str | int, ...]) -> list[Vote]:
+def _votes(connection: Connection, where: str, about: tuple[str | int, ...]) -> list[Vote]:
     rows = connection.execute(
         "SELECT event_id, task_id, labels.item, labels.kind, gold, annotator, outcome, strength, weight, swapped, "
         f"duration_seconds, labelled_at, first_id <= second_id FROM labels JOIN tasks USING (task_id) WHERE {where}",
@@ -284,7 +296,7 @@ def _sides(text: str) -> tuple[Side, Side]:
     return Side(**first), Side(**second)
 
 
-def _has_labelled(connection: apsw.Connection, task_id: str, annotator: str) -> bool:
+def _has_labelled(connection: Connection, task_id: str, annotator: str) -> bool:
     row = connection.execute("SELECT 1 FROM labels WHERE task_id = ? AND annotator = ?", (task_id, annotator))
     return row.fetchone() is not None
 
@@ -358,7 +370,8 @@ def _store(transaction: Transaction, task_id: str, given: _Given, weigh: Weigh, 
 def _count(transaction: Transaction, run_id: str, vote: Vote, lease_id: str, places: int, urgency: Urgency) -> None:
     connection = transaction.connection
     connection.execute(
-        "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO labels (task_id, annotator, item, kind, event_id, lease_id, outcome, strength, weight, swapped, "
+        "duration_seconds, labelled_at, run_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             vote.task_id,
             vote.annotator,
@@ -375,7 +388,7 @@ def _count(transaction: Transaction, run_id: str, vote: Vote, lease_id: str, pla
             run_id,
         ),
     )
-    _tally(connection, run_id, vote.outcome, vote.annotator, 1)
+    _tally(transaction, run_id, vote.outcome, vote.annotator, 1)
     connection.execute(
         "UPDATE leases SET used_at = ? WHERE task_id = ? AND annotator = ? AND used_at IS NULL",
         (vote.at, vote.task_id, vote.annotator),

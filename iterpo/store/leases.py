@@ -11,9 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import apsw
-
 from iterpo import feedback_wire
+from iterpo.store.connection import Connection
 from iterpo.store.rows import bytes_of, float_of, int_of, str_of
 from iterpo.store.tasks import add_task, read_task, settle, tidy
 from iterpo.store.transaction import Transaction, fresh_id
@@ -106,8 +105,9 @@ def lease_tasks(
     transaction: Transaction, ask: Ask, mixture: Mixture, draw: random.Random, version: Version
 ) -> list[Held]:
     """At most `ask.limit` leases; `draw` also decides which answer is shown first."""
+    transaction.locks.person(ask.annotator)
     tidy(transaction)
-    chosen = _personal(transaction, ask)
+    chosen = _claimed(transaction, _personal(transaction, ask), ask.limit)
     if not ask.only_own:
         chosen += _mixed(transaction, ask, mixture, draw, ask.limit - len(chosen), {c.item for c in chosen})
     return [_grant(transaction, candidate, ask, draw.random() < 0.5, version) for candidate in chosen]
@@ -188,16 +188,28 @@ class Refusal:
     reason: str
 
 
-def _own_unused(transaction: Transaction, annotator: str, lease_id: str) -> str | Refusal:
-    """The lease's task."""
+def leased_task(transaction: Transaction, annotator: str, lease_id: str) -> str | Refusal:
+    """The task of a person's own lease, locked: what is read of both from now on stays so. Refused as LEASE_UNKNOWN or
+    NOT_YOUR_LEASE."""
     row = transaction.connection.execute(
-        "SELECT task_id, annotator, used_at FROM leases WHERE lease_id = ?", (lease_id,)
+        "SELECT task_id, annotator FROM leases WHERE lease_id = ?", (lease_id,)
     ).fetchone()
     if row is None:
         return Refusal("LEASE_UNKNOWN")
     if row[1] != annotator:
         return Refusal("NOT_YOUR_LEASE")
-    return Refusal("LEASE_USED") if row[2] is not None else str_of(row[0])
+    transaction.locks.person(annotator)
+    transaction.locks.task(str_of(row[0]))
+    return str_of(row[0])
+
+
+def _own_unused(transaction: Transaction, annotator: str, lease_id: str) -> str | Refusal:
+    """The lease's task."""
+    task_id = leased_task(transaction, annotator, lease_id)
+    if isinstance(task_id, Refusal):
+        return task_id
+    used = transaction.connection.execute("SELECT used_at FROM leases WHERE lease_id = ?", (lease_id,)).get
+    return Refusal("LEASE_USED") if used is not None else task_id
 
 
 def _personal(transaction: Transaction, ask: Ask) -> list[_Candidate]:
@@ -231,8 +243,25 @@ def _comparisons(
         random_one = draw.random() < mixture.random_share
         index = draw.randrange(len(window)) if random_one else 0
         share = mixture.random_share / len(window) + (1 - mixture.random_share) * (index == 0)
-        chosen.append(replace(window.pop(index), propensity=share))
+        chosen += _claimed(transaction, [replace(window.pop(index), propensity=share)], 1)
     return chosen
+
+
+def _claimed(transaction: Transaction, candidates: list[_Candidate], count: int) -> list[_Candidate]:
+    """The first `count` that may still be leased, and that nobody else is leasing at the moment. With one writer these
+    are all of them."""
+    if not transaction.locks.skip:
+        return candidates[:count]
+    claimed: list[_Candidate] = []
+    for candidate in candidates:
+        places = transaction.connection.execute(
+            "SELECT required_labels - accepted_labels FROM tasks WHERE task_id = ? AND free_at = 0 "
+            f"{transaction.locks.skip}",
+            (candidate.task_id,),
+        ).get
+        if places is not None and len(claimed) < count:
+            claimed.append(replace(candidate, places=int_of(places)))
+    return claimed
 
 
 def _measured(
@@ -258,7 +287,8 @@ def _gold(transaction: Transaction, ask: Ask, taken: set[str], draw: random.Rand
         {**about, "limit": WINDOW},
     )
     fresh = [c for c in found if c.item not in taken]
-    return draw.choice(fresh) if fresh else None
+    claimed = _claimed(transaction, [draw.choice(fresh)], 1) if fresh else []
+    return claimed[0] if claimed else None
 
 
 def _repeat(transaction: Transaction, ask: Ask, after: int, taken: set[str]) -> _Candidate | None:
@@ -298,10 +328,10 @@ def _pool(ask: Ask, now: float) -> tuple[str, dict[str, str | float]]:
 
 
 def _candidates(
-    connection: apsw.Connection, where: str, order: str, about: dict[str, str | float], index: str = ""
+    connection: Connection, where: str, order: str, about: dict[str, str | float], index: str = ""
 ) -> list[_Candidate]:
     """`index`: in whose order the tasks are read; left to itself, SQLite sorts every open task of a run."""
-    source = f"tasks INDEXED BY {index}" if index else "tasks"
+    source = f"tasks INDEXED BY {index}" if index else "tasks"  # PostgreSQL is not told, and needs no telling
     query = f"SELECT {_COLUMNS} FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit"
     return [
         _Candidate(str_of(r[0]), str_of(r[1]), str_of(r[2]), bytes_of(r[3]), int_of(r[4]))

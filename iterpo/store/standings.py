@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import apsw
-
+from iterpo.store.connection import Connection
 from iterpo.store.rows import float_of, str_of
 from iterpo.store.transaction import Transaction
 from iterpo.types import AnnotatorState, Standing
@@ -16,13 +15,13 @@ def set_standing(transaction: Transaction, standing: Standing) -> str:
     transaction.connection.execute(
         "INSERT INTO standings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (annotator) DO UPDATE SET"
         " state = excluded.state, reason = excluded.reason, decided_by = excluded.decided_by,"
-        " changed_at = excluded.changed_at, readmitted_at = coalesce(excluded.readmitted_at, readmitted_at)",
+        " changed_at = excluded.changed_at, readmitted_at = coalesce(excluded.readmitted_at, standings.readmitted_at)",
         (standing.annotator, standing.state.value, standing.reason, standing.by, transaction.now, readmitted),
     )
     return transaction.append("", standing)
 
 
-def read_standings(connection: apsw.Connection) -> list[tuple[Standing, float | None]]:
+def read_standings(connection: Connection) -> list[tuple[Standing, float | None]]:
     """In the order in which they changed, with the moment of the last readmission (seconds since the epoch)."""
     rows = connection.execute(
         "SELECT annotator, state, reason, decided_by, readmitted_at FROM standings ORDER BY changed_at, annotator"

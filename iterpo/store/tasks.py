@@ -12,10 +12,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import apsw
-
 from iterpo import feedback_wire
 from iterpo.errors import NotFound
+from iterpo.store.connection import Connection
 from iterpo.store.events import read_event
 from iterpo.store.rows import float_of, int_of
 from iterpo.store.transaction import Transaction
@@ -66,7 +65,7 @@ def add_task(transaction: Transaction, task: Task, urgency: float = 0.0, held: b
         "required_labels, free_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task.task_id,
-            transaction.last_cursor(),
+            transaction.last_cursor,
             task.run_id,
             task.group_id,
             task.kind.value,
@@ -90,7 +89,7 @@ def add_task(transaction: Transaction, task: Task, urgency: float = 0.0, held: b
     )
 
 
-def read_task(connection: apsw.Connection, task_id: str) -> Task:
+def read_task(connection: Connection, task_id: str) -> Task:
     """Whole, with token ids and the right answer. Raises NotFound."""
     cursor = connection.execute("SELECT event_cursor FROM tasks WHERE task_id = ?", (task_id,)).get
     if cursor is None:
@@ -101,7 +100,7 @@ def read_task(connection: apsw.Connection, task_id: str) -> Task:
     return task
 
 
-def guideline_of_lease(connection: apsw.Connection, lease_id: str) -> str:
+def guideline_of_lease(connection: Connection, lease_id: str) -> str:
     """Name or text; empty for an unknown lease."""
     found = connection.execute(
         "SELECT guideline FROM leases JOIN tasks USING (task_id) WHERE lease_id = ?", (lease_id,)
@@ -109,7 +108,7 @@ def guideline_of_lease(connection: apsw.Connection, lease_id: str) -> str:
     return "" if found is None else str(found)
 
 
-def held_tasks(connection: apsw.Connection, limit: int) -> list[Task]:
+def held_tasks(connection: Connection, limit: int) -> list[Task]:
     """The oldest tasks that wait for the reward model's opinion."""
     rows = connection.execute(
         "SELECT task_id FROM tasks WHERE free_at > 0 AND free_at = ? ORDER BY event_cursor LIMIT ?", (HELD, limit)
@@ -117,7 +116,7 @@ def held_tasks(connection: apsw.Connection, limit: int) -> list[Task]:
     return [read_task(connection, str(task_id)) for (task_id,) in rows]
 
 
-def open_for_machines(connection: apsw.Connection) -> list[tuple[str, str]]:
+def open_for_machines(connection: Connection) -> list[tuple[str, str]]:
     """(task id, machine) of the unfinished tasks that only a machine may label, the oldest first."""
     rows = connection.execute(
         "SELECT task_id, only_for FROM tasks WHERE free_at IS NOT NULL AND only_for LIKE '%/%' "
@@ -142,8 +141,11 @@ def let_all_go(transaction: Transaction) -> None:
 
 def tidy(transaction: Transaction) -> None:
     """Give places back whose leases have run out; read at the moment of every grant, so nothing else has to sweep."""
+    skip = transaction.locks.skip
     transaction.connection.execute(
-        "UPDATE tasks SET free_at = 0 WHERE free_at > 0 AND free_at <= ?", (transaction.now,)
+        "UPDATE tasks SET free_at = 0 WHERE task_id IN "
+        f"(SELECT task_id FROM tasks WHERE free_at > 0 AND free_at <= ? {skip})",
+        (transaction.now,),
     )
 
 
@@ -165,8 +167,9 @@ def settle(transaction: Transaction, task_id: str) -> None:
 
 def set_urgency(transaction: Transaction, task_id: str, urgency: Urgency) -> None:
     row = transaction.connection.execute(
-        "SELECT uncertainty, accepted_labels, avg(CASE outcome WHEN ? THEN 1.0 WHEN ? THEN 0.0 WHEN ? THEN 0.5 END) "
-        "FROM tasks LEFT JOIN labels USING (task_id) WHERE task_id = ?",
+        "SELECT uncertainty, accepted_labels, (SELECT avg(CAST(CASE outcome WHEN ? THEN 1.0 WHEN ? THEN 0.0 "
+        "WHEN ? THEN 0.5 END AS DOUBLE PRECISION)) FROM labels WHERE labels.task_id = tasks.task_id) "
+        "FROM tasks WHERE task_id = ?",
         (Outcome.FIRST.value, Outcome.SECOND.value, Outcome.TIE.value, task_id),
     ).fetchone()
     if row is not None and row[0] is not None:
@@ -175,16 +178,24 @@ def set_urgency(transaction: Transaction, task_id: str, urgency: Urgency) -> Non
         transaction.connection.execute("UPDATE tasks SET urgency = ? WHERE task_id = ?", (urgency(figures), task_id))
 
 
-def rank_anew(transaction: Transaction, urgency: Urgency) -> None:
-    """After a change of the configuration: the urgency of every unfinished task."""
+RANKED_TOGETHER = 500
+"""Tasks whose urgency is worked out in one transaction: labels get their turn in between."""
+
+
+def rank_anew(transaction: Transaction, urgency: Urgency, after: str = "") -> str:
+    """After a change of the configuration: the urgency of the next unfinished tasks after this one. Returns the last,
+    or "" when there are no more."""
     unfinished = transaction.connection.execute(
-        "SELECT task_id FROM tasks WHERE free_at IS NOT NULL AND kind = ?", (TaskKind.COMPARISON.value,)
+        "SELECT task_id FROM tasks WHERE free_at IS NOT NULL AND kind = ? AND task_id > ? ORDER BY task_id LIMIT ?",
+        (TaskKind.COMPARISON.value, after, RANKED_TOGETHER),
     ).fetchall()
     for (task_id,) in unfinished:
+        transaction.locks.task(str(task_id))
         set_urgency(transaction, str(task_id), urgency)
+    return str(unfinished[-1][0]) if unfinished else ""
 
 
-def open_tasks(connection: apsw.Connection, run_id: str) -> int:
+def open_tasks(connection: Connection, run_id: str) -> int:
     """Tasks that still need labels, leased or not; `run_id` "" means every run."""
     return int_of(
         connection.execute(
@@ -201,8 +212,9 @@ def _of_run(run_id: str) -> str:
     return "AND run_id = :run" if run_id else ""
 
 
-def count_tasks(connection: apsw.Connection, now: float, run_id: str = "") -> TaskCounts:
-    about, mine = {"run": run_id, "now": now, "held": HELD}, _of_run(run_id)
+def count_tasks(connection: Connection, now: float, run_id: str = "") -> TaskCounts:
+    about: dict[str, str | float] = {"run": run_id, "now": now, "held": HELD}
+    mine = _of_run(run_id)
 
     def count(query: str) -> int:
         return int_of(connection.execute(query, about).get)

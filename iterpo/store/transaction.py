@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import apsw
-
 from iterpo import feedback_wire
 from iterpo.errors import Conflict
-from iterpo.store.schema import SCHEMA_VERSION
+from iterpo.store.connection import Connection, Locks, OneWriter
+from iterpo.store.migrate import SCHEMA_VERSION
+from iterpo.store.rows import bytes_of, int_of, str_of
 from iterpo.types import (
     EVENT_BODIES,
     Abstention,
@@ -31,6 +31,8 @@ Clock = Callable[[], float]
 """Seconds since the epoch."""
 
 _FIELD_OF = {body: name for name, body in EVENT_BODIES.items()}
+_UNDER_WAY = ""
+"""Stands for the answer until there is one, within the transaction that makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +46,34 @@ class Answer:
 
 @dataclass(slots=True)
 class Transaction:
-    """Valid only while its operation runs, inside the writer thread."""
+    """Valid only while its operation runs, inside a writer's thread."""
 
-    connection: apsw.Connection
+    connection: Connection
     now: float
-    """Seconds since the epoch, server clock, read once for the whole operation."""
+    """Seconds since the epoch, the store's clock, read once for the whole operation."""
+    locks: Locks = field(default_factory=OneWriter)
+    shard: int = 0
+    """Which of the rows that are counters this writer keeps: no two that write at the same time have the same."""
     appended: list[str] = field(default_factory=list)
     """Kinds of the events appended so far."""
     opened: bool = False
     """A task may be leased that could not be before: people who wait should ask again."""
+    last_cursor: int = 0
+    """Of the event appended last."""
 
     def append(self, run_id: str, body: EventBody, event_id: str = "") -> str:
         """Add one event at the end; returns its event id, a fresh one unless it is given."""
         event_id, kind = event_id or fresh_id(), _FIELD_OF[type(body)]
         message = feedback_wire.event_message(event_id, run_id, self.now, kind, body)
-        self.connection.execute(
-            "INSERT INTO events (event_id, kind, run_id, body, schema_version, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (event_id, kind, run_id, message.SerializeToString(), SCHEMA_VERSION, self.now),
+        self.last_cursor = int_of(
+            self.connection.execute(
+                "INSERT INTO events (event_id, kind, run_id, body, schema_version, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?) RETURNING cursor",
+                (event_id, kind, run_id, message.SerializeToString(), SCHEMA_VERSION, self.now),
+            ).get
         )
         self.appended.append(kind)
         return event_id
-
-    def last_cursor(self) -> int:
-        """Cursor of the event appended last through this connection."""
-        return self.connection.last_insert_rowid()
 
     def once(self, request_id: str, payload: bytes, act: Callable[[], list[str]]) -> Answer:
         """Run `act` unless `request_id` was answered before; then return that answer.
@@ -75,21 +81,24 @@ class Transaction:
         Raises Conflict REQUEST_ID_REUSED when the id was used for another payload.
         """
         digest = hashlib.sha256(payload).digest()
-        stored = self.connection.execute(
-            "SELECT payload_sha256, answer FROM requests WHERE request_id = ?", (request_id,)
-        ).fetchone()
-        if stored is not None:
-            if stored[0] != digest:
+        # First, and not last: of two transactions with one request id the second waits here for the first one's end.
+        fresh = self.connection.execute(
+            "INSERT INTO requests VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1",
+            (request_id, digest, _UNDER_WAY, self.now),
+        ).get
+        if fresh is None:
+            stored = self.connection.execute(
+                "SELECT payload_sha256, answer FROM requests WHERE request_id = ?", (request_id,)
+            ).fetchone()
+            if stored is None or bytes_of(stored[0]) != digest:
                 raise Conflict(
                     f"Request id {request_id!r} was already used for another request.",
                     "Use a fresh request_id for every new request, and repeat one only with the same content.",
                     "REQUEST_ID_REUSED",
                 )
-            return Answer(json.loads(stored[1]), duplicate=True)
+            return Answer(json.loads(str_of(stored[1])), duplicate=True)
         ids = act()
-        self.connection.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?)", (request_id, digest, json.dumps(ids), self.now)
-        )
+        self.connection.execute("UPDATE requests SET answer = ? WHERE request_id = ?", (json.dumps(ids), request_id))
         return Answer(ids)
 
     def forget(self, request_id: str) -> None:

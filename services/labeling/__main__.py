@@ -15,7 +15,7 @@ from iterpo.config import Settings, load
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.reward_model import RewardModel
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services import logs
 from services.host import Host, ServerSettings, run_service
@@ -41,7 +41,7 @@ async def serve(settings: Settings, config: Path | None = None) -> None:
     host.traces.start("labeling", settings.trace)
     check_address("labeling.page_address", settings.labeling.page_address, settings)
     host.bind()
-    database = FeedbackDatabase(settings.labeling.database or settings.data_dir / "feedback.db")
+    database = await asyncio.to_thread(open_database, settings.labeling.store)
     try:
         desk = labeling_desk(settings, database, metrics.on_verdict)
         await _serve(settings, host, desk, metrics, registry, config)
@@ -57,14 +57,14 @@ async def _serve(
     registry: CollectorRegistry,
     config: Path | None,
 ) -> None:
-    watch_disk(metrics.made, desk.database.path.parent)
+    watch_disk(metrics.made, desk.database.path.parent if desk.database.path else settings.data_dir)
     desk.database.subscribe(metrics.on_commit)
     registry.register(StoreState(desk.database))
     servicer = LabelingServicer(desk, metrics)
     add_LabelingServiceServicer_to_server(servicer, host.server)
     async with AsyncExitStack() as running:
         running.push_async_callback(asyncio.to_thread, desk.close)
-        page = labeling_page(settings, desk, metrics)
+        page = labeling_page(settings, desk, metrics, host.settings.tokens, host.audit)
         if page is not None:
             page.bind()
 

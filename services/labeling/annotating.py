@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 
 from iterpo.errors import InvalidInput, Unavailable
 from iterpo.labeling.people import PeopleDesk, Receipt
+from iterpo.store.commit import Commit
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Held
-from iterpo.store.writer import Commit
 from iterpo.v1 import labeling_pb2 as pb
 from services.auth import check_speaks_for
 from services.ids import need_ids

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 from iterpo import feedback_wire
 from iterpo.errors import Unavailable
+from iterpo.store.commit import Commit
 from iterpo.store.database import FeedbackDatabase
-from iterpo.store.events import newest_cursor, read_events
-from iterpo.store.writer import Commit
+from iterpo.store.events import read_events
 from iterpo.v1 import labeling_pb2
 
 PAGE_EVENTS = 64
@@ -41,7 +41,7 @@ class Feed:
         try:
             last_event = time.monotonic()
             if cursor < 0:
-                cursor = await asyncio.wrap_future(self._database.read(newest_cursor)) - 1
+                cursor = await asyncio.wrap_future(self._database.read_settled(lambda _, upto: upto)) - 1
             while not self._closing:
                 bell.clear()
                 page = await self._page(run_id, cursor)
@@ -69,10 +69,10 @@ class Feed:
     async def _page(self, run_id: str, cursor: int) -> list[labeling_pb2.StreamFeedbackResponse]:
         """Read and converted in the store's reader thread: decoding log-probs must not hold up the event loop."""
         return await asyncio.wrap_future(
-            self._database.read(
-                lambda connection: [
+            self._database.read_settled(
+                lambda connection, upto: [
                     feedback_wire.event_to_proto(event)
-                    for event in read_events(connection, run_id, cursor, PAGE_EVENTS)
+                    for event in read_events(connection, run_id, cursor, PAGE_EVENTS, upto)
                 ]
             )
         )

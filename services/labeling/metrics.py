@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import TimeoutError as ReadTimeout
 from dataclasses import dataclass
 
-import apsw
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -20,10 +19,11 @@ from iterpo.labeling.crowd import Profile
 from iterpo.labeling.labeler import abstention_class
 from iterpo.labeling.people import Receipt
 from iterpo.store import work
+from iterpo.store.commit import Commit
+from iterpo.store.connection import Connection
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.tasks import TaskCounts, count_tasks
 from iterpo.store.work import Verdict
-from iterpo.store.writer import Commit
 from iterpo.types import AnnotatorState, Outcome, Reward
 from services.instruments import Instruments
 
@@ -132,7 +132,9 @@ class LabelingMetrics:
             self._labels.labels(outcome.value)  # a counter must be seen at 0 before its first increase can be
 
     def on_commit(self, commit: Commit) -> None:
-        """For FeedbackDatabase.subscribe."""
+        """For FeedbackDatabase.subscribe. Another server's commits are its own to count."""
+        if not commit.operations:
+            return
         self._commits.observe(commit.seconds)
         self._operations.inc(commit.operations)
         for kind, count in TallyOf(commit.kinds).items():
@@ -199,5 +201,5 @@ class StoreState(Collector):
         return (tasks, expired, depth)
 
 
-def _read_state(connection: apsw.Connection) -> _State:
+def _read_state(connection: Connection) -> _State:
     return _State(count_tasks(connection, time.time()), work.depth(connection))

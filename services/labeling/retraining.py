@@ -15,6 +15,7 @@ from pathlib import Path
 from iterpo.config import BudgetSettings
 from iterpo.errors import IterpoError
 from iterpo.labeling.budget import Budget
+from iterpo.labeling.reward_directory import METRICS_FILE
 from iterpo.store.database import FeedbackDatabase
 from iterpo.store.labels import people_labels
 
@@ -36,8 +37,13 @@ async def retrain(database: FeedbackDatabase, budget: Budget, settings: BudgetSe
         except IterpoError as error:  # a full or busy disk: counted again at the next look
             logger.warning("people's labels could not be counted: %s", error)
             continue
+        newest = _newest(budget.directory)
+        whole = (budget.directory / f"{newest:08d}" / METRICS_FILE).is_file()
+        if newest > trained_at and whole:  # another server on the same database trained it
+            trained_at = newest
+            await asyncio.to_thread(budget.adopt_newest)
         due = settings.retrain_labels if trained_at else settings.min_labels
-        if labels - trained_at < due:
+        if labels - trained_at < due or not database.on_duty():
             continue
         trained_at = labels
         try:

@@ -23,6 +23,7 @@ from services.inference.metrics import InferenceMetrics
 from services.inference.openai.app import OpenAiDoor
 from services.inference.openai.feedback import Feedback
 from services.inference.openai.served import Served
+from services.tokens import Tokens
 from tests.inference.test_registry import FakeEngine, serve, started
 
 TOKEN = "client-token-of-some-length"
@@ -117,7 +118,7 @@ async def made(tmp_path) -> AsyncIterator[Any]:
         labels = Labels()
         feedback = Feedback(lambda: labels)
         ready = lambda: True  # noqa: E731
-        guard = TokenGuard(tokens or {})
+        guard = TokenGuard(Tokens.named(tokens or {}))
         door = OpenAiDoor(answering, registry, "tiny", guard, Quota(quota), metrics, deadline, feedback, ready)
         transport = httpx.ASGITransport(door.app())
         clients.append(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=JSON))

@@ -10,6 +10,7 @@ import pytest
 from iterpo.errors import Conflict, InvalidInput, NotFound, WrongState
 from iterpo.labeling.application import ApplicationDesk, Edited, Kept, Thumb, Verdict
 from iterpo.types import AnnotatorState, FeedbackEvent, Group, Outcome
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.labeling.test_tasks import WAIT, People
 
@@ -17,7 +18,7 @@ SERVED = group("short", "long", group_id="served")
 
 
 class Application:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.people = People(path)
         self.desk = ApplicationDesk(self.people.people)
 
@@ -31,8 +32,8 @@ class Application:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Iterator[Application]:
-    made = Application(tmp_path / "feedback.db")
+def application(place: Place) -> Iterator[Application]:
+    made = Application(place("feedback.db"))
     yield made
     made.people.desk.close()
     made.people.database.close()

@@ -21,7 +21,7 @@ from iterpo.labeling.labeler import Item
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.reward_directory import METRICS_FILE
 from iterpo.labeling.reward_training import train_reward_model
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import FeedbackEvent, Outcome, Preference, Task, TaskKind
 from tests.labeling.builders import group, prompt
@@ -41,7 +41,7 @@ class LengthModel:
 
 class Asking:
     def __init__(self, folder: Path, **settings: float) -> None:
-        self.database = FeedbackDatabase(folder / "feedback.db")
+        self.database = open_database(folder / "feedback.db")
         self.people = PeopleDesk(
             self.database, settings=PeopleSettings(mixture=Mixture(), task_selection="uncertainty")
         )

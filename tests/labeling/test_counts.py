@@ -8,8 +8,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.connection import Connection
+from iterpo.store.database import open_database
 from iterpo.store.labels import comparisons_by_version, count_labels
+from iterpo.store.migrate import SCHEMA_VERSION
 from iterpo.types import Outcome
 from tests.labeling.test_tasks import WAIT, People
 
@@ -20,6 +22,8 @@ ALTER TABLE labels DROP COLUMN run_id;
 DROP INDEX leases_unused;
 DROP INDEX leases_used_late;
 DROP INDEX tasks_of_run;
+ALTER TABLE work DROP COLUMN claimed_by;
+ALTER TABLE work DROP COLUMN claimed_until;
 PRAGMA user_version = 4;
 """
 """What a file of version 4 lacks."""
@@ -40,12 +44,12 @@ def label(people: People) -> None:
     people.submit(held.lease, Outcome.SECOND, who="cem")
 
 
-def counted(connection: apsw.Connection) -> dict[str, int]:
+def counted(connection: Connection) -> dict[str, int]:
     """The slow way."""
     return dict(Counter(outcome for (outcome,) in connection.execute("SELECT outcome FROM labels")))
 
 
-def look(connection: apsw.Connection) -> object:
+def look(connection: Connection) -> object:
     run = next(str(run) for (run,) in connection.execute("SELECT run_id FROM tasks"))
     return count_labels(connection, run), count_labels(connection, ""), comparisons_by_version(connection, run, 10)
 
@@ -64,18 +68,18 @@ def test_counts_are_those_of_the_labels_also_after_one_was_taken_back(people: Pe
 
 
 def test_a_database_of_version_4_is_brought_up_to_date_with_its_labels_counted(tmp_path: Path) -> None:
-    people = People(tmp_path / "feedback.db", undo_seconds=100.0)
+    people, path = People(tmp_path / "feedback.db", undo_seconds=100.0), tmp_path / "feedback.db"
     label(people)
     before = people.database.read(look).result(WAIT), people.database.read(definitions).result(WAIT)
     people.desk.close()
     people.database.close()
-    connection = apsw.Connection(str(people.database.path))
+    connection = apsw.Connection(str(path))
     connection.execute(VERSION_4)
     connection.close()
 
-    database = FeedbackDatabase(people.database.path)
+    database = open_database(path)
     assert (database.read(look).result(WAIT), database.read(definitions).result(WAIT)) == before
-    assert database.read(lambda c: c.pragma("user_version")).result(WAIT) == 5
+    assert database.read(lambda c: c.pragma("user_version")).result(WAIT) == SCHEMA_VERSION
     database.close()
 
 
@@ -88,9 +92,12 @@ def test_a_database_of_version_4_is_brought_up_to_date_with_its_labels_counted(t
         COMPARED,
     ],
 )
-def test_what_is_asked_every_other_second_is_answered_from_an_index(people: People, query: str) -> None:
+def test_what_is_asked_every_other_second_is_answered_from_an_index(tmp_path: Path, query: str) -> None:
+    people = People(tmp_path / "feedback.db")
     plan = people.database.read(lambda c: [str(row[3]) for row in c.execute(f"EXPLAIN QUERY PLAN {query}")]).result(
         WAIT
     )
     assert all("USING" in step and "INDEX" in step for step in plan), plan
     assert not any("TEMP B-TREE" in step for step in plan), plan
+    people.desk.close()
+    people.database.close()

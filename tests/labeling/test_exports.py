@@ -14,13 +14,14 @@ from iterpo.labeling.exports import FORMATS, Pseudonyms, line, pair_rows
 from iterpo.labeling.imports import read_rows
 from iterpo.labeling.parquet import write_folder
 from iterpo.types import FeedbackEvent, Outcome
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.labeling.test_tasks import WAIT, People
 
 KEY = b"k" * 32
 
 
-def labelled(path: Path) -> list[FeedbackEvent]:
+def labelled(path: Path | str) -> list[FeedbackEvent]:
     """Two pairs that ann compared, a thumb of bob's, and a task given back."""
     people = People(path)
     for number, outcome in enumerate((Outcome.FIRST, Outcome.TIE)):
@@ -37,8 +38,8 @@ def labelled(path: Path) -> list[FeedbackEvent]:
     return events
 
 
-def test_nobody_s_name_is_in_an_export_and_pseudonyms_are_the_same_every_time(tmp_path: Path) -> None:
-    events = labelled(tmp_path / "feedback.db")
+def test_nobody_s_name_is_in_an_export_and_pseudonyms_are_the_same_every_time(place: Place) -> None:
+    events = labelled(place("feedback.db"))
     rows = [line(row) for row in FORMATS["events"](Pseudonyms(KEY).hide(events))]
     assert not [row for row in rows if "ann" in row.replace("annotator", "") or "bob" in row]
     assert rows == [line(row) for row in FORMATS["events"](Pseudonyms(KEY).hide(events))]
@@ -54,10 +55,10 @@ def test_machines_keep_their_names() -> None:
 
 
 @pytest.mark.parametrize("format_name", ["trl", "rewardbench", "kto"])
-def test_what_is_exported_and_imported_exports_as_the_same_rows(tmp_path: Path, format_name: str) -> None:
+def test_what_is_exported_and_imported_exports_as_the_same_rows(place: Place, format_name: str) -> None:
     """The texts and their order; ids and policy versions are the importing store's own."""
-    out = list(FORMATS[format_name](labelled(tmp_path / "one.db")))
-    people = People(tmp_path / "two.db")
+    out = list(FORMATS[format_name](labelled(place("one.db"))))
+    people = People(place("two.db"))
     desk = ApplicationDesk(people.people)
     for row in read_rows([line(row) for row in out], format_name):
         served = imported_group(row)
@@ -74,9 +75,9 @@ def test_what_is_exported_and_imported_exports_as_the_same_rows(tmp_path: Path, 
     ]
 
 
-def test_a_parquet_folder_has_every_compared_pair_with_its_labels(tmp_path: Path) -> None:
+def test_a_parquet_folder_has_every_compared_pair_with_its_labels(tmp_path: Path, place: Place) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    events = labelled(tmp_path / "feedback.db")
+    events = labelled(place("feedback.db"))
     assert write_folder(tmp_path / "out", pair_rows(Pseudonyms(KEY).hide(events))) == 2
     (path,) = (tmp_path / "out" / "data").glob("*.parquet")
     rows = parquet.read_table(path).to_pylist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,10 @@ from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.queue import QueueSettings
 from iterpo.store import work
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import FeedbackDatabase, open_database
 from iterpo.store.work import WorkItem
 from iterpo.types import Abstention, FeedbackEvent, Reward
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.labeling.fakes import HungLabeler, LengthModel, RuleLabeler
 
@@ -23,8 +23,8 @@ FAST = QueueSettings(max_attempts=3, timeout_seconds=0.1, workers=2, backoff_sec
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[FeedbackDatabase]:
-    opened = FeedbackDatabase(tmp_path / "feedback.db")
+def database(place: Place) -> Iterator[FeedbackDatabase]:
+    opened = open_database(place("feedback.db"))
     yield opened
     opened.close()
 
@@ -147,7 +147,7 @@ def test_a_labeler_that_left_the_configuration_abstains(database: FeedbackDataba
 def test_a_completion_never_gets_two_rewards_of_one_labeler(database: FeedbackDatabase) -> None:
     desk = LabelingDesk(database, {"rule": RuleLabeler(lambda text: 0.0)})
     desk.record("run", "rule", [group("a")], "r1").result(WAIT)
-    (item,) = database.read(lambda c: work.due_work(c, "rule", time.time(), 10, ())).result(WAIT)
+    (item,) = database.write(lambda tx: work.claim_work(tx, "rule", 10, (), database.owner)).result(WAIT)
     assert isinstance(item, WorkItem)
 
     stored = [

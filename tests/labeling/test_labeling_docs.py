@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from iterpo.labeling.exports import FORMATS
 from iterpo.labeling.verifiers import VERIFIERS
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from services.labeling.metrics import StoreState
 
 TEXT = (Path(__file__).parents[2] / "docs/labeling.md").read_text()
@@ -31,7 +31,7 @@ def test_the_formats_table_is_the_exporters() -> None:
 
 def test_the_store_s_metrics_are_those_named(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(tmp_path / "feedback.db")
     registry.register(StoreState(database))
     shown = set(re.findall(r"# TYPE (\w+)", generate_latest(registry).decode()))
     database.close()

@@ -21,10 +21,11 @@ from iterpo.labeling.judge import JudgeModel, judge_model, read_verdict
 from iterpo.labeling.labeler import Abstain
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.queue import QueueSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import Abstention, FeedbackEvent, Outcome, TaskKind
+from tests.conftest import Place
 from tests.labeling.builders import completion, group, prompt
 
 WAIT = 20
@@ -122,8 +123,8 @@ def test_an_openai_compatible_endpoint_is_asked_greedily_in_both_orders_with_its
 class Desk:
     """A desk with a judge `llm`; closed at the end of the test."""
 
-    def __init__(self, path: Path, answer: Callable[[str], str], **people: Any) -> None:
-        self.database = FeedbackDatabase(path)
+    def __init__(self, path: Path | str, answer: Callable[[str], str], **people: Any) -> None:
+        self.database = open_database(path)
         self.abstained: list[Any] = []
         self.people = PeopleDesk(self.database, settings=PeopleSettings(**{"mixture": Mixture(), **people}))
         settings, heard = QueueSettings(2, 5.0), self.abstained.append
@@ -145,8 +146,8 @@ class Desk:
         self.database.close()
 
 
-def test_groups_recorded_for_a_judge_become_preferences_by_its_labels(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "feedback.db", prefers_good)
+def test_groups_recorded_for_a_judge_become_preferences_by_its_labels(place: Place) -> None:
+    desk = Desk(place("feedback.db"), prefers_good)
     desk.desk.record("run", "llm", [group("kinder", "ruder"), group("ruder", "kinder", group_id="g2")], "r").result(
         WAIT
     )
@@ -161,15 +162,15 @@ def test_groups_recorded_for_a_judge_become_preferences_by_its_labels(tmp_path: 
     assert people == [], "a judge's tasks are its own"
 
 
-def test_the_tasks_of_a_judge_that_is_gone_are_skipped_so_that_no_run_waits_for_it(tmp_path: Path) -> None:
+def test_the_tasks_of_a_judge_that_is_gone_are_skipped_so_that_no_run_waits_for_it(place: Place) -> None:
     def closing(_text: str) -> str:
         raise ConnectionError("away")
 
-    desk = Desk(tmp_path / "feedback.db", closing)
+    desk = Desk(place("feedback.db"), closing)
     desk.desk.close()
     desk.desk.record("run", "llm", [group("kinder", "ruder"), group("a", "b", group_id="g2")], "r").result(WAIT)
     desk.database.close()
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(place("feedback.db"))
     without = LabelingDesk(database, {}, people=PeopleDesk(database))
     without.start()
     events = database.events("", 0, 1000).result(WAIT)
@@ -182,8 +183,8 @@ def test_the_tasks_of_a_judge_that_is_gone_are_skipped_so_that_no_run_waits_for_
     )
 
 
-def test_what_is_asked_of_a_judge_that_a_lead_took_out_is_skipped(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "feedback.db", prefers_good)
+def test_what_is_asked_of_a_judge_that_a_lead_took_out_is_skipped(place: Place) -> None:
+    desk = Desk(place("feedback.db"), prefers_good)
     desk.people.crowd.exclude("judge/llm", "biased")
     desk.desk.record("run", "llm", [group("kinder", "ruder")], "r").result(WAIT)
     events = desk.wait(1)
@@ -194,8 +195,8 @@ def test_what_is_asked_of_a_judge_that_a_lead_took_out_is_skipped(tmp_path: Path
 
 
 @pytest.mark.parametrize("answer", [lambda _text: "no verdict", lambda _text: 1 / 0])
-def test_a_judge_that_fails_abstains_and_says_nothing_about_the_order(tmp_path: Path, answer: Any) -> None:
-    desk = Desk(tmp_path / "feedback.db", answer)
+def test_a_judge_that_fails_abstains_and_says_nothing_about_the_order(place: Place, answer: Any) -> None:
+    desk = Desk(place("feedback.db"), answer)
     desk.desk.record("run", "llm", [group("kinder", "ruder")], "r").result(WAIT)
     events = desk.wait(1)
     desk.close()
@@ -205,8 +206,8 @@ def test_a_judge_that_fails_abstains_and_says_nothing_about_the_order(tmp_path: 
     assert desk.abstained[0].reason.split(":")[0] in ("UNPARSEABLE", "EXCEPTION")
 
 
-def test_a_second_opinion_decides_nothing_and_its_agreement_with_people_is_tracked(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "feedback.db", prefers_good, second_opinion="judge/llm", second_opinion_share=1.0)
+def test_a_second_opinion_decides_nothing_and_its_agreement_with_people_is_tracked(place: Place) -> None:
+    desk = Desk(place("feedback.db"), prefers_good, second_opinion="judge/llm", second_opinion_share=1.0)
     names = [f"g{i}" for i in range(6)]
     desk.desk.record("run", "people", [group("kinder", "ruder", group_id=name) for name in names], "r").result(WAIT)
     for number, held in enumerate(desk.people.lease(Ask("ann", 10, 60.0)).result(WAIT)[0]):

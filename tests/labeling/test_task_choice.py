@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from iterpo.labeling.task_selection import SELECTIONS
 from iterpo.store.leases import Ask, Mixture
 from iterpo.store.tasks import Figures
 from iterpo.types import AnnotatorState, Lease, Outcome, TaskKind
+from tests.conftest import Place
 from tests.labeling.builders import completion, group
 from tests.labeling.test_crowd import vote
 from tests.labeling.test_tasks import WAIT, People
@@ -25,11 +25,11 @@ Make = Callable[..., People]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(place: Place) -> Iterator[Make]:
     made: list[People] = []
 
     def build(plan: TaskPlan | None = None, **settings: Any) -> People:
-        made.append(People(tmp_path / f"{len(made)}.db", plan, **settings))
+        made.append(People(place(f"{len(made)}.db"), plan, **settings))
         return made[-1]
 
     yield build

@@ -14,11 +14,12 @@ from iterpo.errors import Conflict, InvalidInput, NotFound
 from iterpo.labeling.desk import LabelingDesk, PairRequest
 from iterpo.labeling.pairs import TaskPlan
 from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.store.tasks import count_tasks
 from iterpo.types import Label, Lease, Outcome
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.labeling.fakes import MovableClock, RuleLabeler
 
@@ -37,9 +38,9 @@ class Coin(random.Random):
 class People:
     """A desk with a movable clock and a coin that the test holds; no gold tasks and no repeats unless asked for."""
 
-    def __init__(self, path: Path, plan: TaskPlan | None = None, **settings: Any) -> None:
-        self.clock = MovableClock()
-        self.database = FeedbackDatabase(path, self.clock)
+    def __init__(self, path: Path | str, plan: TaskPlan | None = None, **settings: Any) -> None:
+        self.clock, self.path = MovableClock(), path
+        self.database = open_database(path, self.clock)
         self.coin = Coin(0)
         given = PeopleSettings(**{"mixture": Mixture(), **settings})
         self.people = PeopleDesk(self.database, settings=given, draw=self.coin)
@@ -81,8 +82,8 @@ class People:
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Iterator[People]:
-    made = People(tmp_path / "feedback.db")
+def people(place: Place) -> Iterator[People]:
+    made = People(place("feedback.db"))
     yield made
     made.desk.close()
     made.database.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from iterpo.errors import NotFound, WrongState
@@ -12,6 +10,7 @@ from iterpo.labeling.pairs import TaskPlan
 from iterpo.store.standings import set_standing
 from iterpo.store.tasks import count_tasks
 from iterpo.types import AnnotatorState, FeedbackEvent, Outcome, Standing, TaskKind
+from tests.conftest import Place
 from tests.labeling.test_tasks import WAIT, People
 
 
@@ -108,8 +107,8 @@ def test_a_lease_is_extended_from_now_on_while_it_lives(people: People) -> None:
     assert len(people.lease("bob")) == 1
 
 
-def test_a_shorter_lease_of_two_frees_its_place_first(tmp_path: Path) -> None:
-    people = People(tmp_path / "two.db", TaskPlan(required_labels=2))
+def test_a_shorter_lease_of_two_frees_its_place_first(place: Place) -> None:
+    people = People(place("two.db"), TaskPlan(required_labels=2))
     people.ask("a", "b")
     people.lease("ann", seconds=100)
     people.lease("bob", seconds=10)
@@ -125,8 +124,8 @@ def exclude(people: People, who: str = "ann", state: AnnotatorState = AnnotatorS
     return people.desk.leads.set_state(who, state, "spam", "lead", people.fresh_id()).result(WAIT)[0]
 
 
-def test_somebody_taken_out_labels_no_more_and_his_preferences_are_made_anew(tmp_path: Path) -> None:
-    people = People(tmp_path / "two.db", TaskPlan(required_labels=2))
+def test_somebody_taken_out_labels_no_more_and_his_preferences_are_made_anew(place: Place) -> None:
+    people = People(place("two.db"), TaskPlan(required_labels=2))
     people.ask("a", "b")
     for who, outcome in (("ann", Outcome.FIRST), ("bob", Outcome.SECOND)):
         (lease,) = people.lease(who)
@@ -153,20 +152,20 @@ def test_somebody_taken_out_labels_no_more_and_his_preferences_are_made_anew(tmp
     people.database.close()
 
 
-def test_states_outlive_a_restart(tmp_path: Path) -> None:
-    people = People(tmp_path / "feedback.db")
+def test_states_outlive_a_restart(place: Place) -> None:
+    people = People(place("feedback.db"))
     exclude(people)
     people.desk.close()
     people.database.close()
-    again = People(tmp_path / "feedback.db")
+    again = People(place("feedback.db"))
     again.people.start()
     assert again.people.crowd.state("ann") is AnnotatorState.EXCLUDED
     again.desk.close()
     again.database.close()
 
 
-def test_what_came_before_a_readmission_is_not_judged_after_the_figures_warned_and_a_restart(tmp_path: Path) -> None:
-    people = People(tmp_path / "feedback.db")
+def test_what_came_before_a_readmission_is_not_judged_after_the_figures_warned_and_a_restart(place: Place) -> None:
+    people = People(place("feedback.db"))
     exclude(people)
     readmitted = people.clock.now = people.clock.now + 100.0
     exclude(people, state=AnnotatorState.OK)
@@ -176,7 +175,7 @@ def test_what_came_before_a_readmission_is_not_judged_after_the_figures_warned_a
     people.desk.close()
     people.database.close()
 
-    again = People(tmp_path / "feedback.db")
+    again = People(place("feedback.db"))
     again.people.start()
     crowd = again.people.crowd
     assert crowd.state("ann") is AnnotatorState.WARNED

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,21 +16,18 @@ from iterpo.labeling.crowd import Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.leads import LeadDesk
 from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import FeedbackDatabase, open_database
 from iterpo.types import FeedbackEvent, FinishReason, Message, Outcome, Prompt, Task
-from services.auth import Identity
 from services.labeling.limits import MAX_RATIONALE_CHARACTERS
 from services.labeling.page import sessions
 from services.labeling.page.app import page_app
+from services.tokens import Tokens
+from tests.conftest import Place
 from tests.labeling.builders import completion
 
 ANNOTATOR, LEAD, BOUND, LEARNER = "annotator-token-1", "lead-token-123456", "bound-token-12345", "learner-token-123"
-TOKENS: Mapping[str, Identity] = {
-    ANNOTATOR: Identity("annotator"),
-    LEAD: Identity("lead", "lea"),
-    BOUND: Identity("annotator", "bea"),
-    LEARNER: Identity("learner"),
-}
+TOKENS = Tokens.named({ANNOTATOR: "annotator", LEAD: "lead:lea", BOUND: "annotator:bea", LEARNER: "learner"})
+KEY = b"the server's session key"
 OURS = {"x-iterpo-page": "1", "content-type": "application/json"}
 
 
@@ -52,7 +48,7 @@ class Clock:
 class Page:
     """The application and browsers on it."""
 
-    def __init__(self, database: FeedbackDatabase, clock: Clock, tokens: Mapping[str, Identity] = TOKENS) -> None:
+    def __init__(self, database: FeedbackDatabase, clock: Clock, tokens: Tokens = TOKENS) -> None:
         self.database = database
         self.clock = clock
         self.receipts: list[tuple[str, Outcome, Receipt]] = []
@@ -66,7 +62,7 @@ class Page:
 
     def fresh_app(self) -> ASGIApp:
         """As after a restart: nothing remembered."""
-        return page_app(self.people, self.leads, self.tokens, False, lambda *seen: self.receipts.append(seen))
+        return page_app(self.people, self.leads, self.tokens, KEY, False, lambda *seen: self.receipts.append(seen))
 
     def add(self, *tasks: Task) -> None:
         for each in tasks:
@@ -121,10 +117,12 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def page(tmp_path: Path) -> AsyncIterator[Page]:
+async def page(place: Place) -> AsyncIterator[Page]:
     clock = Clock()
-    database = FeedbackDatabase(tmp_path / "feedback.db", clock)
-    yield Page(database, clock)
+    database = open_database(place("feedback.db"), clock)
+    made = Page(database, clock)
+    yield made
+    made.people.close()
     database.close()
 
 
@@ -446,7 +444,7 @@ async def test_cookies_and_headers_are_strict(page: Page) -> None:
         assert part in cookie
     assert "Secure" not in cookie
     assert response.headers["cache-control"] == "no-store"
-    secure = page_app(page.people, page.leads, TOKENS, True)
+    secure = page_app(page.people, page.leads, TOKENS, KEY, True)
     response = await page.browser(secure).http.post(
         "/api/sign-in", json={"token": ANNOTATOR, "name": "ann"}, headers=OURS
     )
@@ -469,7 +467,7 @@ async def test_only_the_pages_files_are_served(page: Page) -> None:
 
 
 async def test_without_tokens_a_name_is_enough_on_loopback_names_only(page: Page) -> None:
-    app = page_app(page.people, page.leads, {}, False)
+    app = page_app(page.people, page.leads, Tokens(), KEY, False)
     browser = page.browser(app)
     assert (await browser.read("sign-in")).json == {"needs_token": False, "signed_in": False}
     assert (await browser.act("sign-in", name="ann")).json == {"name": "ann", "role": "admin"}

@@ -17,12 +17,12 @@ from iterpo.errors import NotFound, Unavailable
 from iterpo.types import GateDecision, PolicyState, PolicyVersion
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import policy_pb2
-from services.auth import Identity
 from services.labeling.page.app import page_app
 from services.labeling.page.plain_json import plain
+from services.tokens import Tokens
 from tests.page.run_process import HOSTILE, record
 
-TOKENS = {"annotator-token-1": Identity("annotator"), "lead-token-123456": Identity("lead", "lea")}
+TOKENS = Tokens.named({"annotator-token-1": "annotator", "lead-token-123456": "lead:lea"})
 PAGES = [
     "/api/runs",
     "/api/run?run_id=r",
@@ -76,7 +76,7 @@ def learner() -> Learner:
 def page(learner: Learner) -> Iterator[httpx.AsyncClient]:
     desk = SimpleNamespace(database=SimpleNamespace(clock=lambda: 1_000_000.0))
     policies = SimpleNamespace(listed=lambda _newest: LISTED)
-    app = page_app(desk, desk, TOKENS, False, learner=learner, policies=policies)  # type: ignore[arg-type]
+    app = page_app(desk, desk, TOKENS, b"key", False, learner=learner, policies=policies)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
 

@@ -19,6 +19,7 @@ from iterpo.config import load
 from iterpo.errors import InvalidConfig, InvalidInput, IterpoError, ResourceExhausted, Unavailable
 from iterpo.v1 import inference_pb2, inference_pb2_grpc, labeling_pb2, learner_pb2, learner_pb2_grpc, policy_pb2
 from services.host import ServerSettings
+from services.tokens import Tokens
 from tests.platform.serving import running
 
 TOKEN = "a-token-of-thirty-two-characters"
@@ -138,7 +139,9 @@ def test_other_addresses_are_not_loopback(address: str) -> None:
 async def test_tls_and_a_token_reach_a_server_that_others_could_reach(tmp_path: Path) -> None:
     certificate, key = _self_signed(tmp_path)
     (tmp_path / "tokens").write_text(f"{TOKEN} = client\n")
-    settings = ServerSettings("0.0.0.0:0", tls_certificate=certificate, tls_key=key, tokens={TOKEN: "client"})
+    settings = ServerSettings(
+        "0.0.0.0:0", tls_certificate=certificate, tls_key=key, tokens=Tokens.named({TOKEN: "client"})
+    )
 
     def ask(port: str) -> str:
         config = tmp_path / "iterpo.toml"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from iterpo.config import InferenceSettings, Settings, load, read_tokens, valid_keys
+from iterpo.config import InferenceSettings, Settings, load, valid_keys
 from iterpo.errors import InvalidConfig
 from iterpo.policies.probe import LIMIT_TOKENS
+from iterpo.tokens import read_tokens
 
 TOKEN = "0123456789abcdef"
 
@@ -38,15 +39,19 @@ def test_an_empty_file_gives_every_default(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_file_and_the_database_lives_in_data_dir(tmp_path: Path) -> None:
     settings = load(write(tmp_path, 'data_dir = "data"\n[model]\npath = "m"\n[run]\nprompts = "p.jsonl"\n'))
     assert settings.data_dir == tmp_path / "data"
-    assert settings.labeling.database == tmp_path / "data/feedback.db"
+    assert settings.labeling.store == str(tmp_path / "data/feedback.db")
     assert settings.model.path == tmp_path / "m"
     assert settings.run.prompts == str(tmp_path / "p.jsonl")
 
 
 def test_a_database_of_ones_own_is_kept(tmp_path: Path) -> None:
-    assert load(write(tmp_path, '[labeling]\ndatabase = "/elsewhere/f.db"')).labeling.database == Path(
-        "/elsewhere/f.db"
-    )
+    for key in ("store", "database"):
+        assert load(write(tmp_path, f'[labeling]\n{key} = "/elsewhere/f.db"')).labeling.store == "/elsewhere/f.db"
+
+
+def test_a_store_that_is_no_file_stays_as_it_is(tmp_path: Path) -> None:
+    address = "postgresql://iterpo@db.example:5432/feedback"
+    assert load(write(tmp_path, f'[labeling]\nstore = "{address}"')).labeling.store == address
 
 
 def test_without_a_path_the_file_in_the_working_directory_is_used(
@@ -123,7 +128,7 @@ def test_settings_do_not_change_after_they_are_read() -> None:
 def test_tokens_are_read_from_their_own_file(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"# who may what\n{TOKEN}=ab== = admin\n\n\"{TOKEN}-2\" = 'client'\n")
     settings = load(write(tmp_path, '[auth]\ntokens_file = "tokens"'))
-    assert settings.tokens() == {f"{TOKEN}=ab==": "admin", f"{TOKEN}-2": "client"}
+    assert {g.token: g.role for g in settings.grants()} == {f"{TOKEN}=ab==": "admin", f"{TOKEN}-2": "client"}
 
 
 def test_a_caller_takes_the_token_of_its_role_or_else_the_strongest(tmp_path: Path) -> None:

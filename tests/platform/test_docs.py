@@ -107,3 +107,12 @@ def test_every_package_of_the_tree_is_named_in_pyproject() -> None:
         for p in (ROOT / top).rglob("__init__.py")
     }
     assert named == there
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(re.findall(r"`(?:test_\w+\.py::)?(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    files = set(re.findall(r"`(test_\w+\.py)", (ROOT / "docs/security.md").read_text()))
+    texts = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    there = {name for text in texts.values() for name in re.findall(r"def (test_\w+)\(", text)}
+    assert (named - there, files - texts.keys()) == (set(), set())
+    assert len(named) > 10

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from iterpo.clients.channel import connect, translated_errors
-from iterpo.config import ROLES, Settings
+from iterpo.config import Settings
 from iterpo.errors import (
     InvalidConfig,
     IterpoError,
@@ -26,13 +26,15 @@ from iterpo.errors import (
     Unavailable,
     WrongState,
 )
+from iterpo.tokens import ROLES
 from iterpo.v1 import inference_pb2, inference_pb2_grpc
 from services.auth import ROLE_METHODS, check_role
 from services.calls import Method
 from services.host import Host, ServerSettings, run_service
+from services.tokens import Tokens
 from tests.platform.serving import NOT_SERVING, SERVICE, SERVING, Running, running
 
-TOKENS = {"token-of-an-app": "client", "token-of-a-person": "annotator", "token-of-a-boss": "admin"}
+TOKENS = Tokens.named({"token-of-an-app-1": "client", "token-of-a-person": "annotator", "token-of-a-boss-1": "admin"})
 
 
 def get_model(address: str, token: str | None = None, timeout: float = 10.0) -> str:
@@ -90,13 +92,13 @@ async def test_an_unknown_token_is_unauthenticated() -> None:
 
 async def test_a_role_may_call_its_own_methods_and_is_told_who_may_call_the_others() -> None:
     async with running(ServerSettings(tokens=TOKENS)) as server:
-        assert await asyncio.to_thread(get_model, server.address, "token-of-an-app") == "small"
-        error = await refused(score, server.address, "x", "token-of-an-app")
+        assert await asyncio.to_thread(get_model, server.address, "token-of-an-app-1") == "small"
+        error = await refused(score, server.address, "x", "token-of-an-app-1")
         assert isinstance(error, PermissionDenied)
         assert error.reason == "WRONG_ROLE"
         assert "learner or admin" in error.fix
         assert (await refused(get_model, server.address, "token-of-a-person")).reason == "WRONG_ROLE"
-        assert await asyncio.to_thread(score, server.address, "x", "token-of-a-boss") == "x"
+        assert await asyncio.to_thread(score, server.address, "x", "token-of-a-boss-1") == "x"
 
 
 async def test_health_needs_no_token() -> None:
@@ -273,9 +275,9 @@ async def test_an_address_that_others_reach_needs_tls_and_tokens(settings: Serve
     assert "127.0.0.1" in caught.value.fix
 
 
-async def test_a_role_that_does_not_exist_is_refused_at_the_start() -> None:
+def test_a_role_that_does_not_exist_is_refused_at_the_start() -> None:
     with pytest.raises(InvalidConfig, match="emperor"):
-        Host("inference", ServerSettings(tokens={"t": "emperor"}), CollectorRegistry())
+        Tokens.named({"token-of-an-emperor": "emperor"})
 
 
 PROGRAM = """
@@ -343,7 +345,8 @@ async def test_a_service_that_cannot_start_exits_with_two_and_says_why(tmp_path:
 
 def test_server_settings_come_from_the_configuration() -> None:
     settings = ServerSettings.of(Settings(), "labeling")
-    assert (settings.address, settings.metrics_address, settings.tokens) == ("127.0.0.1:50052", "127.0.0.1:9102", {})
+    assert (settings.address, settings.metrics_address) == ("127.0.0.1:50052", "127.0.0.1:9102")
+    assert settings.tokens.open_to_all
 
 
 def test_a_data_directory_that_is_refused_ends_the_service_with_two_and_is_named(

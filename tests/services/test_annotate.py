@@ -22,7 +22,7 @@ from iterpo.errors import InvalidInput, PermissionDenied, WrongState
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.leases import Mixture
 from iterpo.types import AnnotatorState, FeedbackEvent, Label, Outcome
 from iterpo.v1 import labeling_pb2 as pb
@@ -30,6 +30,8 @@ from iterpo.v1 import labeling_pb2_grpc, types_pb2
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics
 from services.labeling.servicer import LabelingServicer
+from services.tokens import Tokens
+from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.services.labeling_process import labeling_process, write_config
 
@@ -55,12 +57,12 @@ class Service:
         return [e.label for e in self.events() if e.label]
 
 
-async def serve(folder: Path, tokens: dict[str, str]) -> AsyncIterator[Service]:
-    database = FeedbackDatabase(folder / "feedback.db")
+async def serve(where: Path | str, tokens: dict[str, str]) -> AsyncIterator[Service]:
+    database = open_database(where)
     guidelines = Guidelines([Guideline("kind", "Prefer the kinder answer.", ("tone", "truth"))])
     people = PeopleDesk(database, guidelines=guidelines, settings=PeopleSettings(mixture=Mixture()))
     desk = LabelingDesk(database, {}, people=people)
-    host = Host("labeling", ServerSettings("127.0.0.1:0", tokens=tokens), CollectorRegistry())
+    host = Host("labeling", ServerSettings("127.0.0.1:0", tokens=Tokens.named(tokens)), CollectorRegistry())
     servicer = LabelingServicer(desk, LabelingMetrics(CollectorRegistry()))
     labeling_pb2_grpc.add_LabelingServiceServicer_to_server(servicer, host.server)
     port = host.bind()
@@ -74,14 +76,14 @@ async def serve(folder: Path, tokens: dict[str, str]) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    async for made in serve(tmp_path, {}):
+async def service(place: Place) -> AsyncIterator[Service]:
+    async for made in serve(place("feedback.db"), {}):
         yield made
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Service]:
-    async for made in serve(tmp_path, TOKENS):
+async def guarded(place: Place) -> AsyncIterator[Service]:
+    async for made in serve(place("feedback.db"), TOKENS):
         yield made
 
 

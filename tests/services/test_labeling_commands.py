@@ -20,7 +20,7 @@ from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.feedback import Feedback
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.reward_model import RewardModel
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import AnnotatorState, Group, Label, Outcome
@@ -68,7 +68,7 @@ class EverySecond(random.Random):
 
 @pytest.fixture
 async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(tmp_path / "feedback.db")
     people = PeopleDesk(database, settings=PeopleSettings(mixture=Mixture()), draw=EverySecond(0))
     desk = LabelingDesk(database, {"rule": RuleLabeler(lambda t: len(t) / 10)}, people=people)
     desk.start()

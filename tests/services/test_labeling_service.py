@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,13 +19,14 @@ from iterpo.errors import Conflict, InvalidInput, Unavailable
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.people import PeopleDesk, PeopleSettings
 from iterpo.labeling.queue import QueueSettings
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.leases import Mixture
 from iterpo.types import Outcome
 from iterpo.v1 import labeling_pb2, labeling_pb2_grpc
 from services.host import Host, ServerSettings
 from services.labeling.metrics import LabelingMetrics, StoreState
 from services.labeling.servicer import LabelingServicer
+from tests.conftest import Place
 from tests.labeling.builders import completion, group, prompt
 from tests.labeling.fakes import RuleLabeler
 from tests.labeling.test_tasks import Coin
@@ -56,10 +56,10 @@ class Running:
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
+async def running(place: Place) -> AsyncIterator[Running]:
     registry = CollectorRegistry()
     metrics = LabelingMetrics(registry)
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(place("feedback.db"))
     database.subscribe(metrics.on_commit)
     registry.register(StoreState(database))
     labelers = {"rule": RuleLabeler(fails_on_bad)}

@@ -6,13 +6,13 @@ import sys
 from concurrent.futures import Future
 from pathlib import Path
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.transaction import Answer, Transaction
 from iterpo.types import Reward
 
 
 def main(path: Path, first: int) -> None:
-    database = FeedbackDatabase(path)
+    database = open_database(path)
     waiting: list[tuple[int, Future[Answer]]] = []
     number = first
     while True:

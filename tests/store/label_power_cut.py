@@ -24,7 +24,7 @@ import apsw
 from iterpo.errors import IterpoError
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.people import PeopleDesk, PeopleSettings, Receipt
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.store.labels import Submission
 from iterpo.store.leases import Ask, Mixture
 from iterpo.types import Outcome
@@ -104,7 +104,7 @@ class CutFileSystem(apsw.VFS):
 
 
 def desk_of(path: Path) -> LabelingDesk:
-    database = FeedbackDatabase(path)
+    database = open_database(path)
     settings = PeopleSettings(mixture=Mixture(), lease_seconds=1e6)
     return LabelingDesk(database, {}, people=PeopleDesk(database, settings=settings))
 

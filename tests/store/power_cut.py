@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 from iterpo.types import Reward
 
 UNDERNEATH = "unix"
@@ -65,7 +65,7 @@ class LossyFileSystem(apsw.VFS):
 
 def main(path: Path, synchronous: str) -> None:
     _file_system = LossyFileSystem()
-    database = FeedbackDatabase(path)
+    database = open_database(path)
     database._write_connection.pragma("synchronous", synchronous)
     for number in range(EVENTS):
         database.write(lambda tx, n=number: tx.append("run", Reward(f"c{n}", float(n), "rule"))).result(20)

@@ -10,10 +10,10 @@ import apsw
 import pytest
 
 from iterpo.errors import Conflict, ResourceExhausted, Unavailable, WrongState
-from iterpo.store.database import FeedbackDatabase
-from iterpo.store.schema import SCHEMA_VERSION, UPGRADES
+from iterpo.store.commit import Commit
+from iterpo.store.database import FeedbackDatabase, open_database
+from iterpo.store.migrate import OLDEST_VERSION, SCHEMA_VERSION
 from iterpo.store.transaction import Answer, Transaction
-from iterpo.store.writer import Commit
 from iterpo.types import Reward
 from tests.labeling.builders import group
 
@@ -22,7 +22,7 @@ WAIT = 20
 
 @pytest.fixture
 def database(tmp_path: Path):
-    opened = FeedbackDatabase(tmp_path / "feedback.db", clock=lambda: 1000.0)
+    opened = open_database(tmp_path / "feedback.db", clock=lambda: 1000.0)
     yield opened
     opened.close()
 
@@ -49,7 +49,7 @@ def test_a_group_survives_the_disk_token_for_token(database: FeedbackDatabase, t
     database.write(lambda tx: tx.append("run", recorded)).result(WAIT)
     database.close()
 
-    reopened = FeedbackDatabase(tmp_path / "feedback.db")
+    reopened = open_database(tmp_path / "feedback.db")
     (event,) = reopened.events("run", 0).result(WAIT)
     reopened.close()
 
@@ -142,18 +142,18 @@ def test_a_full_disk_is_said_and_loses_nothing_stored(database: FeedbackDatabase
     ("version", "reason", "fix"),
     [
         (SCHEMA_VERSION + 1, "STORE_TOO_NEW", "Install the newer iterpo"),
-        (min(UPGRADES) - 1, "STORE_TOO_OLD", "Set labeling.database to another path"),
+        (OLDEST_VERSION - 1, "STORE_TOO_OLD", "Set labeling.store to another path"),
     ],
 )
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path, version: int, reason: str, fix: str) -> None:
     path = tmp_path / "feedback.db"
-    FeedbackDatabase(path).close()
+    open_database(path).close()
     connection = apsw.Connection(str(path))
     connection.pragma("user_version", version)
     connection.close()
 
     with pytest.raises(WrongState, match=fix) as refused:
-        FeedbackDatabase(path)
+        open_database(path)
     assert refused.value.reason == reason
 
 
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_database_is_not_overwritten(tmp_path: Path, content: 
     path = tmp_path / "feedback.db"
     path.write_bytes(content)
     with pytest.raises(WrongState) as refused:
-        FeedbackDatabase(path)
+        open_database(path)
     assert refused.value.reason == "STORE_CORRUPT"
     assert path.read_bytes() == content
 
@@ -173,17 +173,17 @@ def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     with pytest.raises(WrongState, match="another program"):
-        FeedbackDatabase(path)
+        open_database(path)
 
 
 def test_a_second_opener_is_told_that_the_store_is_in_use(database: FeedbackDatabase) -> None:
     with pytest.raises(WrongState) as refused:
-        FeedbackDatabase(database.path)
+        open_database(database.path)
     assert refused.value.reason == "STORE_IN_USE"
 
 
 def test_a_closed_store_refuses_and_what_was_submitted_is_kept(tmp_path: Path) -> None:
-    database = FeedbackDatabase(tmp_path / "feedback.db")
+    database = open_database(tmp_path / "feedback.db")
     futures = [database.write(append(float(i))) for i in range(50)]
     database.close()
 

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 
 ROOT = Path(__file__).parents[2]
 WRITER = Path(__file__).with_name("acknowledging_writer.py")
@@ -38,7 +38,7 @@ def test_every_acknowledged_event_is_there_once_after_each_kill(tmp_path: Path) 
     for after in (1, 37, 200):
         acknowledged += acknowledged_before_the_kill(path, first=1000 * after, after=after)
 
-    database = FeedbackDatabase(path)
+    database = open_database(path)
     events = database.events("run", 0, limit=1_000_000).result(20)
     # Whoever got no answer asks again with the same request id: still once.
     again = database.write(lambda tx: tx.once(f"r{acknowledged[-1]}", b"payload", list)).result(20)

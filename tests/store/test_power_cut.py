@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from iterpo.store.database import FeedbackDatabase
+from iterpo.store.database import open_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def events_after_a_power_cut(path: Path, synchronous: str) -> tuple[int, int]:
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    database = FeedbackDatabase(path)
+    database = open_database(path)
     there = len(database.events("run", 0, limit=10_000).result(20))
     database.close()
     return int(ended.stdout), there

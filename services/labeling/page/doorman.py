@@ -35,6 +35,7 @@ class Doorman:
     def session(self, request: Request, roles: Sequence[str] = ROLES) -> Session:
         """Raises Unauthenticated, or PermissionDenied for another role."""
         session = self._sessions.read(request.cookies.get(self._cookie, ""))
+        request.state.session = session  # for the audit log
         if session.role not in roles:
             raise PermissionDenied(
                 f"The role `{session.role}` may not do this.", f"Sign in with a token of {' or '.join(roles)}."

@@ -1,19 +1,18 @@
 """Who a browser speaks for: a cookie that the server signs and does not have to remember.
 
-The cookie holds a random session id, the person's name, the moment, and an HMAC whose key is derived from the token
-that the person signed in with. What was thought of:
+The cookie holds a random session id, the person's name, the moment, and an HMAC whose key is derived from the server's
+session key and the digest of the token that the person signed in with. What was thought of:
 
 - A restart of the server. A table in memory would sign everybody out in the middle of a label; the token in the
-  browser's storage would be any script's to read. The signed cookie survives, and no key file has to be kept safe.
-- A cookie made up by somebody. Needs a token. One token signs only its own cookies, and role and bound name are read
-  from the tokens file at every request, never from the cookie: taking a token out of the file (and restarting) ends all
-  its sessions, changing its role changes theirs.
+  browser's storage would be any script's to read. The signed cookie survives, as the session key is kept in a file.
+- A cookie made up by somebody. Needs the session key: who has seen the tokens file, which holds digests, cannot. Role
+  and bound name are read from the tokens file at every request, never from the cookie: taking a token out of the file
+  ends all its sessions within a second, changing its role changes theirs, and they end when the token does.
 - A cookie that was stolen. HttpOnly keeps it from scripts, `Secure` from clear text, SameSite=Strict from other
   sites' requests; it ends after 12 hours, and at sign-out. Signed-out ids are remembered until they would have ended;
   a restart forgets them, so a stolen cookie that was signed out may live again for the rest of its 12 hours.
-- Guessing a token. Tokens are compared in constant time, each with every one, and failures wait in one line
-  (FailedSignIns): three guesses a second in all. With a cookie in hand a guess can be tested offline, which is
-  hopeless for a random token and quick for a word: make tokens with `openssl rand -hex 24`.
+- Guessing a token. Failures wait in one line (FailedSignIns): three guesses a second in all. Tokens are random, 256
+  bits (`iterpo tokens new`).
 - No tokens at all. Only a loopback address allows that, everybody on the machine may call everything by gRPC, and a
   name is no secret: the signature then proves nothing and need not. Foreign pages are kept out (same_origin.py).
 """
@@ -26,22 +25,27 @@ import binascii
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from iterpo.errors import InvalidInput, PermissionDenied, ResourceExhausted, Unauthenticated
 from iterpo.labeling.annotator import MACHINE
+from iterpo.tokens import Grant
 from services.auth import Identity
 from services.ids import MAX_ID_CHARACTERS
+from services.tokens import Tokens
 
 ROLES = ("annotator", "lead", "admin")
 """Who may sign in. Without tokens everybody is `admin`."""
 LIFETIME_SECONDS = 12 * 3600.0
 CLOCK_SLACK_SECONDS = 60.0
 """How far in the future a cookie may have been issued: clocks are set back a little now and then."""
+EVERYBODY = Grant("everybody, without a token", "admin")
 MOST_SIGNED_OUT = 10_000
 DELAY_SECONDS = 0.3
 MOST_WAITING = 64
@@ -56,43 +60,22 @@ class Session:
     """Seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Signer:
-    """One token's half of the work."""
-
-    identity: Identity
-    key: bytes
-
-    @classmethod
-    def of(cls, token: str, identity: Identity) -> _Signer:
-        return cls(identity, hmac.digest(token.encode(), b"iterpo page, session key", hashlib.sha256))
-
-    @property
-    def signer_id(self) -> str:
-        return hmac.new(self.key, b"id", hashlib.sha256).hexdigest()[:16]
-
-    def sign(self, content: str) -> str:
-        return hmac.new(self.key, content.encode(), hashlib.sha256).hexdigest()
-
-
 class Sessions:
     """For one event loop. `tokens` are read once, as the rest of the service reads them."""
 
-    def __init__(self, tokens: Mapping[str, Identity], clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._tokens = dict(tokens)
-        signers = [_Signer.of(token, identity) for token, identity in tokens.items()]
-        self._signers = {signer.signer_id: signer for signer in signers or [_Signer.of("", Identity("admin"))]}
+    def __init__(self, tokens: Tokens, key: bytes, clock: Callable[[], float] = time.time) -> None:
+        """`key`: the server's session key."""
+        self._clock, self._tokens, self._key = clock, tokens, key
         self._signed_out: OrderedDict[str, float] = OrderedDict()
 
     @property
     def needs_token(self) -> bool:
-        return bool(self._tokens)
+        return not self._tokens.open_to_all
 
     def sign_in(self, token: str, name: str) -> tuple[Session, str]:
         """The session and its cookie. Raises Unauthenticated UNKNOWN_TOKEN, PermissionDenied, or InvalidInput."""
-        signer = _Signer.of(token, self._identity(token)) if self.needs_token else next(iter(self._signers.values()))
-        identity = signer.identity
+        grant = self._tokens.grant(token) if self.needs_token else EVERYBODY
+        identity = Identity.of(grant)
         if identity.role not in ROLES:
             raise PermissionDenied(
                 f"The role `{identity.role}` has no page.",
@@ -104,20 +87,22 @@ class Sessions:
             )
         session = Session(secrets.token_hex(16), checked_name(identity.name or name), identity.role, self._clock())
         content = _pack([session.session_id, session.name, session.issued])
-        return session, f"{signer.signer_id}.{content}.{signer.sign(content)}"
+        return session, f"{grant.digest[:16]}.{content}.{self._sign(grant, content)}"
 
     def read(self, cookie: str) -> Session:
         """Raises Unauthenticated: NOT_SIGNED_IN without a usable cookie, SESSION_ENDED for one that was good once."""
-        signer_id, _, rest = cookie.partition(".")
+        key, _, rest = cookie.partition(".")
         content, _, signature = rest.partition(".")
-        signer = self._signers.get(signer_id)
-        if signer is None or not hmac.compare_digest(signer.sign(content).encode(), signature.encode()):
+        grants = self._tokens.grants if self.needs_token else [EVERYBODY]
+        grant = next((each for each in grants if each.digest[:16] == key), None)
+        if grant is None or not hmac.compare_digest(self._sign(grant, content).encode(), signature.encode()):
             raise Unauthenticated("You are not signed in.", "Sign in with your token or name.", "NOT_SIGNED_IN")
         session_id, name, issued = _unpack(content)
         age = self._clock() - issued
-        if not -CLOCK_SLACK_SECONDS <= age < LIFETIME_SECONDS or session_id in self._signed_out:
+        over = self._clock() > grant.ends() or session_id in self._signed_out
+        if over or not -CLOCK_SLACK_SECONDS <= age < LIFETIME_SECONDS:
             raise Unauthenticated("Your session has ended.", "Sign in again: nothing is lost.", "SESSION_ENDED")
-        return Session(session_id, signer.identity.name or name, signer.identity.role, issued)
+        return Session(session_id, grant.person or name, grant.role, issued)
 
     def sign_out(self, session: Session) -> None:
         now = self._clock()
@@ -127,12 +112,9 @@ class Sessions:
             self._signed_out.popitem(last=False)
         self._signed_out[session.session_id] = session.issued + LIFETIME_SECONDS
 
-    def _identity(self, token: str) -> Identity:
-        # Every token is compared, in constant time each: the answer's timing tells nothing about any of them.
-        matches = [who for known, who in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
-        if not matches:
-            raise Unauthenticated("The token is unknown here.", "Ask your lead for your token.", "UNKNOWN_TOKEN")
-        return matches[0]
+    def _sign(self, grant: Grant, content: str) -> str:
+        key = hmac.digest(self._key, f"iterpo page, {grant.digest}".encode(), hashlib.sha256)
+        return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 
 class FailedSignIns:
@@ -178,3 +160,19 @@ def _unpack(content: str) -> tuple[str, str, float]:
         return str(session_id), str(name), float(issued)
     except (ValueError, TypeError, binascii.Error) as error:
         raise Unauthenticated("Your session has ended.", "Sign in again: nothing is lost.", "SESSION_ENDED") from error
+
+
+def session_key(path: Path) -> bytes:
+    """What signs cookies: random, kept in a file that its owner alone may read; made when it is missing."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    made = secrets.token_bytes(32)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # another server was first
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(made)
+    return made

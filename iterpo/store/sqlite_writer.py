@@ -18,27 +18,14 @@ from typing import Any, TypeVar
 import apsw
 
 from iterpo.errors import IterpoError, ResourceExhausted, Unavailable, WrongState
+from iterpo.store.commit import Commit, Operation
 from iterpo.store.transaction import Clock, Transaction
 
 T = TypeVar("T")
-Operation = Callable[[Transaction], T]
 
 BATCH_OPERATIONS = 64
 BATCH_SECONDS = 0.005
 """A transaction takes no further operation once it has been open for this long: nobody waits on a stranger's bulk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What one transaction did, for metrics and for whoever waits for events."""
-
-    operations: int
-    seconds: float
-    """From BEGIN to the return of COMMIT, the sync included."""
-    kinds: tuple[str, ...]
-    """Of the events appended, in order."""
-    opened: bool = False
-    """A task may be leased that could not be before."""
 
 
 @dataclass(slots=True)
@@ -162,7 +149,7 @@ def store_error(error: apsw.Error) -> IterpoError:
     if isinstance(error, apsw.FullError):
         return ResourceExhausted(
             "The feedback store's disk is full; nothing of this request was stored, what was stored before is safe.",
-            "Free space on the disk of labeling.database and send the request again with the same request_id.",
+            "Free space on the disk of labeling.store and send the request again with the same request_id.",
             "DISK_FULL",
         )
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
@@ -171,6 +158,6 @@ def store_error(error: apsw.Error) -> IterpoError:
         )
     return Unavailable(
         f"The feedback store cannot be used: {type(error).__name__}: {error}.",
-        "Look at the disk of labeling.database, then send the request again with the same request_id.",
+        "Look at the disk of labeling.store, then send the request again with the same request_id.",
         "STORE_FAILED",
     )
