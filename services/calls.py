@@ -70,7 +70,7 @@ class Parsing(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler: Any = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
-            return None if handler is None else handler  # type: ignore[no-any-return]
+            return None if handler is None else handler
         _, attribute, factory = _shape(handler)
         behaviour, checked = getattr(handler, attribute), _each if handler.request_streaming else _message
 

@@ -123,7 +123,7 @@ class Host:
             self._only_when_ready,
             self.guard,
         )
-        self.server = grpc.aio.server(interceptors=[*map(GuardInterceptor, guards), Parsing()], options=OPTIONS)
+        self.server = grpc.aio.server(interceptors=[*(GuardInterceptor(g) for g in guards), Parsing()], options=OPTIONS)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import apsw
 
@@ -141,7 +141,7 @@ def _dump(where: str, out: Path) -> None:
         )
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    parts = conninfo_to_dict(where)
+    parts: dict[str, Any] = dict(conninfo_to_dict(where))
     password = str(parts.pop("password", "") or os.environ.get("PGPASSWORD", ""))  # not where `ps` shows it
     command: Sequence[str] = [program, "--format=custom", f"--file={out}", make_conninfo(**parts)]
     environment = os.environ | ({"PGPASSWORD": password} if password else {})
