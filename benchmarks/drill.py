@@ -1,12 +1,12 @@
 """`python -m benchmarks.drill` (`make drill`): break one thing after the other, and see the right alert fire, alone.
 
 Each drill starts the three real services, a real Prometheus and a run; waits until an iteration or two went well and
-nothing has fired; breaks one thing (benchmarks/sabotage.py); and watches until its alert fires and AFTER_SECONDS longer.
-It has passed when that alert fired within its window and no alert of another family did, at any time. Pictures of
-Prometheus' own page go to docs/screenshots, figures to benchmarks/results. Exits with 1 when a drill failed.
+nothing has fired; breaks one thing (benchmarks/sabotage.py); and watches until its alert fires and AFTER_SECONDS
+longer. It has passed when that alert fired within its window and no alert of another family did, at any time. Pictures
+of Prometheus' own page go to docs/screenshots, figures to benchmarks/results. Exits with 1 when a drill failed.
 
 Windows are the rules' own, but for drills that say `faster`: there every window of every rule is that many times
-shorter, though not shorter than LEAST_SECONDS. Half an hour on two cores.
+shorter, though not shorter than LEAST_SECONDS. 40 minutes on two cores.
 """
 
 from __future__ import annotations
