@@ -128,7 +128,9 @@ class ReplicaSettings(Section):
 
 class InferenceSettings(Section):
     address: Address = "127.0.0.1:50051"
-    """Where it listens and where clients find it. (Port 0, a free one, is for a service that is started alone.)"""
+    """Where clients find it, and where it listens. (Port 0, a free one, is for a service that is started alone.)"""
+    listen: OptionalAddress = ""
+    """Where it listens, if not at `address`: `0.0.0.0:50051` in a container that others find by name."""
     metrics_address: OptionalAddress = "127.0.0.1:9101"
     """Prometheus metrics over HTTP. Empty: none."""
     http_address: OptionalAddress = "127.0.0.1:8000"
@@ -217,11 +219,15 @@ class GuidelineSettings(Section):
 class LabelingSettings(Section):
     address: Address = "127.0.0.1:50052"
     """As for inference."""
+    listen: OptionalAddress = ""
+    """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9102"
     """As for inference."""
     store: StoreAddress = Field("", validation_alias=AliasChoices("store", "database"))
     """The feedback store: a SQLite file (default: feedback.db in data_dir), or `postgresql://USER@HOST:PORT/NAME`,
     which several labeling servers may share; its password comes from PGPASSWORD or ~/.pgpass. Old name: `database`."""
+    store_password_file: ConfigPath = None
+    """Holds the PostgreSQL password and nothing else, instead of PGPASSWORD and ~/.pgpass."""
     max_attempts: int = Field(3, ge=1)
     """How often a labeler is tried on one completion before it abstains for good."""
     labeler_timeout_seconds: float = Field(30.0, gt=0)
@@ -282,6 +288,8 @@ class LabelerSettings(Section):
 
 class LearnerSettings(Section):
     address: Address = "127.0.0.1:50053"
+    """As for inference."""
+    listen: OptionalAddress = ""
     """As for inference."""
     metrics_address: OptionalAddress = "127.0.0.1:9103"
     """As for inference."""

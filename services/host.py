@@ -87,7 +87,7 @@ class ServerSettings:
         """From iterpo.config.Settings; `service` is `inference`, `labeling` or `learner`."""
         section = getattr(settings, service)
         return cls(
-            section.address,
+            section.listen or section.address,
             section.metrics_address,
             settings.auth.tls_certificate,
             settings.auth.tls_key,

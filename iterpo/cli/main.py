@@ -18,6 +18,7 @@ from iterpo.errors import IterpoError, system_error
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("iterpo.cli.demo", "Watch a real model learn a stated preference while it serves."),
     "up": ("iterpo.cli.up", "Start the three services and keep them running."),
+    "health": ("iterpo.cli.health", "Whether a service answers calls: for probes."),
     "generate": ("iterpo.cli.generate", "Stream one answer of the serving policy."),
     "chat": ("iterpo.cli.chat", "Talk with the serving policy."),
     "annotate": ("iterpo.cli.annotate", "Compare answers in the terminal."),

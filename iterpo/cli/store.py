@@ -111,5 +111,8 @@ def copy(source: str, target: str, as_json: bool) -> None:
 
 def _store(where: str | None, config_path: Path | None) -> str:
     from iterpo.config import load
+    from iterpo.store.address import use_password
 
-    return where or load(config_path).labeling.store
+    labeling = load(config_path).labeling
+    use_password(labeling.store_password_file)
+    return where or labeling.store

@@ -15,6 +15,7 @@ from iterpo.config import Settings, load
 from iterpo.labeling.desk import LabelingDesk
 from iterpo.labeling.labeler import Labeler
 from iterpo.labeling.reward_model import RewardModel
+from iterpo.store.address import use_password
 from iterpo.store.database import open_database
 from iterpo.v1.labeling_pb2_grpc import add_LabelingServiceServicer_to_server
 from services import logs
@@ -41,6 +42,7 @@ async def serve(settings: Settings, config: Path | None = None) -> None:
     host.traces.start("labeling", settings.trace)
     check_address("labeling.page_address", settings.labeling.page_address, settings)
     host.bind()
+    use_password(settings.labeling.store_password_file)
     database = await asyncio.to_thread(open_database, settings.labeling.store)
     try:
         desk = labeling_desk(settings, database, metrics.on_verdict)

@@ -31,12 +31,14 @@ def write_config(directory: Path, labelers: str = "") -> tuple[Path, str]:
 
 
 @contextmanager
-def labeling_process(config: Path, address: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], LabelingClient]]:
-    """The process, answering; killed at the end if it still runs."""
+def labeling_process(
+    config: Path, address: str, log: Path, before: str = ""
+) -> Iterator[tuple[subprocess.Popen[bytes], LabelingClient]]:
+    """The process, answering; killed at the end if it still runs. `before`: a folder that comes first on its path."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.labeling", "--config", config],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": f"{before}:{ROOT}" if before else str(ROOT)},
             stdout=output,
             stderr=output,
         )

@@ -1,0 +1,178 @@
+"""What is deployed: units, images, compose, manifests; against each other, the code's ports, and their own schemas."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from iterpo.clients.channel import translated_errors
+from iterpo.config import SERVICES, Settings, load
+from iterpo.tokens import digest_of, read_tokens
+from services.tokens import Tokens
+from tests.platform.test_docs import ROOT
+from tests.services.labeling_process import labeling_process, write_config
+
+DEPLOY = ROOT / "deploy"
+DEFAULTS = Settings()
+PORTS = {
+    (name, kind): int(getattr(getattr(DEFAULTS, name), kind).rpartition(":")[2])
+    for name in SERVICES
+    for kind in ("address", "metrics_address")
+}
+DOORS = {("inference", "http_address"): 8000, ("labeling", "page_address"): 9202}
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+@pytest.mark.parametrize("unit", ["iterpo.service", "iterpo@labeling.service"])
+def test_units_are_units(tmp_path: Path, unit: str) -> None:
+    """In a folder where what they start exists."""
+    template = DEPLOY / "systemd" / re.sub("@.*[.]", "@.", unit)
+    text = template.read_text().replace("/srv/iterpo/.venv/bin/iterpo", "/bin/true")
+    (tmp_path / unit).write_text(text.replace("/srv/iterpo/.venv/bin/python", "/bin/true"))
+    told = subprocess.run(["systemd-analyze", "verify", tmp_path / unit], capture_output=True, text=True, timeout=60)
+    ours = [line for line in told.stderr.splitlines() if unit in line]
+    assert (told.returncode, ours) == (0, [])
+
+
+@pytest.mark.parametrize("folder", ["compose", "kubernetes"])
+def test_configurations_are_read_and_stay_off_loopback_with_tls_and_tokens(folder: str) -> None:
+    settings = load(DEPLOY / folder / "iterpo.toml")
+    for name in SERVICES:
+        section = getattr(settings, name)
+        assert section.address == f"{name}:{PORTS[name, 'address']}"
+        assert section.listen == f"0.0.0.0:{PORTS[name, 'address']}"
+        assert section.metrics_address == f"0.0.0.0:{PORTS[name, 'metrics_address']}"
+    assert settings.auth.tokens_file
+    assert settings.auth.tls_certificate
+    assert settings.labeling.store.startswith("postgresql://iterpo@postgresql:5432/")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned_not_root_and_open_the_codes_ports(name: str) -> None:
+    text = (DEPLOY / "images" / f"{name}.Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases)
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)
+    assert "requirements/cpu.lock" in text
+    opened = {int(port) for port in re.search(r"^EXPOSE (.*)$", text, re.MULTILINE)[1].split()}  # type: ignore[index]
+    doors = {port for (service, _), port in DOORS.items() if service == name}
+    assert opened == {PORTS[name, "address"], PORTS[name, "metrics_address"], *doors}
+    assert f'"-m", "services.{name}"' in text
+
+
+def test_compose_names_what_there_is() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    services = compose["services"]
+    assert {name for name, s in services.items() if "core" in s["profiles"]} == {*SERVICES, "postgresql"}
+    for name in SERVICES:
+        service = services[name]
+        assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert {*service["secrets"]} <= compose["secrets"].keys()
+    for service in services.values():
+        assert re.search(r":v?\d+\.\d+", service.get("image", "built:0.1")), "every image is pinned"
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            made_by_secrets = source.startswith("./secrets/")
+            assert made_by_secrets or source in compose["volumes"] or (DEPLOY / source).exists(), volume
+    scraped = yaml.safe_load((DEPLOY / "compose/prometheus.yml").read_text())["scrape_configs"][0]["static_configs"]
+    assert {s["targets"][0] for s in scraped} == {f"{n}:{PORTS[n, 'metrics_address']}" for n in SERVICES}
+
+
+def manifests(folder: str) -> list[dict[str, Any]]:
+    built = subprocess.run(
+        ["kubectl", "kustomize", DEPLOY / folder], capture_output=True, text=True, timeout=60, check=True
+    )
+    return [each for each in yaml.safe_load_all(built.stdout) if each]
+
+
+@needs_kubectl
+def test_manifests_build_and_are_valid_by_kubernetes_own_schemas() -> None:
+    validation = pytest.importorskip("kubernetes_validate")
+    found = manifests("kubernetes")
+    assert {(each["kind"], each["metadata"]["name"]) for each in found} >= {
+        ("StatefulSet", "inference"), ("Deployment", "labeling"), ("StatefulSet", "learner"), ("Service", "labeling")
+    }  # fmt: skip
+    for each in found:
+        validation.validate(each, "1.32", strict=True)
+    wrong = json.loads(json.dumps(found[-1])) | {"spec": {"no such field": 1}}
+    with pytest.raises(validation.ValidationError):
+        validation.validate(wrong, "1.32", strict=True)
+
+
+@needs_kubectl
+def test_pods_have_the_codes_ports_probes_limits_and_no_privileges() -> None:
+    for each in manifests("kubernetes"):
+        if each["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        name, pod = each["metadata"]["name"], each["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        doors = {"inference": {"http": 8000}, "labeling": {"page": 9202}}.get(name, {})
+        assert ports == {"grpc": PORTS[name, "address"], "metrics": PORTS[name, "metrics_address"], **doors}
+        assert pod["terminationGracePeriodSeconds"] >= 20 + 5 + 10, "longer than a drain"
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"].keys() == {"memory"}
+        for probe in ("startupProbe", "readinessProbe"):
+            assert container[probe]["exec"]["command"][:3] == ["iterpo", "health", name]
+        assert re.search(r":\d+\.\d+\.\d+$", container["image"])
+
+
+@needs_kubectl
+def test_prometheus_operators_rules_are_ours() -> None:
+    [monitor, rules] = sorted(manifests("kubernetes/monitoring"), key=lambda each: each["kind"])
+    assert rules["spec"] == yaml.safe_load((ROOT / "iterpo/monitor/rules.yml").read_text())
+    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == "metrics"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_secrets_that_are_made_work(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    command = [DEPLOY / "secrets.sh", folder, "inference", "labeling"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    [grant] = read_tokens(folder / "tokens")
+    token = (folder / "token").read_text()
+    assert (grant.digest, grant.role, grant.token) == (digest_of(token), "admin", "")
+    assert Tokens(file=folder / "tokens").grant(token) == grant
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (again.returncode, "exists" in again.stderr) == (2, True)
+    verify = ["openssl", "verify", "-CAfile", folder / "authority.pem", "-verify_hostname", "labeling"]
+    subprocess.run([*verify, folder / "server.pem"], check=True, capture_output=True, timeout=60)
+
+
+def test_health_says_whether_a_service_answers(tmp_path: Path) -> None:
+    config, address = write_config(tmp_path)
+
+    def health(*more: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "iterpo.cli.main", "health", "labeling", *more, "--config", str(config)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        return told.returncode, told.stdout.strip()
+
+    with labeling_process(config, address, tmp_path / "log"):
+        assert health() == (0, "serving")
+        assert json.loads(health("--json")[1])["address"] == address
+    assert health("--timeout", "1")[0] == 1
+
+
+def test_the_labeling_image_needs_no_torch(tmp_path: Path) -> None:
+    """Its packages are the library's own and PostgreSQL's: the service must start without the learner's."""
+    config, address = write_config(tmp_path)
+    blocked = tmp_path / "blocked"
+    for name in ("torch", "transformers", "peft", "vllm"):
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text("raise ImportError('not in this image')")
+    with labeling_process(config, address, tmp_path / "log", str(blocked)) as (_, client), translated_errors():
+        assert "one_friendly_sentence" in {labeler.name for labeler in client.labelers()}
