@@ -77,7 +77,7 @@ def test_an_unknown_section_names_the_nearest_one(tmp_path: Path) -> None:
 
 def test_a_key_that_is_like_no_other_lists_the_valid_ones(tmp_path: Path) -> None:
     text = refusal(tmp_path, "[learner]\nzzz = 3")
-    assert "Valid keys are: address, metrics_address, threads, runs, ranks, kept_batches, sinks." in text
+    assert "Valid keys are: address, listen, metrics_address, threads, runs, ranks, kept_batches, sinks." in text
 
 
 def test_unknown_keys_of_labelers_and_nested_sections_are_found(tmp_path: Path) -> None:
