@@ -279,6 +279,7 @@ def replica_to_proto(report: Report, connected: bool = True) -> policy_pb2.Repli
         serving_version=report.serving,
         proved=report.proved,
         refused=report.refused,
+        address=report.address,
     )
 
 
@@ -299,7 +300,9 @@ def report_from_proto(report: policy_pb2.ReportReplicaRequest) -> Report:
         dict(replica.proved),
         dict(replica.refused),
         report.canary_version,
-        *(Arm(arm.answered, arm.failed) for arm in (report.canary, report.serving)),
+        Arm(report.canary.answered, report.canary.failed),
+        Arm(report.serving.answered, report.serving.failed),
+        replica.address,
     )
 
 

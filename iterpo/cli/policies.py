@@ -76,6 +76,7 @@ def replicas(config_path: Path | None, as_json: bool) -> None:
     rows: list[dict[str, object]] = [
         {
             "replica": replica.name,
+            "address": replica.address,
             "connected": replica.connected,
             "serving": replica.serving_version,
             "proved": dict(replica.proved),

@@ -30,13 +30,15 @@ class InferenceClient:
         self._stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
     def sample(
-        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str = "serving"
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str = "serving", first: int = 0
     ) -> list[list[Completion]]:
+        """`first`: the place of the first prompt in a larger call that this is a part of."""
         request = pb.SampleRequest(
             prompts=[wire.prompt_to_proto(p) for p in prompts],
             n=n,
             sampling=wire.sampling_to_proto(settings),
             policy=policy,
+            first_prompt=first,
         )
         found: dict[tuple[int, int], Completion] = {}
         with translated_errors():

@@ -44,6 +44,8 @@ class Report:
     canary: Arm = field(default_factory=Arm)
     others: Arm = field(default_factory=Arm)
     """Live requests of the version that serves, since the canary began."""
+    address: str = ""
+    """Where clients find it; empty when it did not say."""
 
 
 class Quorum(StrEnum):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from iterpo.v1 import types_pb2 as iterpo_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19iterpo/v1/inference.proto\x12\titerpo.v1\x1a\x15iterpo/v1/types.proto\"v\n\x0fGenerateRequest\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.iterpo.v1.Message\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.iterpo.v1.SamplingSettings\x12\x0e\n\x06policy\x18\x03 \x01(\t\"\xe1\x01\n\x10GenerateResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x12\n\ntext_delta\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x03\x12\x15\n\rpolicy_digest\x18\x05 \x01(\t\x12.\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x17.iterpo.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\"}\n\rSampleRequest\x12\"\n\x07prompts\x18\x01 \x03(\x0b\x32\x11.iterpo.v1.Prompt\x12\t\n\x01n\x18\x02 \x01(\x05\x12-\n\x08sampling\x18\x03 \x01(\x0b\x32\x1b.iterpo.v1.SamplingSettings\x12\x0e\n\x06policy\x18\x04 \x01(\t\"g\n\x0eSampleResponse\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x14\n\x0csample_index\x18\x02 \x01(\x05\x12)\n\ncompletion\x18\x03 \x01(\x0b\x32\x15.iterpo.v1.Completion\"K\n\x0cScoreRequest\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.TokenSequence\x12\x0e\n\x06policy\x18\x02 \x01(\t\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"k\n\rScoreResponse\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.TokenLogprobs\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\"!\n\rTokenLogprobs\x12\x10\n\x08logprobs\x18\x01 \x03(\x01\"\x11\n\x0fGetModelRequest\"\xb0\x01\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x1c\n\x14max_model_len_tokens\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x65livery\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x15\n\rmax_lora_rank\x18\x06 \x01(\x05\x12\x13\n\x0bnoise_floor\x18\x07 \x01(\x01\x12\r\n\x05\x64type\x18\x08 \x01(\t2\x9b\x02\n\x10InferenceService\x12\x45\n\x08Generate\x12\x1a.iterpo.v1.GenerateRequest\x1a\x1b.iterpo.v1.GenerateResponse0\x01\x12?\n\x06Sample\x12\x18.iterpo.v1.SampleRequest\x1a\x19.iterpo.v1.SampleResponse0\x01\x12:\n\x05Score\x12\x17.iterpo.v1.ScoreRequest\x1a\x18.iterpo.v1.ScoreResponse\x12\x43\n\x08GetModel\x12\x1a.iterpo.v1.GetModelRequest\x1a\x1b.iterpo.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19iterpo/v1/inference.proto\x12\titerpo.v1\x1a\x15iterpo/v1/types.proto\"v\n\x0fGenerateRequest\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.iterpo.v1.Message\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.iterpo.v1.SamplingSettings\x12\x0e\n\x06policy\x18\x03 \x01(\t\"\xe1\x01\n\x10GenerateResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x12\n\ntext_delta\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x03\x12\x15\n\rpolicy_digest\x18\x05 \x01(\t\x12.\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x17.iterpo.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\"\x93\x01\n\rSampleRequest\x12\"\n\x07prompts\x18\x01 \x03(\x0b\x32\x11.iterpo.v1.Prompt\x12\t\n\x01n\x18\x02 \x01(\x05\x12-\n\x08sampling\x18\x03 \x01(\x0b\x32\x1b.iterpo.v1.SamplingSettings\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x14\n\x0c\x66irst_prompt\x18\x05 \x01(\x05\"g\n\x0eSampleResponse\x12\x14\n\x0cprompt_index\x18\x01 \x01(\x05\x12\x14\n\x0csample_index\x18\x02 \x01(\x05\x12)\n\ncompletion\x18\x03 \x01(\x0b\x32\x15.iterpo.v1.Completion\"K\n\x0cScoreRequest\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.TokenSequence\x12\x0e\n\x06policy\x18\x02 \x01(\t\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"k\n\rScoreResponse\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.iterpo.v1.TokenLogprobs\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\"!\n\rTokenLogprobs\x12\x10\n\x08logprobs\x18\x01 \x03(\x01\"\x11\n\x0fGetModelRequest\"\xb0\x01\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x1c\n\x14max_model_len_tokens\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x65livery\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x15\n\rmax_lora_rank\x18\x06 \x01(\x05\x12\x13\n\x0bnoise_floor\x18\x07 \x01(\x01\x12\r\n\x05\x64type\x18\x08 \x01(\t2\x9b\x02\n\x10InferenceService\x12\x45\n\x08Generate\x12\x1a.iterpo.v1.GenerateRequest\x1a\x1b.iterpo.v1.GenerateResponse0\x01\x12?\n\x06Sample\x12\x18.iterpo.v1.SampleRequest\x1a\x19.iterpo.v1.SampleResponse0\x01\x12:\n\x05Score\x12\x17.iterpo.v1.ScoreRequest\x1a\x18.iterpo.v1.ScoreResponse\x12\x43\n\x08GetModel\x12\x1a.iterpo.v1.GetModelRequest\x1a\x1b.iterpo.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_end=181
   _globals['_GENERATERESPONSE']._serialized_start=184
   _globals['_GENERATERESPONSE']._serialized_end=409
-  _globals['_SAMPLEREQUEST']._serialized_start=411
-  _globals['_SAMPLEREQUEST']._serialized_end=536
-  _globals['_SAMPLERESPONSE']._serialized_start=538
-  _globals['_SAMPLERESPONSE']._serialized_end=641
-  _globals['_SCOREREQUEST']._serialized_start=643
-  _globals['_SCOREREQUEST']._serialized_end=718
-  _globals['_TOKENSEQUENCE']._serialized_start=720
-  _globals['_TOKENSEQUENCE']._serialized_end=754
-  _globals['_SCORERESPONSE']._serialized_start=756
-  _globals['_SCORERESPONSE']._serialized_end=863
-  _globals['_TOKENLOGPROBS']._serialized_start=865
-  _globals['_TOKENLOGPROBS']._serialized_end=898
-  _globals['_GETMODELREQUEST']._serialized_start=900
-  _globals['_GETMODELREQUEST']._serialized_end=917
-  _globals['_GETMODELRESPONSE']._serialized_start=920
-  _globals['_GETMODELRESPONSE']._serialized_end=1096
-  _globals['_INFERENCESERVICE']._serialized_start=1099
-  _globals['_INFERENCESERVICE']._serialized_end=1382
+  _globals['_SAMPLEREQUEST']._serialized_start=412
+  _globals['_SAMPLEREQUEST']._serialized_end=559
+  _globals['_SAMPLERESPONSE']._serialized_start=561
+  _globals['_SAMPLERESPONSE']._serialized_end=664
+  _globals['_SCOREREQUEST']._serialized_start=666
+  _globals['_SCOREREQUEST']._serialized_end=741
+  _globals['_TOKENSEQUENCE']._serialized_start=743
+  _globals['_TOKENSEQUENCE']._serialized_end=777
+  _globals['_SCORERESPONSE']._serialized_start=779
+  _globals['_SCORERESPONSE']._serialized_end=886
+  _globals['_TOKENLOGPROBS']._serialized_start=888
+  _globals['_TOKENLOGPROBS']._serialized_end=921
+  _globals['_GETMODELREQUEST']._serialized_start=923
+  _globals['_GETMODELREQUEST']._serialized_end=940
+  _globals['_GETMODELRESPONSE']._serialized_start=943
+  _globals['_GETMODELRESPONSE']._serialized_end=1119
+  _globals['_INFERENCESERVICE']._serialized_start=1122
+  _globals['_INFERENCESERVICE']._serialized_end=1405
 # @@protoc_insertion_point(module_scope)

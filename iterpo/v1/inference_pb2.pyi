@@ -38,16 +38,18 @@ class GenerateResponse(_message.Message):
     def __init__(self, completion_id: _Optional[str] = ..., text_delta: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., policy_version: _Optional[int] = ..., policy_digest: _Optional[str] = ..., finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("prompts", "n", "sampling", "policy")
+    __slots__ = ("prompts", "n", "sampling", "policy", "first_prompt")
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_PROMPT_FIELD_NUMBER: _ClassVar[int]
     prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
     n: int
     sampling: _types_pb2.SamplingSettings
     policy: str
-    def __init__(self, prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ..., n: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.SamplingSettings, _Mapping]] = ..., policy: _Optional[str] = ...) -> None: ...
+    first_prompt: int
+    def __init__(self, prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ..., n: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.SamplingSettings, _Mapping]] = ..., policy: _Optional[str] = ..., first_prompt: _Optional[int] = ...) -> None: ...
 
 class SampleResponse(_message.Message):
     __slots__ = ("prompt_index", "sample_index", "completion")

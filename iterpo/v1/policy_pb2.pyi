@@ -176,7 +176,7 @@ class ListPoliciesResponse(_message.Message):
     def __init__(self, policies: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ..., serving_version: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., run_heads: _Optional[_Mapping[str, int]] = ..., total: _Optional[int] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("name", "connected", "serving_version", "proved", "refused")
+    __slots__ = ("name", "connected", "serving_version", "proved", "refused", "address")
     class ProvedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -196,12 +196,14 @@ class Replica(_message.Message):
     SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROVED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
     name: str
     connected: bool
     serving_version: int
     proved: _containers.ScalarMap[int, str]
     refused: _containers.ScalarMap[int, str]
-    def __init__(self, name: _Optional[str] = ..., connected: bool = ..., serving_version: _Optional[int] = ..., proved: _Optional[_Mapping[int, str]] = ..., refused: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    address: str
+    def __init__(self, name: _Optional[str] = ..., connected: bool = ..., serving_version: _Optional[int] = ..., proved: _Optional[_Mapping[int, str]] = ..., refused: _Optional[_Mapping[int, str]] = ..., address: _Optional[str] = ...) -> None: ...
 
 class WatchPoliciesRequest(_message.Message):
     __slots__ = ("replica",)

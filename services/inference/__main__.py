@@ -151,7 +151,7 @@ def background(
     async def follow_or_lead() -> None:
         await until_ready(host)
         if upstream is not None:
-            await Follower(registry, PolicyClient(upstream), name, prover.root).run()
+            await Follower(registry, PolicyClient(upstream), name, prover.root, settings.inference.address).run()
         await keeper.run()
 
     async def bake() -> None:

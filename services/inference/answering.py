@@ -209,20 +209,23 @@ class Answering:
         )
 
     async def sample(
-        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str
+        self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings, policy: str, first: int = 0
     ) -> AsyncGenerator[tuple[int, int, Completion], None]:
-        """(prompt index, sample index, completion) as they finish. Leaving the iterator aborts what is in flight."""
+        """(prompt index, sample index, completion) as they finish. Leaving the iterator aborts what is in flight.
+        `first`: the place of the first prompt in the larger call that this is a part of."""
         if not prompts or not n >= 1 or len(prompts) * n > MAX_SAMPLES:
             raise InvalidInput(
                 f"{len(prompts)} prompts x {n} samples.", f"Ask for 1 to {MAX_SAMPLES} completions a call."
             )
+        if first < 0:
+            raise InvalidInput(f"first_prompt is {first}.", "Give the first prompt's place, from 0.", "OUT_OF_RANGE")
         encoded = await asyncio.to_thread(lambda: [self.encode(p.messages, settings) for p in prompts])
         groups = [uuid.uuid4().hex for _ in prompts]
         async with self._registry.using(policy, fetch_base=True) as lease:
             version, source = lease.version, lease.source
 
             async def one(p: int, i: int) -> tuple[int, int, Completion]:
-                seed = None if settings.seed is None else sample_seed(settings.seed, p, i)
+                seed = None if settings.seed is None else sample_seed(settings.seed, first + p, i)
                 chunk = await self._whole(encoded[p], settings, seed, source)
                 return p, i, _completion(prompts[p], groups[p], encoded[p], settings, version, chunk)
 

@@ -29,8 +29,11 @@ AGAIN_SECONDS = 1.0
 
 
 class Follower:
-    def __init__(self, registry: PolicyRegistry, primary: PolicyClient, name: str, root: Path) -> None:
-        """`root`: where fetched versions lie; `name`: of this replica."""
+    def __init__(
+        self, registry: PolicyRegistry, primary: PolicyClient, name: str, root: Path, address: str = ""
+    ) -> None:
+        """`root`: where fetched versions lie; `name`: of this replica; `address`: where clients find it."""
+        self._address = address
         self._registry, self._primary, self._name, self._root = registry, primary, name, root
         self._view: View | None = None
         self._news = asyncio.Event()
@@ -144,6 +147,7 @@ class Follower:
             trial.version if trial else 0,
             tally.canary,
             tally.serving,
+            self._address,
         )
         try:
             await asyncio.to_thread(self._primary.report, report)

@@ -60,7 +60,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Sample(self, request: pb.SampleRequest, context: Any) -> AsyncIterator[pb.SampleResponse]:
         prompts = [wire.prompt_from_proto(p) for p in request.prompts]
         settings = wire.sampling_from_proto(request.sampling)
-        async with aclosing(self._answering.sample(prompts, request.n or 1, settings, request.policy)) as answers:
+        drawn = self._answering.sample(prompts, request.n or 1, settings, request.policy, request.first_prompt)
+        async with aclosing(drawn) as answers:
             async for p, i, completion in answers:
                 body = wire.completion_to_proto(completion)
                 yield pb.SampleResponse(prompt_index=p, sample_index=i, completion=body)

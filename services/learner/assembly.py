@@ -13,9 +13,10 @@ from typing import Protocol
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.buffer import GroupBuffer
-from iterpo.clients.channel import connect_service
+from iterpo.clients.channel import connect, connect_service, own_certificate
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
+from iterpo.clients.spread import SpreadGenerator
 from iterpo.config import Settings
 from iterpo.embedded_model import model_directory
 from iterpo.errors import InvalidConfig, WrongState
@@ -52,8 +53,16 @@ class Assembly:
         """While transformers builds a model, every module of the process is made on its meta device."""
         # Without gRPC's own retries: the run waits for a service that is away, and says so.
         inference = connect_service(settings, "inference", "learner", retries=False)
-        self._generator, self._policies = InferenceClient(inference), PolicyClient(inference)
+        self._policies = PolicyClient(inference)
+        self._generator = SpreadGenerator(
+            InferenceClient(inference), self._policies, self._replica, settings.inference.max_num_seqs
+        )
         self._labeling = LabelingClient(connect_service(settings, "labeling", "learner", retries=False))
+
+    def _replica(self, address: str) -> InferenceClient:
+        auth, token = self._settings.auth, self._settings.token("learner")
+        own = own_certificate(self._settings)
+        return InferenceClient(connect(address, token, auth.tls_ca, retries=False, certificate=own))
 
     @contextmanager
     def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Iterator[Loop]:
