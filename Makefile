@@ -25,12 +25,13 @@ test: lint ## Everything that must hold: lint, types, import contracts, protos, 
 	$(BIN)/python -m pytest -n 2 -m "not engine and not e2e"
 	$(BIN)/python -m pytest -m "engine or e2e"
 
-lint: $(STAMP) ## ruff, mypy, import contracts, buf
+lint: $(STAMP) ## ruff, mypy, import contracts, buf (protos, and that they understand the last release's)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/released.binpb
 
 bench: $(STAMP) ## Measure serving and learning (20 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
