@@ -27,11 +27,11 @@ NO_MEASURING = "gold_share = 0.0\nrepeat_share = 0.0\n"
 class Crowd:
     """People who label at full speed until they are told to stop; what was acknowledged is kept."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, prefix: str = "p") -> None:
         self.acknowledged: list[str] = []
         self.errors: list[BaseException] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(address, f"p{i}")) for i in range(PEOPLE)]
+        self._threads = [threading.Thread(target=self._work, args=(address, f"{prefix}{i}")) for i in range(PEOPLE)]
         for thread in self._threads:
             thread.start()
 
