@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -324,6 +325,23 @@ class MonitorSettings(Section):
     """How long it keeps what it read."""
 
 
+class ClusterSettings(Section):
+    """`[cluster]`: how many of each service `iterpo up --engine ray` starts. Needs `iterpo[ray]`."""
+
+    ray_address: str = ""
+    """Of a Ray cluster that runs already: `auto`, or what `ray start` said. Empty: one on this machine, for as long."""
+    inference: int = Field(1, ge=1)
+    """Inference services; the first is the one that policies are published to, the others follow it."""
+    labeling: int = Field(1, ge=1)
+    """Labeling servers; more than one share a PostgreSQL store."""
+    inference_cpus: float = Field(1.0, ge=0)
+    """That Ray sets aside for each, as for the following two."""
+    labeling_cpus: float = Field(0.5, ge=0)
+    learner_cpus: float = Field(1.0, ge=0)
+    inference_gpus: float = Field(0.0, ge=0)
+    learner_gpus: float = Field(0.0, ge=0)
+
+
 class TraceSettings(Section):
     """`[trace]`: OpenTelemetry spans of what becomes of each draw, from prompt to swap. Needs `iterpo[trace]`."""
 
@@ -385,6 +403,7 @@ class Settings(Section):
     learner: LearnerSettings = LearnerSettings()
     monitor: MonitorSettings = MonitorSettings()
     trace: TraceSettings = TraceSettings()
+    cluster: ClusterSettings = ClusterSettings()
     auth: AuthSettings = AuthSettings()
     run: RunConfig = RunConfig()
 
@@ -428,18 +447,41 @@ class Settings(Section):
         return best.token if best else None
 
 
-def load(path: Path | None = None) -> Settings:
-    """Settings of a file; without one, of ./iterpo.toml when there is one, else the defaults. Raises InvalidConfig."""
+def load(path: Path | None = None, changes: Sequence[str] = ()) -> Settings:
+    """Settings of a file; without one, of ./iterpo.toml when there is one, else the defaults. `changes`: `KEY=VALUE`,
+    which hold instead of the file's (`labeling.workers=4`). Raises InvalidConfig."""
     if path is None:
         default = Path.cwd() / DEFAULT_FILE
-        return load(default) if default.is_file() else Settings()
-    raw = _parse(path)
+        path = default if default.is_file() else None
+    raw: dict[str, Any] = _parse(path) if path else {}
+    for change in changes:
+        _set(raw, change)
     try:
-        return Settings.model_validate(raw, context={"root": path.resolve().parent})
+        root = path.resolve().parent if path else Path.cwd()
+        return Settings.model_validate(raw, context={"root": root})
     except ValidationError as error:
         *others, (message, fix) = [_problem(e) for e in error.errors(include_url=False)]
         before = "".join(f"{m} {f} ".replace("  ", " ") for m, f in others)
-        raise InvalidConfig(f"{path}: {before}{message}", fix) from error
+        raise InvalidConfig(f"{path or 'the settings'}: {before}{message}", fix) from error
+
+
+def _set(raw: dict[str, Any], change: str) -> None:
+    """`KEY=VALUE` into the file's content: a value as TOML has it, or else a text."""
+    key, equals, text = change.partition("=")
+    *place, name = key.strip().split(".")
+    if not equals or not name:
+        raise InvalidConfig(f"{change!r} sets nothing.", "Write KEY=VALUE: labeling.workers=4.", "BAD_CHANGE")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section = raw
+    for part in place:
+        found = section.setdefault(part, {})
+        if not isinstance(found, dict):
+            raise InvalidConfig(f"{change!r}: {part} is no section.", "See docs/configuration.md.", "BAD_CHANGE")
+        section = found
+    section[name] = value
 
 
 def _parse(path: Path) -> dict[str, Any]:

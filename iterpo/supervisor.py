@@ -225,15 +225,19 @@ class Supervisor:
 
 def service_specs(settings: Settings, config_path: Path | None) -> list[ServiceSpec]:
     """The three services of a configuration. Raises InvalidConfig for ports that nobody could find."""
-    arguments = ["--config", str(config_path)] if config_path is not None else []
     specs = []
     for name in SERVICES:
         address = getattr(settings, name).address
         if address.endswith(":0"):
             raise InvalidConfig(f"{name}.address is {address}: others could not find it.", "Name a port.")
-        command = [sys.executable, "-m", f"services.{name}", *arguments]
-        specs.append(ServiceSpec(name, command, HealthCheck(settings, name)))
+        specs.append(ServiceSpec(name, service_command(name, config_path), HealthCheck(settings, name)))
     return specs
+
+
+def service_command(name: str, config_path: Path | None, changes: Sequence[str] = ()) -> list[str]:
+    """How a service is started. `changes`: of its settings, `KEY=VALUE`."""
+    config = ["--config", str(config_path)] if config_path is not None else []
+    return [sys.executable, "-m", f"services.{name}", *config, *(part for c in changes for part in ("--set", c))]
 
 
 class HealthCheck:

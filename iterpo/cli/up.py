@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ READY_SECONDS = 600.0
 
 @click.command()
 @click.option("--monitor", is_flag=True, help="Start a Prometheus too, which reads the services and our alert rules.")
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Three processes here, or as many as [cluster] says, as Ray actors on its nodes.",
+)
 @config_option
 @json_option
-def command(monitor: bool, config_path: Path | None, as_json: bool) -> None:
+def command(monitor: bool, engine: str, config_path: Path | None, as_json: bool) -> None:
     """Start inference, labeling and learner, restart what dies, and stop them all on Ctrl-C or SIGTERM.
 
     Logs go to logs/ in data_dir.
@@ -56,12 +64,41 @@ def command(monitor: bool, config_path: Path | None, as_json: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Supervisor(config_path, on_event, specs) as supervisor:
-        _wait_ready(supervisor, stop)
+    with ExitStack() as running:
+        if engine == "ray":
+            cluster = running.enter_context(_ray_cluster(config_path, on_event))
+            _wait_ready(cluster, stop)
+            others = {name: address for name, address in cluster.addresses.items() if name not in SERVICES}
+            kept = [cluster]
+            if monitor:
+                kept.append(running.enter_context(Supervisor(config_path, on_event, specs[-1:])))
+        else:
+            kept, others = [running.enter_context(Supervisor(config_path, on_event, specs))], {}
+        for each in kept:
+            _wait_ready(each, stop)
         if not stop.is_set():
-            _print_places(settings, supervisor.log_dir, monitor, as_json)
+            _print_places(settings, settings.data_dir / "logs", monitor, as_json, others)
         while not stop.wait(0.5):
-            supervisor.poll()
+            for each in kept:
+                each.poll()
+
+
+def _ray_cluster(config_path: Path | None, on_event: Any) -> Any:
+    from iterpo.config import DEFAULT_FILE
+    from iterpo.errors import InvalidConfig
+
+    try:
+        from iterpo.ray_cluster import RayCluster
+    except ImportError as error:
+        raise InvalidConfig(
+            f"--engine ray needs Ray, which is not installed: {error}.",
+            "pip install 'iterpo[ray]'",
+            "RAY_NOT_INSTALLED",
+        ) from error
+    path = config_path or Path.cwd() / DEFAULT_FILE
+    if not path.is_file():
+        raise InvalidConfig("A cluster needs a configuration file.", f"Write {DEFAULT_FILE} with [cluster].")
+    return RayCluster(path, on_event)
 
 
 def check_nobody_listens(addresses: Mapping[str, str]) -> None:
@@ -100,7 +137,10 @@ def _wait_ready(supervisor: Any, stop: threading.Event) -> None:
             return
 
 
-def _print_places(settings: Any, log_dir: Path, monitor: bool, as_json: bool) -> None:
+def _print_places(
+    settings: Any, log_dir: Path, monitor: bool, as_json: bool, others: Mapping[str, str] | None = None
+) -> None:
+    """`others`: further services of a cluster, and where clients find them."""
     scheme = "https" if settings.auth.tls_certificate else "http"
     http = {
         "inference": _url(scheme, settings.inference.http_address, "/v1"),
@@ -115,6 +155,7 @@ def _print_places(settings: Any, log_dir: Path, monitor: bool, as_json: bool) ->
         }
         for name in SERVICES
     ]
+    places += [{"service": name, "grpc": at, "http": "", "metrics": ""} for name, at in (others or {}).items()]
     if monitor:
         places.append(
             {"service": "prometheus", "grpc": "", "http": f"http://{settings.monitor.address}/", "metrics": ""}

@@ -269,8 +269,9 @@ def scratch_directory(data_dir: Path) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.inference", description=__doc__)
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's")
     arguments = parser.parse_args()
-    return run_service(lambda: serve(load(arguments.config)))
+    return run_service(lambda: serve(load(arguments.config, arguments.set)))
 
 
 if __name__ == "__main__":

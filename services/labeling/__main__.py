@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -99,13 +99,14 @@ async def _load_models(labelers: Iterable[Labeler]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.labeling", description=__doc__)
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml (default: ./iterpo.toml if it exists)")
-    path = parser.parse_args().config
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's")
+    arguments = parser.parse_args()
     set_defaults()
-    return run_service(lambda: _serve_from(path))
+    return run_service(lambda: _serve_from(arguments.config, arguments.set))
 
 
-async def _serve_from(path: Path | None) -> None:
-    await serve(load(path), path)
+async def _serve_from(path: Path | None, changes: Sequence[str]) -> None:
+    await serve(load(path, changes), path)
 
 
 if __name__ == "__main__":

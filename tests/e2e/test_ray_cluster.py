@@ -1,0 +1,156 @@
+"""Services as Ray actors on two logical nodes: the same services, restarted by whoever notices first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+from ray.cluster_utils import Cluster
+
+from iterpo.clients.channel import connect
+from iterpo.clients.labeling import LabelingClient
+from iterpo.cluster import members
+from iterpo.config import load
+from iterpo.demo.free_ports import free_ports
+from iterpo.errors import InvalidConfig, Unavailable, WrongState
+from iterpo.ray_cluster import RayCluster
+from iterpo.store.check import check
+from iterpo.store.whole import reading
+from iterpo.supervisor import Event
+from tests.labeling.builders import group
+from tests.services.test_labels_survive_kills import NO_MEASURING, Crowd
+from tests.store.postgresql_server import PostgresqlServer
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its log files open
+]
+
+
+def settings(folder: Path, text: str) -> Path:
+    (port,) = free_ports(1)
+    path = folder / "iterpo.toml"
+    path.write_text(
+        f'data_dir = "data"\n[labeling]\naddress = "127.0.0.1:{port}"\nmetrics_address = ""\npage_address = ""\n'
+        f"{NO_MEASURING}{text}"
+    )
+    return path
+
+
+def test_members_are_the_boxs_services_and_more_of_them(tmp_path: Path) -> None:
+    path = settings(tmp_path, 'store = "postgresql://iterpo@db/f"\n[cluster]\ninference = 2\nlabeling = 2\n')
+    found = {member.name: member for member in members(load(path))}
+    assert list(found) == ["inference", "labeling", "learner", "inference-2", "labeling-2"]
+    assert [name for name, member in found.items() if member.is_first] == ["inference", "labeling", "learner"]
+    assert found["inference"].changes == ()
+    again = load(path, [c.format(host="10.0.0.7", port=5) for c in found["inference-2"].changes])
+    assert (again.inference.follow, again.inference.address) == ("127.0.0.1:50051", "10.0.0.7:5")
+    assert again.data_dir == tmp_path / "data/cluster/inference-2"
+    assert again.labeling.store == "postgresql://iterpo@db/f"
+
+
+def test_several_labeling_servers_need_a_shared_store(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="iterpo store copy"):
+        members(load(settings(tmp_path, "[cluster]\nlabeling = 2\n")))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Two logical nodes on this machine, of two CPUs each."""
+    small = {"object_store_memory": 100 * 1024 * 1024}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **small})
+    cluster.add_node(num_cpus=2, **small)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_what_cannot_be_placed_is_said(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iterpo.ray_cluster.PLACE_SECONDS", 2.0)
+    path = settings(tmp_path, "[cluster]\nlabeling_cpus = 64\n")
+    with pytest.raises(WrongState, match="ask for 64 CPUs") as refused, RayCluster(path, only=["labeling"]):
+        pytest.fail("placed")
+    assert refused.value.reason == "NO_PLACE"
+
+
+def test_labeling_servers_on_two_nodes_survive_the_death_of_a_service_and_of_an_actor(
+    tmp_path: Path, nodes: Any, postgresql_server: PostgresqlServer
+) -> None:
+    store, told = postgresql_server.new_database(), list[Event]()
+    path = settings(tmp_path, f'store = "{store}"\n[cluster]\nlabeling = 2\nlabeling_cpus = 1.5\n')
+    with RayCluster(path, told.append, only=["labeling"]) as cluster:
+        cluster.wait_ready(120)
+        table = ray.util.placement_group_table(cluster._group)
+        assert len(set(table["bundles_to_node_id"].values())) == 2, "one on each node"
+        addresses = dict(cluster.addresses)
+        assert set(addresses) == {"labeling", "labeling-2"}
+        record(addresses["labeling"], 0)
+        crowds = [Crowd(address, prefix=name) for name, address in addresses.items()]
+        keep = threading.Event()
+        watching = threading.Thread(target=_poll, args=(cluster, keep))
+        watching.start()
+        time.sleep(1.5)
+        os.kill(ray.get(cluster.actor("labeling").pid.remote("labeling")), signal.SIGKILL)  # a service
+        _until(lambda: _serves(addresses["labeling"]))
+        ray.kill(cluster.actor("labeling-2"), no_restart=False)  # an actor, with its service
+        crowds[1].stop()  # its port is another one now
+        _until(lambda: cluster.addresses["labeling-2"] != addresses["labeling-2"])
+        _until(lambda: _serves(cluster.addresses["labeling-2"]))
+        record(cluster.addresses["labeling-2"], 4000)
+        crowds.append(Crowd(cluster.addresses["labeling-2"], prefix="again"))
+        _until(lambda: bool(crowds[2].acknowledged))
+        for crowd in (crowds[0], crowds[2]):
+            crowd.stop()
+        keep.set()
+        watching.join(30)
+        with connect(addresses["labeling"]) as channel:
+            labels = [e.label for e in LabelingClient(channel).stream("run", 0, 2.0) if e.label]
+    acknowledged = [event for crowd in crowds for event in crowd.acknowledged]
+    assert set(acknowledged) <= {label.label_id for label in labels}, "an acknowledged label is lost"
+    assert max(Counter(label.group_id for label in labels).values()) == 1, "over-collected"
+    assert all(crowd.acknowledged for crowd in crowds)
+    assert {"died", "restarting", "ready"} <= {event.kind for event in told}
+    with reading(store) as whole:
+        assert [finding.law for finding in check(whole, time.time()) if finding.broken] == []
+
+
+def record(address: str, first: int) -> None:
+    with connect(address) as channel:
+        for start in range(first, first + 4000, 500):
+            groups = [group("left", "right", group_id=f"g{i}") for i in range(start, start + 500)]
+            LabelingClient(channel).record("run", "people", groups, f"r{start}")
+
+
+def _poll(cluster: RayCluster, until: threading.Event) -> None:
+    while not until.wait(0.3):
+        cluster.poll()
+
+
+def _serves(address: str) -> bool:
+    try:
+        with connect(address, retries=False) as channel:
+            LabelingClient(channel).labelers()
+    except Unavailable:
+        return False
+    return True
+
+
+def _until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
