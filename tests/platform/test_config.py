@@ -75,6 +75,22 @@ def test_an_unknown_section_names_the_nearest_one(tmp_path: Path) -> None:
     assert "Unknown key `inferense` in the top level. Did you mean `inference`?" in text
 
 
+def test_what_the_command_line_says_holds_instead_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, '[labeling]\nworkers = 2\nlanguage = "en"\n')
+    changes = ["labeling.workers=4", "labeling.language=de-CH", "inference.replicas.quorum=0.5", "data_dir=elsewhere"]
+    settings = load(path, changes)
+    assert (settings.labeling.workers, settings.labeling.language) == (4, "de-CH")
+    assert settings.inference.replicas.quorum == 0.5
+    assert settings.data_dir == tmp_path / "elsewhere", "relative to the file, as the file's own are"
+    assert load(path).labeling.workers == 2
+
+
+@pytest.mark.parametrize("change", ["labeling.workers", "=4", "labeling.workers.more=4", "labeling.workres=4"])
+def test_a_change_that_cannot_be_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(InvalidConfig):
+        load(write(tmp_path, "[labeling]\nworkers = 2\n"), [change])
+
+
 def test_a_key_that_is_like_no_other_lists_the_valid_ones(tmp_path: Path) -> None:
     text = refusal(tmp_path, "[learner]\nzzz = 3")
     assert "Valid keys are: address, listen, metrics_address, threads, runs, ranks, kept_batches, sinks." in text
