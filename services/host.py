@@ -41,6 +41,7 @@ from services.audit import Audit
 from services.auth import OPEN_SERVICES, TokenGuard
 from services.call_metrics import CallMetrics
 from services.calls import GuardInterceptor, Method, Parsing
+from services.certificates import GrpcCertificate, keep_fresh
 from services.metrics_endpoint import MetricsEndpoint
 from services.status import error_guard
 from services.tokens import Tokens
@@ -149,6 +150,7 @@ class Host:
         await self._announce(service_names, serving=False)
         reflection.enable_server_reflection((*service_names, *OPEN_SERVICES), self.server)
         await self.server.start()
+        fresh = asyncio.create_task(self._keep_metrics_fresh())
         try:
             with _leaving_at_once():
                 prepared = prepare is None or await self._unless_stopped(prepare())
@@ -158,7 +160,13 @@ class Host:
                 logger.info("%s is serving on %s", self.name, self.settings.address)
                 await self.stopping.wait()
         finally:
+            fresh.cancel()
             await self._shut_down(drain)
+
+    async def _keep_metrics_fresh(self) -> None:
+        context, certificate, key = self._metrics.tls, self.settings.tls_certificate, self.settings.tls_key
+        if context is not None and certificate is not None and key is not None:
+            await keep_fresh(context, certificate, key)
 
     def stop(self) -> None:
         """Ask `run` to drain and return. Safe to call twice."""
@@ -168,10 +176,7 @@ class Host:
         certificate, key = self.settings.tls_certificate, self.settings.tls_key
         if certificate is None or key is None:
             return self.server.add_insecure_port(self.settings.address)
-        pair = (_read(key, "auth.tls_key"), _read(certificate, "auth.tls_certificate"))
-        clients = self.settings.tls_client_ca
-        authority = _read(clients, "auth.tls_client_ca") if clients else None
-        credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=clients is not None)
+        credentials = GrpcCertificate(certificate, key, self.settings.tls_client_ca).credentials()
         return self.server.add_secure_port(self.settings.address, credentials)
 
     def _bind_metrics(self) -> None:
@@ -302,13 +307,6 @@ def _end_with_supervisor() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_SECONDS)
     os._exit(1)  # the drain hangs, and nobody is left who could kill this process
-
-
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidConfig(f"{key} cannot be read: {error.strerror}: {path}.", "Name a readable PEM file.") from error
 
 
 def _port_in_use(name: str, key: str, address: str) -> WrongState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from iterpo.clients.channel import is_loopback
 from iterpo.config import Settings
 from iterpo.errors import InvalidConfig, WrongState
+from services.certificates import keep_fresh
 
 GRACE_SECONDS = 2
 """How long answers may take to go out after `stop`."""
@@ -58,6 +60,8 @@ class HttpServer:
     ) -> None:
         """`setting`: the key of iterpo.toml that holds the address, for complaints."""
         self._setting, self._address = setting, address
+        self._certificate, self._key = certificate, key
+        self._fresh: asyncio.Task[None] | None = None
         self._config = uvicorn.Config(
             app,
             http="h11",
@@ -112,6 +116,8 @@ class HttpServer:
                 f"The certificate cannot be used on {self._setting}: {error}.",
                 "Set auth.tls_certificate and auth.tls_key to a PEM certificate and its key.",
             ) from error
+        if isinstance(self._config.ssl, ssl.SSLContext) and self._certificate and self._key:
+            self._fresh = asyncio.create_task(keep_fresh(self._config.ssl, self._certificate, self._key))
         self._server = _Guest(self._config)
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
         while not self._server.started:
@@ -122,6 +128,8 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Let answers go out, then close. Safe to call twice, and before `start`."""
+        if self._fresh is not None:
+            self._fresh.cancel()
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await self._serving

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,7 @@ class MetricsEndpoint:
         self._shown.register(_Forward(registry))
         ProcessCollector(registry=self._shown)
         self._running: tuple[WSGIServer, threading.Thread] | None = None
+        self.tls: ssl.SSLContext | None = None
 
     def start(self, address: str, certificate: Path | None = None, key: Path | None = None) -> int:
         """Listen on `host:port` and return the port. Raises OSError when it is taken."""
@@ -50,6 +52,7 @@ class MetricsEndpoint:
             keyfile=str(key) if key else None,
         )
         self._running = (server, thread)
+        self.tls = server.socket.context if isinstance(server.socket, ssl.SSLSocket) else None
         return server.server_port
 
     def stop(self) -> None:

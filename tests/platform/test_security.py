@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +304,35 @@ async def test_with_mutual_tls_a_caller_without_a_certificate_of_ours_is_not_eve
                 await asyncio.to_thread(model, address, EVERY["client"], tls_ca=authority, certificate=stranger)
         with pytest.raises(Unauthenticated):  # a certificate alone is no token
             await asyncio.to_thread(model, address, "", tls_ca=authority, certificate=ours)
+
+
+async def test_a_certificate_is_replaced_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections get the new one, gRPC's and HTTP's; half a file leaves the one before."""
+    monkeypatch.setattr("services.certificates.LOOK_SECONDS", 0.05)
+    first, _ = certificate(tmp_path, "first")
+    second, _ = certificate(tmp_path, "second")
+    shown = {kind: tmp_path / f"shown.{kind}" for kind in ("pem", "key")}
+
+    def show(name: str) -> None:
+        for kind, path in shown.items():
+            path.write_bytes((tmp_path / f"{name}.{kind}").read_bytes())
+
+    def scrape(authority: Path, port: int | None) -> int:
+        context = ssl.create_default_context(cafile=authority)
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/metrics", timeout=10, context=context) as page:
+            return int(page.status)
+
+    show("first")
+    settings = ServerSettings(tls_certificate=shown["pem"], tls_key=shown["key"], tokens=tokens())
+    async with running(settings) as server:
+        ask = partial(asyncio.to_thread, model, server.address, EVERY["client"])
+        assert await ask(tls_ca=first) == "small"
+        assert await asyncio.to_thread(scrape, first, server.host.metrics_port) == 200
+        show("second")
+        assert await ask(tls_ca=second) == "small"
+        with pytest.raises(Unavailable):
+            await ask(tls_ca=first)
+        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(scrape, second, server.host.metrics_port) == 200
+        shown["pem"].write_text("-----BEGIN CERTIF")
+        assert await ask(tls_ca=second) == "small"
