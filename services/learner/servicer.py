@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 
 from iterpo import wire
 from iterpo.algorithms import ALGORITHMS
@@ -16,7 +16,7 @@ from iterpo.errors import Unavailable, WrongState
 from iterpo.run_config import ReplayOf
 from iterpo.v1 import learner_pb2 as pb
 from iterpo.v1 import learner_pb2_grpc
-from services.ids import need_ids
+from services.ids import need_ids, plain_dict
 from services.learner.runs import ACTIVE, RunManager, RunView
 
 HEARTBEAT_SECONDS = 5.0
@@ -31,7 +31,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         need_ids(request, "request_id", "run_id")
-        config = json_format.MessageToDict(request.config)
+        config = plain_dict(request.config, "config")
         examples = [wire.example_from_proto(e) for e in request.examples]
         heldout = [wire.example_from_proto(e) for e in request.heldout]
         view = self._runs.start(request.request_id, request.run_id, config, examples, heldout)
@@ -97,7 +97,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         from iterpo.explain import explain
 
-        batch = json_format.MessageToDict(request.batch)
+        batch = plain_dict(request.batch, "batch")
         found = await asyncio.to_thread(explain, request.method, batch, dict(request.settings))
         explanation = struct_pb2.Struct()
         explanation.update(found)

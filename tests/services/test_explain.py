@@ -53,6 +53,16 @@ async def test_the_service_gives_the_librarys_numbers_to_the_last_bit(client):
     assert found == explain("dpo", BATCH, {"beta": "0.3"})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_a_number_that_is_none_is_the_callers_mistake_not_the_services(client, value):
+    batch = {"sequences": [{"group": "p", "logprobs": [value], "reward": 1.0}]}
+    with pytest.raises(InvalidInput, match="batch holds a number") as caught:
+        await asyncio.to_thread(client.explain, "grpo", batch, {})
+    assert caught.value.reason == "NOT_A_NUMBER"
+    with pytest.raises(InvalidInput, match="config holds a number"):
+        await asyncio.to_thread(client.start, "r", {"learning_rate": value}, [], [])
+
+
 async def test_a_batch_that_cannot_work_is_refused_with_row_and_field(client):
     with pytest.raises(InvalidInput, match=r"sequences\[0\].reward") as caught:
         await asyncio.to_thread(client.explain, "grpo", BATCH, {})
