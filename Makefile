@@ -36,7 +36,7 @@ lint: $(STAMP) ## ruff, mypy, import contracts, buf (protos, and that they under
 bench: $(STAMP) ## Measure serving and learning (20 minutes); results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (30 minutes), bench-learner (hours), bench-soak (25 minutes: 200 swaps under 32 streams, both ways of delivery), bench-pages (20 minutes), bench-overhead (20 minutes), bench-replicas (10 minutes), bench-cluster (half an hour)
+bench-%: $(STAMP) ## One: bench-serving, bench-labels, bench-people (30 minutes), bench-methods (40 minutes), bench-pipeline (30 minutes), bench-learner (hours), bench-soak (25 minutes: 200 swaps under 32 streams, both ways of delivery), bench-pages (20 minutes), bench-overhead (20 minutes), bench-replicas (10 minutes), bench-cluster (half an hour), bench-scale (a minute; with --measure ten)
 	$(BIN)/python -m benchmarks.$*
 
 drill: $(STAMP) ## Break one thing after the other, and see the right alert fire, alone (40 minutes; as root: one mounts a small disk)

@@ -11,7 +11,7 @@ from benchmarks.learner_task import settings
 from benchmarks.machine import peak_memory_mib
 from iterpo import wire
 from iterpo.clients.channel import connect_service
-from iterpo.clients.inference import PolicyClient
+from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import load
 from iterpo.demo.demo import write_settings
@@ -34,6 +34,7 @@ class Services:
         self._supervisor.__enter__()
         self._supervisor.wait_ready(300)
         connected = load(config_path)
+        self.generator = InferenceClient(connect_service(connected, "inference"))
         self._policies = PolicyClient(connect_service(connected, "inference"))
         self._learner = LearnerClient(connect_service(connected, "learner"))
 
