@@ -44,6 +44,11 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     return None if value == "" else value
 
 
+def _resolve_place(value: Any, info: ValidationInfo) -> Any:
+    """A URL, or a path that is relative to the file's folder."""
+    return value if not isinstance(value, str) or not value or "://" in value else str(_resolve(value, info))
+
+
 def _resolve_store(value: Any, info: ValidationInfo) -> Any:
     """An address stays as it is; a file is a path like any other."""
     if is_postgresql(value):
@@ -175,6 +180,9 @@ class InferenceSettings(Section):
     """The address of another inference service, whose policies this one follows: a replica. Empty: it is its own."""
     replica: str = ""
     """A replica's name. Empty: its address."""
+    fetched_mib: int = Field(0, ge=0)
+    """How much fetched versions (a replica's, or from shared_policies) may take on the disk; beyond it those that were
+    not used for longest are deleted, and fetched again when they are asked for. 0: any number."""
     replicas: ReplicaSettings = ReplicaSettings()
     canary: CanarySettings = CanarySettings()
 
@@ -392,6 +400,11 @@ class Settings(Section):
 
     data_dir: Annotated[Path, BeforeValidator(_resolve)] = Path(".iterpo")
     """Models, policies, runs, the feedback store and logs."""
+    shared_policies: Annotated[str, BeforeValidator(_resolve_place)] = ""
+    """Where machines share policies: a path that all of them mount, or a URL of fsspec (`s3://bucket/policies`; install
+    its package, s3fs here). The learner puts every version there; inference takes from there what its data_dir lacks,
+    and verifies it. Empty: the learner and the inference service that it calls have one data_dir, and replicas ask
+    that service."""
     log_format: Literal["text", "json"] = "text"
     """Of the services: lines for people, or a JSON object a line with the run, the version and the request that it is
     about. Lines of vLLM's own stay text."""

@@ -83,6 +83,7 @@ class Deliverer:
         with self.world.publishing, tracing.span("publish", run=self.run_id):
             version = 1 + max(manifest.latest_version(self.world.policies), *(v.version for v in versions))
             digest = self.world.learner.publish(self.world.policies, version, lineage, numbers)
+        self.control.patiently(f"sharing version {version}", partial(self.world.share, version, digest))
         update = {name: numbers[name] for name in ("grad_norm",) if name in numbers} | self.world.learner.structure()
         return Candidate(version, digest, update)
 

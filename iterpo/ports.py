@@ -169,5 +169,7 @@ class World:
     """Keeps the batch of an iteration for whoever wants to look at it."""
     show: Callable[[int, Sequence[Judged]], None] = lambda _version, _answers: None
     """Told of the held-out answers of what serves: as a run begins, and after each promotion."""
+    share: Callable[[int, str], None] = lambda _version, _digest: None
+    """Puts a published version where other machines find it. Raises Unavailable."""
     publishing: AbstractContextManager[Any] = field(default_factory=nullcontext)
     """Held while a version is numbered and written: runs side by side share the numbers."""

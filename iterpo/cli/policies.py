@@ -157,6 +157,7 @@ def merge(parts: tuple[str, ...], rank: int | None, config_path: Path | None, as
     """
     from iterpo.config import load
     from iterpo.learner.mixing import publish_merge
+    from iterpo.policies.folder import PolicyFolder
 
     settings = load(config_path)
     weights = dict(_part(text) for text in parts)
@@ -167,6 +168,7 @@ def merge(parts: tuple[str, ...], rank: int | None, config_path: Path | None, as
     made = publish_merge(
         settings.model.path, settings.data_dir, weights, rank or settings.inference.max_lora_rank, max(known)
     )
+    PolicyFolder.of(settings.data_dir, settings.shared_policies).share(made.version, made.digest)
     policy = _load(config_path, made.version, made.digest)
     if as_json:
         print_json({"version": made.version, "digest": made.digest, "rank": made.rank, "cut_error": made.error})

@@ -23,6 +23,7 @@ from iterpo.config import Settings, load
 from iterpo.embedded_model import model_directory
 from iterpo.errors import InvalidConfig, Unavailable
 from iterpo.policies import manifest, probe
+from iterpo.policies.folder import PolicyFolder
 from iterpo.v1 import inference_pb2, inference_pb2_grpc, policy_pb2_grpc
 from services import logs
 from services.host import Host, ServerSettings, run_service
@@ -65,9 +66,9 @@ async def serve(settings: Settings) -> None:
     device = find_device(settings.inference.device)
     scratch = scratch_directory(settings.data_dir)
     delivery = make_delivery(settings, base, scratch, device)
-    root = settings.data_dir / "policies"
+    folder = PolicyFolder.of(settings.data_dir, settings.shared_policies, settings.inference.fetched_mib)
     base_digest = await asyncio.to_thread(manifest.digest_model, base)
-    prover = Prover(root, base_digest, probe.sequences(tokenizer), settings.inference.max_lora_rank)
+    prover = Prover(folder, base_digest, probe.sequences(tokenizer), settings.inference.max_lora_rank)
     state_file = settings.data_dir / "inference.json"
     registry = PolicyRegistry(state_file, delivery, prover, settings.inference.canary.share)
     metrics = InferenceMetrics(metrics_registry)
@@ -90,7 +91,7 @@ async def serve(settings: Settings) -> None:
         max_lora_rank=settings.inference.max_lora_rank,
     )
     replicas = Replicas(registry, settings.inference.replicas)
-    policies = PolicyServicer(registry, metrics, replicas, root, settings.inference.follow)
+    policies = PolicyServicer(registry, metrics, replicas, folder, settings.inference.follow)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(
         InferenceServicer(answering, registry, model, quota), host.server
     )
@@ -151,7 +152,7 @@ def background(
     async def follow_or_lead() -> None:
         await until_ready(host)
         if upstream is not None:
-            await Follower(registry, PolicyClient(upstream), name, prover.root, settings.inference.address).run()
+            await Follower(registry, PolicyClient(upstream), name, prover.folder, settings.inference.address).run()
         await keeper.run()
 
     async def bake() -> None:

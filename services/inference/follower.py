@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
 from iterpo.clients.inference import PolicyClient
-from iterpo.errors import Conflict, IterpoError, PolicyRejected
-from iterpo.policies import manifest
+from iterpo.errors import Conflict, IterpoError, PolicyRejected, Unavailable
 from iterpo.policies.canary import Tally
+from iterpo.policies.folder import PolicyFolder
 from iterpo.policies.replicas import Report, View
 from iterpo.types import BASE_VERSION, PolicyVersion
 from services.inference.registry import PolicyRegistry
@@ -30,11 +29,11 @@ AGAIN_SECONDS = 1.0
 
 class Follower:
     def __init__(
-        self, registry: PolicyRegistry, primary: PolicyClient, name: str, root: Path, address: str = ""
+        self, registry: PolicyRegistry, primary: PolicyClient, name: str, folder: PolicyFolder, address: str = ""
     ) -> None:
-        """`root`: where fetched versions lie; `name`: of this replica; `address`: where clients find it."""
+        """`folder`: where versions lie; `name`: of this replica; `address`: where clients find it."""
         self._address = address
-        self._registry, self._primary, self._name, self._root = registry, primary, name, root
+        self._registry, self._primary, self._name, self._folder = registry, primary, name, folder
         self._view: View | None = None
         self._news = asyncio.Event()
         self._refused: dict[tuple[int, str], str] = {}
@@ -118,8 +117,8 @@ class Follower:
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._news.set)
 
     async def _fetch(self, policy: PolicyVersion) -> None:
-        """From the primary, unless the very bytes lie here already (on the same machine, or from before). Raises
-        Conflict (VERSION_REUSED) when this number was other bytes here."""
+        """From the primary, unless the very bytes lie here already (on the same machine, or from before) or where
+        machines share them. Raises Conflict (VERSION_REUSED) when this number was other bytes here."""
         version, digest = policy.version, policy.digest
         if (mine := self._registry.find(version)) is not None and mine.digest != digest:
             raise Conflict(
@@ -130,9 +129,9 @@ class Follower:
 
         def fetch() -> None:
             try:
-                manifest.read(self._root, version, digest)
-            except PolicyRejected:
-                manifest.receive(self._root, version, self._primary.fetch(version, digest))
+                self._folder.read(version, digest)
+            except (PolicyRejected, Unavailable):
+                self._folder.receive(version, self._primary.fetch(version, digest))
 
         await asyncio.to_thread(fetch)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from iterpo.errors import PolicyRejected
 from iterpo.policies import adapter as adapters
 from iterpo.policies import manifest, probe
 from iterpo.policies.adapter import Adapter
+from iterpo.policies.folder import PolicyFolder
 from iterpo.types import Proof
 from services.inference.delivery import Source
 
@@ -27,14 +27,16 @@ class Published:
 
 
 class Prover:
-    def __init__(self, root: Path, base_digest: str, sequences: Sequence[tuple[int, ...]], max_rank: int) -> None:
-        """`sequences`: the probe's; `root`: where versions lie."""
-        self.root, self.base_digest, self.max_rank = root, base_digest, max_rank
+    def __init__(
+        self, folder: PolicyFolder, base_digest: str, sequences: Sequence[tuple[int, ...]], max_rank: int
+    ) -> None:
+        """`sequences`: the probe's; `folder`: where versions lie."""
+        self.folder, self.base_digest, self.max_rank = folder, base_digest, max_rank
         self._sequences = tuple(sequences)
 
     async def read(self, version: int, manifest_digest: str) -> Published:
-        """Raises PolicyRejected: digests, base, probe, rank, numbers."""
-        made, files = await asyncio.to_thread(manifest.read, self.root, version, manifest_digest)
+        """Raises PolicyRejected: digests, base, probe, rank, numbers; Unavailable."""
+        made, files = await asyncio.to_thread(self.folder.read, version, manifest_digest)
         self._check_origin(made)
         return Published(made, files, await asyncio.to_thread(adapters.parse, files, self.max_rank))
 

@@ -7,12 +7,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from pathlib import Path
 from typing import Any
 
 from iterpo import wire
 from iterpo.errors import IterpoError, PolicyRejected, WrongState
-from iterpo.policies import manifest
+from iterpo.policies.folder import PolicyFolder
 from iterpo.types import BASE_VERSION, GateDecision
 from iterpo.v1 import inference_pb2 as pb
 from iterpo.v1 import inference_pb2_grpc, policy_pb2, policy_pb2_grpc
@@ -82,12 +81,17 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     def __init__(
-        self, registry: PolicyRegistry, metrics: InferenceMetrics, replicas: Replicas, root: Path, primary: str = ""
+        self,
+        registry: PolicyRegistry,
+        metrics: InferenceMetrics,
+        replicas: Replicas,
+        folder: PolicyFolder,
+        primary: str = "",
     ) -> None:
-        """`root`: where versions lie. `primary`: the address of the service that this one follows; changes are made
+        """`folder`: where versions lie. `primary`: the address of the service that this one follows; changes are made
         there."""
         self._registry, self._metrics, self._replicas = registry, metrics, replicas
-        self._root, self._primary = root, primary
+        self._folder, self._primary = folder, primary
 
     async def LoadPolicy(self, request: policy_pb2.LoadPolicyRequest, context: Any) -> policy_pb2.LoadPolicyResponse:
         self._be_primary()
@@ -174,7 +178,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def FetchPolicy(
         self, request: policy_pb2.FetchPolicyRequest, context: Any
     ) -> AsyncIterator[policy_pb2.FetchPolicyResponse]:
-        files = await asyncio.to_thread(manifest.read_raw, self._root, request.version, request.manifest_digest)
+        files = await asyncio.to_thread(self._folder.files, request.version, request.manifest_digest)
         for name, content in files.items():
             for start in range(0, len(content), PART_BYTES):
                 yield policy_pb2.FetchPolicyResponse(file_name=name, content=content[start : start + PART_BYTES])

@@ -28,6 +28,7 @@ from iterpo.learner.ledger import Ledger, RunRecord
 from iterpo.patience import Control
 from iterpo.pipeline import make_loop
 from iterpo.policies import manifest
+from iterpo.policies.folder import PolicyFolder
 from iterpo.ports import World
 from iterpo.replay import Replay, groups_again
 from iterpo.run_config import RunConfig
@@ -48,6 +49,7 @@ class Checkpointed(Protocol):
 class Assembly:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._folder = PolicyFolder.of(settings.data_dir, settings.shared_policies)
         self._publishing = threading.Lock()
         self._loading = threading.Lock()
         """While transformers builds a model, every module of the process is made on its meta device."""
@@ -85,7 +87,8 @@ class Assembly:
             labeler=self._labeling,
             publisher=self._policies,
             learner=learner,
-            policies=self._settings.data_dir / "policies",
+            policies=self._folder.root,
+            share=self._folder.share,
             checkpoints=checkpoints,
             commit=partial(commit, ledger, checkpoints),
             publishing=self._publishing,
@@ -111,7 +114,7 @@ class Assembly:
 
     def began_at(self, record: RunRecord) -> int:
         """The version that the run began at: its first published version's parent, or the base."""
-        root = self._settings.data_dir / "policies"
+        root = self._folder.root
         for version in range(1, manifest.latest_version(root) + 1):
             found = manifest.peek(root, version)
             if found is not None and found.run_id == record.run_id:
@@ -167,7 +170,7 @@ class Assembly:
         replay_of = record.config.get("replay_of")
         start = _version(versions, replay_of["version"]) if replay_of else _serving(versions)
         if start.version != BASE_VERSION:
-            _, files = manifest.read(self._settings.data_dir / "policies", start.version, start.digest)
+            _, files = self._folder.read(start.version, start.digest)
             learner.start_from(files)
         if record.config.get("beside"):
             control.patiently("naming where the run begins", partial(self._stand_beside, record.run_id, start))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
+from iterpo.policies.folder import PolicyFolder
 from iterpo.types import BASE_VERSION
 from services.inference import baking
 from services.inference.baking import Baker, BakingDelivery
@@ -66,7 +67,7 @@ async def made(tmp_path, monkeypatch):
     delivery = Slots(tmp_path / "scratch", lambda _slots: slotted, lambda: plain, tmp_path, 16)
     root = tmp_path / "policies"
     root.mkdir()
-    prover = Prover(root, BASE_DIGEST, SEQUENCES, 16)
+    prover = Prover(PolicyFolder(root), BASE_DIGEST, SEQUENCES, 16)
     registry = PolicyRegistry(tmp_path / "state.json", delivery, prover)
     await registry.start()
     metrics = InferenceMetrics(CollectorRegistry())

@@ -14,6 +14,7 @@ from iterpo import wire
 from iterpo.clients.inference import PolicyClient
 from iterpo.errors import Conflict, InvalidInput, NotFound, PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
+from iterpo.policies.folder import PolicyFolder
 from iterpo.types import GateDecision, PolicyState
 from iterpo.v1 import policy_pb2
 from services.inference.delivery import LORA_SLOTS, RUN_SLOTS, AdapterDelivery, MergedDelivery, Source, not_loaded
@@ -94,7 +95,7 @@ async def started(tmp_path, canary_share: float = 0.0, **delivery) -> tuple[Poli
     fake = kind(**delivery)
     root = tmp_path / "policies"
     root.mkdir(parents=True, exist_ok=True)
-    prover = Prover(root, BASE_DIGEST, SEQUENCES, max_rank=16)
+    prover = Prover(PolicyFolder(root), BASE_DIGEST, SEQUENCES, max_rank=16)
     registry = PolicyRegistry(tmp_path / "state.json", fake, prover, canary_share)
     await registry.start()
     return registry, fake

@@ -15,6 +15,7 @@ from iterpo.config import ReplicaSettings
 from iterpo.errors import PolicyRejected, Unavailable, WrongState
 from iterpo.policies import manifest
 from iterpo.policies.canary import Arm, Judgement, Verdict
+from iterpo.policies.folder import PolicyFolder
 from iterpo.policies.replicas import Quorum, Report, View, quorum
 from iterpo.types import GateDecision, PolicyState
 from services.inference import follower as following
@@ -100,7 +101,7 @@ class Fleet:
         folder.mkdir(exist_ok=True)
         registry, _ = await started(folder, **delivery)
         line = Line(self.replicas, self.root)
-        follower = Follower(registry, line, name, folder / "policies")
+        follower = Follower(registry, line, name, PolicyFolder(folder / "policies"))
         self._tasks.append(asyncio.create_task(follower.run()))
         return registry, line
 
