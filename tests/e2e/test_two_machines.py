@@ -49,7 +49,7 @@ def test_policies_travel_through_the_shared_folder_and_fetched_ones_are_let_go(s
     shared = one.parents[1] / "shared"
     assert {path.name for path in two.glob("v*")} == {f"v{row.policy_version:06d}" for row in rows}
     assert len(list(shared.iterdir())) == 4
-    # Far above a bound of one MiB. As the last one was loaded, the one before it served, and a rollback needed one more.
+    # Far above the bound of one MiB. As the last was loaded, the one before served, and a rollback needed one more.
     assert {path.name for path in one.glob("v*")} == {f"v{last - back:06d}" for back in (0, 1, 2)}
     assert (manifest.directory(one, last) / "fetched").exists()
 
