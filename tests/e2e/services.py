@@ -12,12 +12,14 @@ from pathlib import Path
 
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
+from iterpo.clients.labeling import LabelingClient
 from iterpo.clients.learner import LearnerClient
 from iterpo.config import Settings, load
 from iterpo.demo.demo import write_settings
 from iterpo.demo.free_ports import free_ports
 from iterpo.embedded_model import prepare
 from iterpo.errors import Unavailable
+from iterpo.learner.ledger import Ledger
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
 from iterpo.supervisor import Supervisor
@@ -97,3 +99,15 @@ def running_services(home: Path, more: str = "", **settings: str) -> Iterator[Se
 def finished(run: learner_pb2.Run) -> bool:
     assert run.state != learner_pb2.RUN_STATE_FAILED, run.status
     return run.state == learner_pb2.RUN_STATE_FINISHED
+
+
+def assert_every_event_was_used_once(services: Services, run_id: str, least: int = 4 * (2 + 8)) -> None:
+    """By ids: what the feedback store holds of the run is what the ledger says was consumed."""
+    labeling = LabelingClient(connect_service(services.settings, "labeling"))
+    stored = [event.event_id for event in labeling.stream(run_id, 0, 1.0)]
+    ledger = Ledger(services.settings.data_dir / "learner.db")
+    consumed = ledger.consumed(run_id)
+    ledger.close()
+    assert len(consumed) == len(set(consumed))
+    assert set(consumed) == set(stored)
+    assert len(stored) >= least  # by default four iterations of two groups and eight rewards

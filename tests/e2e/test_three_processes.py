@@ -17,13 +17,20 @@ from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.demo.traffic import Traffic
-from iterpo.learner.ledger import Ledger
 from iterpo.policies import manifest
 from iterpo.prompts import read
 from iterpo.run_data import demo_file
 from iterpo.types import FeedbackEvent, GateDecision, Outcome
 from iterpo.v1 import learner_pb2
-from tests.e2e.services import OVER, RETURN_SECONDS, RUN_SECONDS, Services, finished, running_services
+from tests.e2e.services import (
+    OVER,
+    RETURN_SECONDS,
+    RUN_SECONDS,
+    Services,
+    assert_every_event_was_used_once,
+    finished,
+    running_services,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -32,18 +39,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 def services(tmp_path_factory) -> Iterator[Services]:
     with running_services(tmp_path_factory.mktemp("e2e") / "home") as running:
         yield running
-
-
-def assert_every_event_was_used_once(services: Services, run_id: str, least: int = 4 * (2 + 8)) -> None:
-    """By ids: what the feedback store holds of the run is what the ledger says was consumed."""
-    labeling = LabelingClient(connect_service(services.settings, "labeling"))
-    stored = [event.event_id for event in labeling.stream(run_id, 0, 1.0)]
-    ledger = Ledger(services.settings.data_dir / "learner.db")
-    consumed = ledger.consumed(run_id)
-    ledger.close()
-    assert len(consumed) == len(set(consumed))
-    assert set(consumed) == set(stored)
-    assert len(stored) >= least  # by default four iterations of two groups and eight rewards
 
 
 @pytest.mark.parametrize(("run_id", "ahead"), [("first", 0), ("pipeline", 2)])
