@@ -42,12 +42,12 @@ def main() -> int:
     costs = read_costs(measured)
     checked = against(json.loads(real.read_text()), costs)
     path = grown(costs)
-    around = curves(costs, path[-1][0])
+    around = curves(costs, path[-1].plan)
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "against_real_runs": checked,
         "asked": settings(TEAM),
-        "grown": [told(*each) for each in path],
+        "grown": [told(step) for step in path],
         "around_the_last": {part: [[n, round(o.seconds, 1)] for n, o in line] for part, line in around.items()},
     }
     (arguments.out / f"scale-{hardware_key()}.json").write_text(json.dumps(found, indent=1) + "\n")

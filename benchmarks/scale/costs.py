@@ -12,7 +12,9 @@ class Costs:
     """Seconds, unless a name says otherwise."""
 
     call: float
-    """Of a batch of answers, beside its decoding steps."""
+    """Of a batch of answers, beside its prompts and decoding steps."""
+    prompt: float
+    """More, for each answer of the batch."""
     step: float
     """Of a decoding step, however many sequences are in it."""
     sequence: float
@@ -30,7 +32,9 @@ class Costs:
 
     def answers(self, number: int, tokens: int) -> float:
         """Of an engine that decodes so many sequences of so many tokens together."""
-        return self.call + tokens * (self.step + number * self.sequence) if number else 0.0
+        if not number:
+            return 0.0
+        return self.call + number * self.prompt + tokens * (self.step + number * self.sequence)
 
     def update_of(self, tokens: int, ranks: int, reduced_bytes: float, link_bytes_per_second: float) -> float:
         """Ranks share the tokens evenly and add their gradients up in a ring: each sends and receives

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.scale.plan import Outcome, Plan
+from benchmarks.scale.plan import Outcome
+from benchmarks.scale.questions import Step
 
-COLOURS = {"engine": "#0072b2", "labelers": "#e69f00", "learner": "#009e73"}
+COLOURS = {"replicas": "#0072b2", "labelers": "#e69f00", "ranks": "#009e73", "": "#999999"}
 """Okabe and Ito's: told apart by every eye."""
 
 
-def draw(path: Sequence[tuple[Plan, Outcome]], around: Mapping[str, Sequence[tuple[int, Outcome]]], file: Path) -> None:
+def draw(path: Sequence[Step], around: Mapping[str, Sequence[tuple[int, Outcome]]], file: Path) -> None:
     """Left: each step doubles the bottleneck. Right: one part in other numbers, around the last step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -20,17 +21,23 @@ def draw(path: Sequence[tuple[Plan, Outcome]], around: Mapping[str, Sequence[tup
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     grown, lines = figure.subplots(1, 2)
-    for number, (_plan, outcome) in enumerate(path):
-        grown.bar(number, outcome.seconds, color=COLOURS[outcome.bottleneck])
-    labels = [f"{plan.replicas}\n{plan.labelers}\n{plan.ranks}" for plan, _ in path]
+    for number, step in enumerate(path):
+        grown.bar(number, step.outcome.seconds, color=COLOURS[step.bottleneck])
+    labels = [f"{step.plan.replicas}\n{step.plan.labelers}\n{step.plan.ranks}" for step in path]
     grown.set_xticks(range(len(path)), labels)
     grown.set_xlabel("inference replicas / labelers / learner ranks")
     grown.set_ylabel("seconds an iteration")
     handles = [grown.bar(0, 0, color=colour) for colour in COLOURS.values()]
-    grown.legend(handles, COLOURS, title="bottleneck")
+    grown.legend(handles, [part or "none" for part in COLOURS], title="bottleneck")
     grown.set_title("Twice as many of the bottleneck, step by step")
     for (part, line), marker in zip(around.items(), "osv", strict=True):
-        lines.plot([n for n, _ in line], [outcome.seconds for _, outcome in line], marker=marker, label=part)
+        lines.plot(
+            [n for n, _ in line],
+            [outcome.seconds for _, outcome in line],
+            marker=marker,
+            color=COLOURS[part],
+            label=part,
+        )
     lines.set_xlabel("how many")
     lines.set_xscale("log", base=2)
     lines.set_yscale("log", base=2)

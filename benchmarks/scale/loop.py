@@ -3,6 +3,7 @@ iterpo/rollouts.py."""
 
 from __future__ import annotations
 
+import random
 import statistics
 
 import simpy
@@ -23,6 +24,7 @@ class _Loop:
     def __init__(self, plan: Plan, costs: Costs) -> None:
         self.plan, self.costs = plan, costs
         self.clock = simpy.Environment()
+        self.draw = random.Random(plan.seed)
         self.engines = [Cores(self.clock) for _ in range(plan.replicas)]
         self.learner = self.engines[0] if plan.one_machine else Cores(self.clock)
         self.labelers = simpy.Resource(self.clock, plan.labelers)
@@ -116,8 +118,11 @@ class _Loop:
     def _one_label(self) -> Waiting:
         with self.labelers.request() as turn:
             yield turn
-            yield self.clock.timeout(self.plan.label_seconds)
-            self.labelled += self.plan.label_seconds
+            spread = self.plan.label_spread
+            # exp(N(-s^2/2, s)) has mean 1
+            seconds = self.plan.label_seconds * self.draw.lognormvariate(-(spread**2) / 2, spread)
+            yield self.clock.timeout(seconds)
+            self.labelled += seconds
 
     def _learn(self) -> Waiting:
         plan = self.plan

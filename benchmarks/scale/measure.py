@@ -30,20 +30,21 @@ Points = Mapping[tuple[float, ...], float]
 def measure(services: Services, home: Path) -> tuple[Costs, dict[str, Any]]:
     """The costs, and the points that their lines were drawn through."""
     answers = dict(_answered(services, *batch) for batch in BATCHES)
-    call, step, sequence = _line(answers)
+    engine = _line(answers)
+    call, prompt, step, sequence = engine
     updates: dict[tuple[float, ...], float] = {}
     judged: dict[tuple[float, ...], float] = {}
     loads: list[float] = []
     for prompts, heldout in RUNS:
         tokens, update, load, rest = _parts(services, home, prompts, heldout)
         updates[1.0, tokens] = update
-        judged[1.0, heldout] = rest - call - RUN["max_tokens"] * (step + heldout * sequence)
+        judged[1.0, heldout] = rest - call - heldout * prompt - RUN["max_tokens"] * (step + heldout * sequence)
         loads.append(load)
     update, trained_token = _line(updates)
     settle, judged_answer = _line(judged)
-    costs = Costs(call, step, sequence, update, trained_token, statistics.median(loads), judged_answer, settle)
+    costs = Costs(*engine, update, trained_token, statistics.median(loads), judged_answer, settle)
     told = {
-        "steps_tokens_seconds": [[steps, tokens, round(s, 3)] for (_, steps, tokens), s in answers.items()],
+        "answers_steps_tokens_seconds": [[*batch[1:], round(s, 3)] for batch, s in answers.items()],
         "tokens_update": [[tokens, round(s, 3)] for (_, tokens), s in updates.items()],
         "heldout_judged": [[heldout, round(s, 3)] for (_, heldout), s in judged.items()],
         "loads": [round(s, 3) for s in loads],
@@ -51,8 +52,8 @@ def measure(services: Services, home: Path) -> tuple[Costs, dict[str, Any]]:
     return costs, told
 
 
-def _answered(services: Services, number: int, tokens: int) -> tuple[tuple[float, float, float], float]:
-    """(one call, decoding steps, tokens in them), and the seconds of a batch; the first one is not counted."""
+def _answered(services: Services, number: int, tokens: int) -> tuple[tuple[float, float, float, float], float]:
+    """(one call, answers, decoding steps, tokens in them), and the seconds of a batch; the first one is not counted."""
     prompts = [example.prompt for example in read(demo_file("prompts.jsonl"))[:number]]
     seconds, steps, all_tokens = [], [], []
     for seed in range(1 + TIMES):
@@ -64,7 +65,7 @@ def _answered(services: Services, number: int, tokens: int) -> tuple[tuple[float
         all_tokens.append(sum(lengths))
     took, longest, total = (statistics.mean(each[1:]) for each in (seconds, steps, all_tokens))
     print(f"{number} answers of {tokens} tokens at most: {took:.2f} s", file=sys.stderr)
-    return (1.0, longest, total), took
+    return (1.0, number, longest, total), took
 
 
 def _parts(services: Services, home: Path, prompts: int, heldout: int) -> tuple[float, float, float, float]:

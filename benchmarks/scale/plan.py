@@ -21,6 +21,11 @@ class Plan:
     labels: int = 4
     """That a group needs: one an answer where answers are scored, one a pair where they are compared."""
     label_seconds: float = 4.0
+    """The mean."""
+    label_spread: float = 0.0
+    """Standard deviation of the logarithm: people's times are log-normal. 0: always the mean."""
+    seed: int = 0
+    """Of those times."""
     labelers: int = 2
     replicas: int = 1
     ranks: int = 1
@@ -40,7 +45,3 @@ class Outcome:
     """Part -> share of its time that it works: `engine`, `labelers`, `learner`."""
     policy_age: float
     """Of the answers that are trained on, in versions: the mean."""
-
-    @property
-    def bottleneck(self) -> str:
-        return max(self.busy, key=lambda part: self.busy[part])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchmarks.scale.costs import Costs
@@ -11,10 +11,20 @@ from benchmarks.scale.loop import simulate
 from benchmarks.scale.plan import Outcome, Plan
 
 TEAM = Plan(
-    ahead=2, prompts=16, answers=2, tokens=64, heldout=32, labels=1, label_seconds=30.0, labelers=1, one_machine=False
+    ahead=2,
+    prompts=16,
+    answers=2,
+    tokens=64,
+    heldout=32,
+    labels=1,
+    label_seconds=30.0,
+    label_spread=0.5,
+    labelers=1,
+    iterations=200,
+    one_machine=False,
 )
-"""Online DPO with people: 16 pairs an iteration, one comparison each. Half a minute a comparison is an assumption."""
-GROW = {"engine": "replicas", "labelers": "labelers", "learner": "ranks"}
+"""Online DPO with people: 16 pairs an iteration, one comparison each. Half a minute a comparison, and its spread, are
+assumptions."""
 CURVES = {"replicas": (1, 2, 3, 4, 6, 8), "labelers": (1, 2, 4, 8, 12, 16, 24, 32), "ranks": (1, 2, 3, 4, 6, 8)}
 MOST_STEPS = 12
 
@@ -31,17 +41,32 @@ def against(real: Mapping[str, Any], costs: Costs) -> list[dict[str, float]]:
     return rows
 
 
-def grown(costs: Costs, start: Plan = TEAM, worth: float = 0.05) -> list[tuple[Plan, Outcome]]:
-    """Twice as many of whatever is the bottleneck, again and again, until an iteration gains less than `worth`."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    plan: Plan
+    outcome: Outcome
+    bottleneck: str
+    """The part of which twice as many gain most; empty where none gains anything worth it."""
+
+
+def grown(costs: Costs, start: Plan = TEAM, worth: float = 0.05) -> list[Step]:
+    """Twice as many of the bottleneck, again and again, until an iteration gains less than `worth` of its time.
+
+    The bottleneck is found by trying, not by who is busiest: parts that wait for each other may all be idle at times.
+    """
+    steps: list[Step] = []
     plan = start
-    path = [(plan, simulate(plan, costs))]
-    for _ in range(MOST_STEPS):
-        part = GROW[path[-1][1].bottleneck]
-        plan = replace(plan, **{part: 2 * getattr(plan, part)})
-        path.append((plan, simulate(plan, costs)))
-        if path[-1][1].seconds > (1 - worth) * path[-2][1].seconds:
+    while len(steps) < MOST_STEPS:
+        outcome = simulate(plan, costs)
+        more = {part: replace(plan, **{part: 2 * getattr(plan, part)}) for part in CURVES}
+        seconds = {part: simulate(each, costs).seconds for part, each in more.items()}
+        best = min(seconds, key=lambda part: seconds[part])
+        gains = seconds[best] <= (1 - worth) * outcome.seconds
+        steps.append(Step(plan, outcome, best if gains else ""))
+        if not gains:
             break
-    return path
+        plan = more[best]
+    return steps
 
 
 def curves(costs: Costs, around: Plan) -> dict[str, list[tuple[int, Outcome]]]:
@@ -51,11 +76,12 @@ def curves(costs: Costs, around: Plan) -> dict[str, list[tuple[int, Outcome]]]:
     }
 
 
-def told(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+def told(step: Step) -> dict[str, Any]:
+    plan, outcome = step.plan, step.outcome
     counts = {part: getattr(plan, part) for part in CURVES}
     busy = {part: round(share, 2) for part, share in outcome.busy.items()}
     rounded = {"seconds": round(outcome.seconds, 1), "policy_age": round(outcome.policy_age, 2)}
-    return counts | rounded | {"bottleneck": outcome.bottleneck, "busy": busy}
+    return counts | rounded | {"bottleneck": step.bottleneck, "busy": busy}
 
 
 def settings(plan: Plan) -> dict[str, Any]:
