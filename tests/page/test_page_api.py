@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from iterpo.errors import InvalidConfig
 from iterpo.labeling.crowd import Crowd
 from iterpo.labeling.guidelines import Guideline, Guidelines
 from iterpo.labeling.leads import LeadDesk
@@ -324,6 +327,23 @@ async def test_what_is_no_object_is_refused(page: Page, content: bytes) -> None:
     ann = await page.signed_in()
     response = await ann.http.post("/api/label", content=content, headers=OURS)
     assert response.status_code == 400
+
+
+def test_the_session_key_is_made_once_for_all_servers_and_kept_from_others(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "session.key"
+    with ThreadPoolExecutor(8) as servers:
+        [key] = set(servers.map(lambda _: sessions.session_key(path), range(8)))
+    assert len(key) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [*path.parent.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_session_key_that_could_be_guessed_signs_nothing(tmp_path: Path, content: bytes) -> None:
+    """A server that died while it wrote its key would otherwise sign with nothing, which everybody knows."""
+    (tmp_path / "session.key").write_bytes(content)
+    with pytest.raises(InvalidConfig, match="signs the pages' cookies"):
+        sessions.session_key(tmp_path / "session.key")
 
 
 async def test_unknown_tokens_and_roles_without_a_page_are_refused(page: Page) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import json
@@ -33,7 +34,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from iterpo.errors import InvalidInput, PermissionDenied, ResourceExhausted, Unauthenticated
+from iterpo.errors import InvalidConfig, InvalidInput, PermissionDenied, ResourceExhausted, Unauthenticated
 from iterpo.labeling.annotator import MACHINE
 from iterpo.tokens import Grant
 from services.auth import Identity
@@ -48,6 +49,8 @@ CLOCK_SLACK_SECONDS = 60.0
 EVERYBODY = Grant("everybody, without a token", "admin")
 MOST_SIGNED_OUT = 10_000
 DELAY_SECONDS = 0.3
+KEY_BYTES = 32
+"""Of the session key: as many as the digest that is made with it has."""
 MOST_WAITING = 64
 
 
@@ -163,16 +166,22 @@ def _unpack(content: str) -> tuple[str, str, float]:
 
 
 def session_key(path: Path) -> bytes:
-    """What signs cookies: random, kept in a file that its owner alone may read; made when it is missing."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
+    """What signs cookies: random, kept in a file that its owner alone may read; made when it is missing. Raises
+    InvalidConfig for a file that holds too little: whoever guesses the key signs in as anybody."""
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-    made = secrets.token_bytes(32)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # another server was first
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(made)
-    return made
+        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+        with contextlib.suppress(FileExistsError):  # another server was first: its key holds
+            os.link(unfinished, path)  # whole or not at all
+        unfinished.unlink()
+    key = path.read_bytes()
+    if len(key) < KEY_BYTES:
+        raise InvalidConfig(
+            f"{path} holds {len(key)} bytes, and signs the pages' cookies.",
+            f"Delete it, and a key is made; or put {KEY_BYTES} random bytes or more there.",
+            "WEAK_SESSION_KEY",
+        )
+    return key
