@@ -22,6 +22,8 @@ from iterpo.errors import Conflict, InvalidInput, PolicyRejected, ResourceExhaus
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MANIFEST = "manifest.json"
+FETCHED = "fetched"
+"""An empty file beside a version's own that came from elsewhere. Its time is that of the version's last use."""
 SCHEMA = 1
 
 
@@ -135,6 +137,7 @@ def receive(root: Path, version: int, files: Mapping[str, bytes]) -> None:
         staging.mkdir(parents=True)
         for name in (MANIFEST, *ADAPTER_FILES):
             (staging / name).write_bytes(files.get(name, b""))
+        (staging / FETCHED).touch()
         for path in (*staging.iterdir(), staging):
             sync(path)
         shutil.rmtree(target, ignore_errors=True)

@@ -217,8 +217,8 @@ class PolicyRegistry:
                     await self._load(version, manifest_digest)
                 finally:
                     await asyncio.to_thread(give_back)  # it walks the whole heap
-                    needed = {version, *self._roster.roles(), *self._roster.heads.values()}
-                    await asyncio.to_thread(self._prover.folder.prune, needed)
+                needed = {version, *self._roster.roles(), *self._roster.heads.values()}
+                await asyncio.to_thread(self._prover.folder.prune, needed)
                 self._save()
             return self.get(version)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,14 +120,31 @@ def test_fetched_versions_beyond_the_bound_go_the_longest_unused_first(
         os.utime(manifest.directory(server.root, version) / "fetched", (version, version))
     server.read(1, digests[1])  # used just now
     one = sum(file.stat().st_size for file in manifest.directory(server.root, 1).iterdir())
-    server._most_bytes = 2 * one + one // 2
-    assert server.prune(keep={2}) == [3, 4]
+    bounded = PolicyFolder(server.root, most_bytes=2 * one + one // 2)
+    assert bounded.prune(keep={2}) == [3, 4]
     assert sorted(path.name for path in server.root.iterdir()) == ["v000001", "v000002", "v000009"]
     assert server.read(3, digests[3])[0].version == 3  # and comes back
-    server._most_bytes = 1
-    assert server.prune(keep=()) == [2, 1, 3]
+    assert PolicyFolder(server.root, most_bytes=1).prune(keep=()) == [2, 1, 3]
     assert manifest.read(server.root, 9, own)[0].version == 9  # published here: never deleted
-    assert learner.prune(keep=()) == []
+    assert PolicyFolder(learner.root, most_bytes=1).prune(keep=()) == []
+
+
+def test_a_depot_that_hangs_holds_up_nobody_who_reads_what_is_here(learner: PolicyFolder, place: str) -> None:
+    here, asked, answered = publish(learner.root, 1), threading.Event(), threading.Event()
+
+    class Hanging(Depot):
+        def get(self, digest: str) -> None:
+            asked.set()
+            answered.wait(20)
+
+    folder = PolicyFolder(learner.root, Hanging(place))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(folder.read, 2, "0" * 64)
+        assert asked.wait(10)
+        assert folder.read(1, here)[0].version == 1
+        assert not waiting.done()
+        answered.set()
+        assert isinstance(waiting.exception(10), PolicyRejected)
 
 
 def test_without_a_bound_nothing_goes(learner: PolicyFolder, server: PolicyFolder) -> None:
