@@ -78,6 +78,12 @@ def grant_of(token: str, who: str) -> Grant | None:
     return Grant(digest_of(token), found["role"], found["person"] or "", until, token)
 
 
+def grant_in(line: str) -> Grant | None:
+    """From a line of the file; None for a comment, and for what is none."""
+    token, _, who = (part.strip().strip("\"'") for part in line.rpartition("="))
+    return None if token.startswith("#") else grant_of(token, who)
+
+
 def read_tokens(path: Path) -> list[Grant]:
     """Quotes and `#` comments are allowed. Raises InvalidConfig, never showing a token."""
     try:
@@ -91,8 +97,7 @@ def read_tokens(path: Path) -> list[Grant]:
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if not line or line.startswith("#"):
             continue
-        token, equals, who = (part.strip().strip("\"'") for part in line.rpartition("="))
-        grant = grant_of(token, who) if equals else None
+        grant = grant_in(line)
         if grant is None:
             raise InvalidConfig(
                 f"{path}, line {number} is neither `token = role` nor `token = role:person until YYYY-MM-DD`.",

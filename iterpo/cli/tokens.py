@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from iterpo.cli.options import config_option, json_option, print_json, print_table
-
-ROLES = ("client", "replica", "annotator", "lead", "learner", "operator", "admin")
+from iterpo.tokens import ROLES
 
 
 @click.group()
@@ -65,7 +64,7 @@ def list_tokens(config_path: Path | None, as_json: bool) -> None:
 def revoke(key: str, config_path: Path | None, as_json: bool) -> None:
     """Take the token KEY (as `list` says) out of the file; its sessions on the pages end, too."""
     from iterpo.errors import NotFound
-    from iterpo.tokens import read_tokens
+    from iterpo.tokens import grant_in, read_tokens
 
     file = _file(config_path)
     found = [grant for grant in read_tokens(file) if grant.digest.startswith(key) and len(key) >= 8]
@@ -74,8 +73,8 @@ def revoke(key: str, config_path: Path | None, as_json: bool) -> None:
             f"{len(found) or 'No'} tokens of {file} begin with {key!r}.", "See: iterpo tokens list", "TOKEN_UNKNOWN"
         )
     [gone] = found
-    secret = gone.token or gone.digest
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if secret not in line]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if (grant := grant_in(line)) is None or grant.digest != gone.digest]
     _write(file, "".join(f"{line}\n" for line in kept))
     if as_json:
         print_json(_shown(gone))

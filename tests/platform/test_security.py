@@ -159,6 +159,16 @@ def test_a_token_is_kept_as_its_digest_and_shown_once(tmp_path: Path) -> None:
     assert isinstance(run.invoke(tokens_command.command, ["revoke", "0000", *config]).exception, NotFound)
 
 
+def test_taking_a_token_back_leaves_those_that_begin_as_it_does_and_what_people_wrote(tmp_path: Path) -> None:
+    short, long = "sixteen-letters-", "sixteen-letters-and-more"
+    (tmp_path / "iterpo.toml").write_text('[auth]\ntokens_file = "tokens"\n')
+    (tmp_path / "tokens").write_text(f"# {short} was lost\n{short} = client\n{long} = lead\n")
+    config = ["--config", str(tmp_path / "iterpo.toml")]
+    taken = CliRunner().invoke(tokens_command.command, ["revoke", digest_of(short)[:16], *config])
+    assert taken.exit_code == 0
+    assert (tmp_path / "tokens").read_text() == f"# {short} was lost\n{long} = lead\n"
+
+
 def test_the_digest_itself_is_no_token(tmp_path: Path) -> None:
     token = new_token()
     (tmp_path / "tokens").write_text(line_of(Grant(digest_of(token), "admin")))
