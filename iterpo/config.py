@@ -522,11 +522,12 @@ def _problem(error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return f"The key `{key}` is missing in {where}.", "Add it."
     message = error["msg"].removeprefix("Value error, ")
+    named = f"`{key}` in {where}"
     if key.isdecimal() and place:  # an entry of a list
-        where, key = f"[{'.'.join(place[:-1])}]", f"{place[-1]}`, entry {int(key) + 1}, `"
-        return f"`{key[:-3]} in {where}: {message[:1].lower()}{message[1:]}.", f"It is {error['input']!r} now."
+        *place, key_of_list = place
+        named = f"`{key_of_list}`, entry {int(key) + 1}, in [{'.'.join(place)}]"
     shown = "" if isinstance(error["input"], dict) else f"It is {error['input']!r} now."
-    return f"`{key}` in {where}: {message[:1].lower()}{message[1:]}.", shown
+    return f"{named}: {message[:1].lower()}{message[1:]}.", shown
 
 
 def valid_keys(place: list[str]) -> list[str]:

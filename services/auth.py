@@ -28,6 +28,16 @@ ANNOTATOR_METHODS = (
     "LabelingService/Annotate",
     "LabelingService/ListLabelers",
 )
+RUN_READING = (
+    "LearnerService/ListTouched",
+    "LearnerService/ListRuns",
+    "LearnerService/GetRun",
+    "LearnerService/WatchRun",
+    "LearnerService/DescribeRun",
+    "LearnerService/GetBatch",
+    "LearnerService/ExplainBatch",
+    "LearnerService/ListAlgorithms",
+)
 ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
     "client": (
         "InferenceService/Generate",
@@ -54,14 +64,7 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LabelingService/SetAnnotatorState",
         "LabelingService/GetLabelReport",
         "PolicyService/ListPolicies",
-        "LearnerService/ListTouched",
-        "LearnerService/ListRuns",
-        "LearnerService/GetRun",
-        "LearnerService/WatchRun",
-        "LearnerService/DescribeRun",
-        "LearnerService/GetBatch",
-        "LearnerService/ExplainBatch",
-        "LearnerService/ListAlgorithms",
+        *RUN_READING,
     ),
     "learner": (
         "InferenceService/Generate",
@@ -93,14 +96,7 @@ ROLE_METHODS: Mapping[str, tuple[str, ...]] = {
         "LearnerService/ResumeRun",
         "LearnerService/StopRun",
         "LearnerService/ReplayRun",
-        "LearnerService/ListTouched",
-        "LearnerService/ListRuns",
-        "LearnerService/GetRun",
-        "LearnerService/WatchRun",
-        "LearnerService/DescribeRun",
-        "LearnerService/GetBatch",
-        "LearnerService/ExplainBatch",
-        "LearnerService/ListAlgorithms",
+        *RUN_READING,
         "LearnerService/Explain",
     ),
     "admin": ("*",),

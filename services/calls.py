@@ -10,7 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -70,7 +70,7 @@ class Parsing(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler: Any = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
-            return None if handler is None else handler
+            return cast("grpc.RpcMethodHandler[Any, Any] | None", handler)
         _, attribute, factory = _shape(handler)
         behaviour, checked = getattr(handler, attribute), _each if handler.request_streaming else _message
 

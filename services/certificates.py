@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from iterpo.errors import InvalidConfig
+from services.stamp import stamp
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +65,6 @@ async def keep_fresh(context: ssl.SSLContext, certificate: Path, key: Path) -> N
                 logger.error("the certificate changed and cannot be used, the one before is shown: %s", error)
                 continue
             known = now
-
-
-def stamp(*files: Path) -> tuple[tuple[int, int], ...]:
-    """Changes when one of the files does."""
-    found = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            found.append((0, 0))
-        else:
-            found.append((status.st_mtime_ns, status.st_ino))
-    return tuple(found)
 
 
 def _bytes(path: Path, key: str) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from iterpo.errors import InvalidConfig, Unauthenticated
 from iterpo.tokens import Grant, digest_of, grant_of, read_tokens
+from services.stamp import stamp
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Tokens:
     ) -> None:
         self._file, self._clock = file, clock
         self._lock = threading.Lock()
-        self._looked, self._stamp = time.monotonic(), _stamp(file)
+        self._looked, self._stamp = time.monotonic(), stamp(file) if file else ()
         self._by_digest = {grant.digest: grant for grant in (read_tokens(file) if file else grants)}
 
     @classmethod
@@ -63,21 +64,13 @@ class Tokens:
             return
         with self._lock:
             self._looked = time.monotonic()
-            stamp = _stamp(self._file)
-            if stamp == self._stamp:
+            now = stamp(self._file)
+            if now == self._stamp:
                 return
             try:
                 self._by_digest = {grant.digest: grant for grant in read_tokens(self._file)}
             except InvalidConfig as error:
                 logger.error("the tokens file changed and cannot be used, what it held before holds on: %s", error)
                 return
-            self._stamp = stamp
+            self._stamp = now
             logger.info("the tokens file has changed: %d tokens", len(self._by_digest))
-
-
-def _stamp(file: Path | None) -> tuple[int, int, int]:
-    try:
-        found = file.stat() if file else None
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else (0, 0, 0)

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,10 @@ def _parts(services: Services, home: Path, prompts: int, heldout: int) -> tuple[
     wanted = RUN | {"labeler": "fast", "prompts_per_iteration": prompts, "heldout": str(file), "iterations": ITERATIONS}
     rows = services.rows(f"costs-{uuid.uuid4().hex[:6]}", wanted)[WARM_UP:]
 
-    def median(values: Sequence[float]) -> float:
-        return statistics.median(values)
-
-    tokens = median([row.metrics["tokens"] for row in rows])
-    update = median([row.metrics["learner_seconds"] for row in rows])
-    load = median([row.load_ms / 1000 for row in rows])
-    rest = median([row.seconds - row.metrics["wait_rollouts_seconds"] for row in rows]) - update - load
+    tokens = statistics.median([row.metrics["tokens"] for row in rows])
+    update = statistics.median([row.metrics["learner_seconds"] for row in rows])
+    load = statistics.median([row.load_ms / 1000 for row in rows])
+    rest = statistics.median([row.seconds - row.metrics["wait_rollouts_seconds"] for row in rows]) - update - load
     told = f"update {update:.1f} s, load {load:.1f}, rest {rest:.1f}"
     print(f"{prompts} prompts, {heldout} held out: {told}", file=sys.stderr)
     return tokens, update, load, rest

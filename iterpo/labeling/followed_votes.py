@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from iterpo.errors import IterpoError
 from iterpo.labeling.crowd import FIXED, Crowd
@@ -91,7 +90,7 @@ class FollowedVotes:
         if decided:
             self._decide(decided)
 
-    def _decide(self, annotators: set[Any]) -> None:
+    def _decide(self, annotators: set[str]) -> None:
         """A lead's word, and quarantine, hold at once; what else another server found, this one will find."""
         for standing, readmitted in self._database.read(read_standings).result():
             name, state = standing.annotator, standing.state

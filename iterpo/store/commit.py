@@ -1,7 +1,8 @@
-"""`Commit`: what a transaction did, for metrics and for whoever waits for events."""
+"""`Commit`: what a transaction did, for metrics and for whoever waits for events (`Listeners`)."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,3 +26,28 @@ class Commit:
 
 
 Listener = Callable[[Commit], None]
+
+
+class Listeners:
+    """May be used by several threads."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """As FeedbackDatabase says."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def tell(self, commit: Commit) -> None:
+        with self._lock:
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener(commit)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from iterpo.errors import InvalidInput, IterpoError, ResourceExhausted, Unavailable
 from iterpo.store.address import without_password
-from iterpo.store.commit import Commit, Listener, Operation
+from iterpo.store.commit import Commit, Listeners, Operation
 from iterpo.store.connection import Connection, Row
 from iterpo.store.events import read_events
 from iterpo.store.postgresql_connection import SHARDS, PostgresqlConnection, RowLocks, settled_cursor
@@ -68,8 +67,8 @@ class PostgresqlDatabase:
         self.address, self.owner = address, uuid.uuid4().hex
         self._given_clock, self._ahead = clock, 0.0
         self._closed = False
-        self._listeners: list[Listener] = []
-        self._listeners_lock = threading.Lock()
+        self._listeners = Listeners()
+        self.subscribe = self._listeners.subscribe
         try:
             check_schema(address, SESSION)
         except psycopg.OperationalError as error:
@@ -96,7 +95,7 @@ class PostgresqlDatabase:
         )
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="iterpo-store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="iterpo-store-reader")
-        self._news = News(address, SESSION, self.owner, self._tell)
+        self._news = News(address, SESSION, self.owner, self._listeners.tell)
 
     @property
     def clock(self) -> Clock:
@@ -120,16 +119,6 @@ class PostgresqlDatabase:
 
     def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
         return self.read_settled(lambda connection, upto: read_events(connection, run_id, after, limit, upto))
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        with self._listeners_lock:
-            self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            with self._listeners_lock:
-                self._listeners.remove(listener)
-
-        return unsubscribe
 
     def on_duty(self) -> bool:
         return self._news.on_duty
@@ -184,7 +173,7 @@ class PostgresqlDatabase:
                 _roll_back(raw)
                 raise
         kinds = tuple(transaction.appended)
-        self._tell(Commit(1, time.monotonic() - started, kinds, transaction.opened))
+        self._listeners.tell(Commit(1, time.monotonic() - started, kinds, transaction.opened))
         return result
 
     def _commit(self, transaction: Transaction) -> str:
@@ -205,12 +194,6 @@ class PostgresqlDatabase:
             except (psycopg.Error, PoolTimeout, PoolClosed) as error:
                 raise store_error(error) from error
         raise AssertionError("unreachable")
-
-    def _tell(self, commit: Commit) -> None:
-        with self._listeners_lock:
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener(commit)
 
 
 class _NeverBegun(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import TypeVar
 import apsw
 
 from iterpo.errors import WrongState
-from iterpo.store.commit import Commit, Listener, Operation
+from iterpo.store.commit import Listeners, Operation
 from iterpo.store.connection import Connection
 from iterpo.store.events import newest_cursor, read_events
 from iterpo.store.sqlite_file import open_reader, open_writer
@@ -42,10 +41,10 @@ class SqliteDatabase:
             os.close(lock)
             raise
         self._reading = open_reader(path)
-        self._listeners: list[Listener] = []
-        self._listeners_lock = threading.Lock()
+        self._listeners = Listeners()
+        self.subscribe = self._listeners.subscribe
         self._write_connection = connection
-        self._writer = Writer(connection, clock, self._tell)
+        self._writer = Writer(connection, clock, self._listeners.tell)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="iterpo-store-reader")
 
     def write(self, operation: Operation[T]) -> Future[T]:
@@ -59,16 +58,6 @@ class SqliteDatabase:
 
     def events(self, run_id: str, after: int, limit: int = 256) -> Future[list[FeedbackEvent]]:
         return self.read_settled(lambda connection, upto: read_events(connection, run_id, after, limit, upto))
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        with self._listeners_lock:
-            self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            with self._listeners_lock:
-                self._listeners.remove(listener)
-
-        return unsubscribe
 
     def on_duty(self) -> bool:
         return True
@@ -93,12 +82,6 @@ class SqliteDatabase:
             return query(self._reading)
         except apsw.Error as error:
             raise store_error(error) from error
-
-    def _tell(self, commit: Commit) -> None:
-        with self._listeners_lock:
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener(commit)
 
 
 def lock_file(path: Path) -> int:
