@@ -44,7 +44,7 @@ RUN_ID = "cluster"
 KILLS = {3: "labeling-2", 5: "inference-2", 7: "learner", 8: "labeling"}
 """After this iteration this actor is killed."""
 RETRIES, PAUSE_SECONDS = 60, 2.0
-READY_SECONDS = 900.0
+READY_SECONDS, RUN_SECONDS = 900.0, 7200.0
 
 
 class Application:
@@ -143,8 +143,8 @@ def measure(home: Path, base: Path, store: str, iterations: int) -> dict[str, An
 
 def follow(cluster: RayCluster, learner: LearnerClient, killed: list[str]) -> learner_pb2.Run:
     """To the run's end; who watches comes back when the learner does, and resumes what its death interrupted."""
-    made = 0
-    while True:
+    made, deadline = 0, time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
         cluster.poll()
         try:
             run = learner.get(RUN_ID, most_rows=1).run
@@ -163,6 +163,7 @@ def follow(cluster: RayCluster, learner: LearnerClient, killed: list[str]) -> le
         if run.state in (learner_pb2.RUN_STATE_FINISHED, learner_pb2.RUN_STATE_FAILED):
             return run
         time.sleep(1.0)
+    raise TimeoutError(f"the run stood at iteration {made} after {RUN_SECONDS:.0f} s")
 
 
 if __name__ == "__main__":
