@@ -59,6 +59,7 @@ async def serve(settings: Settings) -> None:
     host.traces.start("inference", settings.trace)
     check_address("inference.http_address", settings.inference.http_address, settings)
     host.bind()
+    folder = PolicyFolder.of(settings.data_dir, settings.shared_policies, settings.inference.fetched_mib)
     base = await asyncio.to_thread(model_directory, settings.model.path, settings.data_dir)
     from transformers import AutoTokenizer
 
@@ -66,7 +67,6 @@ async def serve(settings: Settings) -> None:
     device = find_device(settings.inference.device)
     scratch = scratch_directory(settings.data_dir)
     delivery = make_delivery(settings, base, scratch, device)
-    folder = PolicyFolder.of(settings.data_dir, settings.shared_policies, settings.inference.fetched_mib)
     base_digest = await asyncio.to_thread(manifest.digest_model, base)
     prover = Prover(folder, base_digest, probe.sequences(tokenizer), settings.inference.max_lora_rank)
     state_file = settings.data_dir / "inference.json"
