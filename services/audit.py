@@ -78,7 +78,7 @@ class Audit:
         if self._file is None or name in READING or method.service in OPEN_SERVICES:
             yield
             return
-        began, outcome = time.monotonic(), "CANCELLED"
+        began, peer, outcome = time.monotonic(), context.peer(), "CANCELLED"
         try:
             yield
             outcome = "OK"
@@ -90,4 +90,4 @@ class Audit:
             raise
         finally:
             seconds = round(time.monotonic() - began, 3)
-            self.record(caller(), name, outcome, peer=context.peer(), seconds=seconds, **told())
+            self.record(caller(), name, outcome, peer=peer, seconds=seconds, **told())

@@ -40,7 +40,7 @@ from services import logs
 from services.audit import Audit
 from services.auth import OPEN_SERVICES, TokenGuard
 from services.call_metrics import CallMetrics
-from services.calls import GuardInterceptor, Method, Parsing
+from services.calls import GuardInterceptor, Method, Parsing, Writing
 from services.certificates import GrpcCertificate, keep_fresh
 from services.metrics_endpoint import MetricsEndpoint
 from services.status import error_guard
@@ -124,7 +124,9 @@ class Host:
             self._only_when_ready,
             self.guard,
         )
-        self.server = grpc.aio.server(interceptors=[*(GuardInterceptor(g) for g in guards), Parsing()], options=OPTIONS)
+        self.server = grpc.aio.server(
+            interceptors=[Writing(), *(GuardInterceptor(g) for g in guards), Parsing()], options=OPTIONS
+        )
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
 

@@ -56,11 +56,13 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    settings: ServerSettings | None = None, prepare: Callable[[], Awaitable[None]] | None = None
+    settings: ServerSettings | None = None,
+    prepare: Callable[[], Awaitable[None]] | None = None,
+    servicer: SmallInference | None = None,
 ) -> AsyncIterator[Running]:
     """The server, started; it is stopped and waited for at the end."""
     host = Host("inference", replace(settings or ServerSettings(), metrics_address="127.0.0.1:0"), CollectorRegistry())
-    servicer = SmallInference()
+    servicer = servicer or SmallInference()
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, host.server)
     server = Running(host, servicer, f"127.0.0.1:{host.bind()}")
 

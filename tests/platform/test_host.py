@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from services.auth import ROLE_METHODS, check_role
 from services.calls import Method
 from services.host import Host, ServerSettings, run_service
 from services.tokens import Tokens
-from tests.platform.serving import NOT_SERVING, SERVICE, SERVING, Running, running
+from tests.platform.serving import NOT_SERVING, SERVICE, SERVING, Running, SmallInference, running
 
 TOKENS = Tokens.named({"token-of-an-app-1": "client", "token-of-a-person": "annotator", "token-of-a-boss-1": "admin"})
 
@@ -195,6 +196,30 @@ async def test_calls_are_counted_by_method_and_code_under_the_names_that_dashboa
     assert f'grpc_server_handled_total{{grpc_code="FAILED_PRECONDITION",{labels}}} 1.0' in page
     assert f"grpc_server_handling_seconds_count{{{labels}}} 2.0" in page
     assert "process_resident_memory_bytes" in page
+
+
+async def test_a_stream_cut_while_it_sends_is_cleaned_up_before_its_call_is_over() -> None:
+    """Afterwards the call is freed: whoever asked it for its peer, as the audit log did, ended the process."""
+    events: list[str] = []
+
+    class Talkative(SmallInference):
+        async def Generate(self, request: Any, context: Any) -> AsyncIterator[inference_pb2.GenerateResponse]:
+            context.add_done_callback(lambda _: events.append("over"))
+            try:
+                while True:
+                    yield inference_pb2.GenerateResponse(text_delta="x" * 65536)
+            finally:
+                context.peer()
+                events.append("cleaned up")
+
+    async with running(servicer=Talkative()) as server, grpc.aio.insecure_channel(server.address) as channel:
+        stream = inference_pb2_grpc.InferenceServiceStub(channel).Generate(inference_pb2.GenerateRequest())
+        await stream.read()
+        await asyncio.sleep(0.3)  # nothing is read: the handler waits inside a write
+        stream.cancel()
+        await until(lambda: "over" in events)
+        await asyncio.sleep(0.2)
+    assert events == ["cleaned up", "over"]
 
 
 async def test_a_cancelled_stream_runs_the_handlers_cleanup_at_once_and_counts_as_cancelled() -> None:
