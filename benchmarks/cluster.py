@@ -1,30 +1,43 @@
 """`python -m benchmarks.cluster` (`make bench-cluster`): the demo's run on a cluster of one machine, with deaths in it.
 
-Ray with two logical nodes, on them two inference services, two labeling servers on one PostgreSQL, and a learner of two
-ranks (gloo): the demo's run of ten iterations, with a client that asks all the while, retrying as an application does.
-In mid-run an actor of each kind is killed, with its service. Afterwards: the held-out reward before and after, requests
-that failed after their retries, and the store's laws. Needs iterpo[ray], PostgreSQL's programs and some 14 GB; on two
-cores half an hour.
+Ray with two nodes, on them two inference services, two labeling servers on one PostgreSQL, and a learner of two ranks
+(gloo): the demo's run of ten iterations. Meanwhile a client asks, retrying as an application does, and two people
+label, one at each labeling server. In mid-run an actor of each kind is killed, with its service. Afterwards: the
+held-out reward before and after, requests that failed after their retries, acknowledged labels that are lost, and the
+store's laws.
+
+Two logical nodes on loopback, or, with --two-hosts (as root), two hosts of a network of their own: labeling and the
+second of everything on the one, the rest on the other, with TLS and tokens. Needs iterpo[ray], PostgreSQL's programs
+and some 14 GB; on two cores half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
 
+from benchmarks.hosts import TwoHosts
 from benchmarks.machine import hardware_key, versions
-from iterpo.clients.channel import connect_service
+from iterpo.clients.annotation import Annotation
+from iterpo.clients.channel import connect_at, connect_service
 from iterpo.clients.inference import InferenceClient
+from iterpo.clients.labeling import LabelingClient, LabelResult
 from iterpo.clients.learner import LearnerClient
-from iterpo.config import load
+from iterpo.config import SERVICES, Settings, load
 from iterpo.demo.demo import write_settings
 from iterpo.demo.settings import demo_run
 from iterpo.embedded_model import prepare
@@ -35,12 +48,15 @@ from iterpo.run_config import RunConfig
 from iterpo.run_data import demo_file, read_run_data
 from iterpo.store.check import check
 from iterpo.store.whole import reading
-from iterpo.types import SamplingSettings
+from iterpo.types import Outcome, SamplingSettings
 from iterpo.v1 import learner_pb2
+from tests.labeling.builders import group
 from tests.store.postgresql_server import postgresql
 
 RESULTS = Path(__file__).parent / "results"
-RUN_ID = "cluster"
+SECRETS = Path(__file__).parents[1] / "deploy" / "secrets.sh"
+RUN_ID, TASKS_ID, TASKS = "cluster", "people", 3000
+RAY_PORT, NODE_CPUS, OBJECT_BYTES = 6379, 3, 100 * 1024 * 1024
 KILLS = {3: "labeling-2", 5: "inference-2", 7: "learner", 8: "labeling"}
 """After this iteration this actor is killed."""
 RETRIES, PAUSE_SECONDS = 60, 2.0
@@ -78,54 +94,163 @@ class Application:
                 self.failed += 1
 
 
+class Person:
+    """Labels at `server()`, one task a second, and comes back when it was away."""
+
+    def __init__(self, settings: Settings, name: str, server: Callable[[], str]) -> None:
+        self._settings, self._name, self._server = settings, name, server
+        self.acknowledged: list[str] = []
+        self.away = 0
+        """How often the server was."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(120)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with (
+                    connect_at(self._server(), self._settings, self._settings.token("annotator")) as channel,
+                    Annotation(channel, self._name, patience_seconds=20, on_result=self._take) as annotation,
+                ):
+                    while not self._stop.wait(1.0):
+                        if (lease := annotation.next(1.0)) is not None:
+                            annotation.label(lease, Outcome.FIRST)
+            except IterpoError:
+                self.away += 1
+                time.sleep(1.0)
+
+    def _take(self, request_id: str, result: LabelResult) -> None:
+        if result.accepted:
+            self.acknowledged.append(result.event_id)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--home", type=Path, default=Path(".iterpo"), help="where the model is kept")
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--two-hosts", action="store_true", help="in two network namespaces, with TLS and tokens")
+    parser.add_argument("--join", default="", help=argparse.SUPPRESS)  # what --two-hosts starts on the first host
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()
     base = prepare(arguments.home / "models", print)
-    small = {"object_store_memory": 100 * 1024 * 1024}
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False, **small})
-    nodes.add_node(num_cpus=3, **small)
-    ray.init(address=nodes.address, log_to_driver=False)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder).chmod(0o755)  # PostgreSQL's account must get through
-            with postgresql(Path(folder) / "server") as server:
-                found = measure(Path(folder) / "home", base, server.new_database(), arguments.iterations)
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-    path = arguments.out / f"cluster-{hardware_key()}.json"
+    if arguments.two_hosts and not arguments.join:
+        sys.exit(on_two_hosts())
+    hosts = dict.fromkeys(SERVICES, "127.0.0.1")
+    if arguments.join:
+        hosts = dict.fromkeys(SERVICES, TwoHosts.addresses[0]) | {"labeling": TwoHosts.addresses[1]}
+    with ExitStack() as ending:
+        ending.enter_context(joined(arguments.join) if arguments.join else logical_nodes())
+        folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # PostgreSQL's account must get through
+        server = ending.enter_context(postgresql(folder / "server", hosts["learner"]))
+        settings = write(folder / "home", base, server.new_database(), hosts)
+        found = measure(settings, demo_run("grpo", 0, arguments.iterations))
+    path = arguments.out / f"cluster-{'two-hosts-' if arguments.join else ''}{hardware_key()}.json"
     whole = {"date": time.strftime("%Y-%m-%d"), "versions": versions() | {"ray": ray.__version__}, **found}
     path.write_text(json.dumps(whole, indent=1) + "\n")
     print(json.dumps(whole, indent=1), f"\nwritten to {path}", sep="")
 
 
-def measure(home: Path, base: Path, store: str, iterations: int) -> dict[str, Any]:
-    config_path = write_settings(home, base)
-    text = config_path.read_text().replace("[labeling]\n", f'[labeling]\nstore = "{store}"\n')
-    text = text.replace("[learner]\n", "[learner]\nranks = 2\n")
-    config_path.write_text(f"{text}[cluster]\ninference = 2\nlabeling = 2\n")
-    settings, config = load(config_path), demo_run("grpo", 0, iterations)
-    examples, heldout, _ = read_run_data(RunConfig(algorithm="grpo"), home)
+def on_two_hosts() -> int:
+    """This benchmark on the first of two hosts, with Ray on both; its exit status."""
+    program = shutil.which("ray", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "ray"
+    start = [program, "start", "--block", "--disable-usage-stats", f"--num-cpus={NODE_CPUS}"]
+    start.append(f"--object-store-memory={OBJECT_BYTES}")
+    with TwoHosts() as hosts, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        first, second = hosts.addresses
+        address, quiet = f"{first}:{RAY_PORT}", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        head = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        hosts.start(0, [*start, *head, f"--node-ip-address={first}"], **quiet)
+        hosts.start(1, [*start, f"--address={address}", f"--node-ip-address={second}"], **quiet)
+        again = [sys.executable, "-m", "benchmarks.cluster", *sys.argv[1:], "--join", address]
+        return subprocess.run(hosts.command(0, again), check=False).returncode
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """The cluster of both hosts."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, _node_ip_address=address.partition(":")[0])
+        except ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
+    try:
+        while sum(node["Alive"] for node in ray.nodes()) < 2:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the second host did not join")
+            time.sleep(0.5)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def logical_nodes() -> Iterator[None]:
+    each = {"num_cpus": NODE_CPUS, "object_store_memory": OBJECT_BYTES}
+    nodes = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **each})
+    nodes.add_node(**each)
+    ray.init(address=nodes.address, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def write(home: Path, base: Path, store: str, hosts: dict[str, str]) -> Path:
+    """The demo's iterpo.toml for a cluster; beyond loopback with TLS and tokens."""
+    path = write_settings(home, base)
+    text = path.read_text()
+    for service, more in (("inference", ""), ("labeling", f'store = "{store}"\n'), ("learner", "ranks = 2\n")):
+        before = f'[{service}]\naddress = "127.0.0.1:'
+        text = text.replace(before, f'[{service}]\n{more}address = "{hosts[service]}:')
+    text += "[cluster]\ninference = 2\nlabeling = 2\n"
+    beyond = sorted(set(hosts.values()) - {"127.0.0.1"})
+    if beyond:
+        subprocess.run([SECRETS, home / "secrets", *beyond], check=True, stdout=subprocess.DEVNULL, timeout=120)
+        files = {"tokens_file": "tokens", "token_file": "token", "tls_certificate": "server.pem"}
+        files |= {"tls_key": "server.key", "tls_ca": "authority.pem"}
+        text += "[auth]\n" + "".join(f'{key} = "secrets/{name}"\n' for key, name in files.items())
+    path.write_text(text)
+    return path
+
+
+def measure(config_path: Path, config: RunConfig) -> dict[str, Any]:
+    settings = load(config_path)
+    examples, heldout, _ = read_run_data(RunConfig(algorithm="grpo"), config_path.parent)
     prompts = [e.prompt for e in read(demo_file("prompts.jsonl"))]
     killed: list[str] = []
     started = time.monotonic()
     with RayCluster(config_path, lambda event: print(f"  {event.message}", flush=True)) as cluster:
         cluster.wait_ready(READY_SECONDS)
         ready = time.monotonic() - started
+        labeling = LabelingClient(connect_service(settings, "labeling"))
+        for start in range(0, TASKS, 500):
+            tasks = [group("left", "right", group_id=f"task{i}") for i in range(start, start + 500)]
+            labeling.record(TASKS_ID, "people", tasks, f"tasks{start}")
+        servers = ("labeling", "labeling-2")
+        people = [Person(settings, f"at-{name}", lambda name=name: cluster.addresses[name]) for name in servers]
         application = Application(InferenceClient(connect_service(settings, "inference")), prompts)
         learner = LearnerClient(connect_service(settings, "learner"))
         learner.start(RUN_ID, config, examples, heldout)
         run = follow(cluster, learner, killed)
-        application.stop()
-        replicas = dict(cluster.addresses)
-    with reading(store) as whole:
+        for busy in (application, *people):
+            busy.stop()
+        stored = {event.label.label_id for event in labeling.stream(TASKS_ID, 0, 5.0) if event.label}
+        addresses = dict(cluster.addresses)
+    with reading(settings.labeling.store) as whole:
         broken = [finding.law for finding in check(whole, time.time()) if finding.broken]
+    acknowledged = [label for person in people for label in person.acknowledged]
     return {
         "iterations": run.iteration,
         "heldout_reward_before": round(run.heldout_reward_before, 4),
@@ -134,8 +259,12 @@ def measure(home: Path, base: Path, store: str, iterations: int) -> dict[str, An
         "requests": application.requests,
         "requests_retried": application.retried,
         "requests_failed": application.failed,
+        "labels_acknowledged": len(acknowledged),
+        "labels_acknowledged_and_lost": len(set(acknowledged) - stored),
+        "labels_acknowledged_twice": len(acknowledged) - len(set(acknowledged)),
+        "times_a_labeling_server_was_away": sum(person.away for person in people),
         "laws_broken": broken,
-        "members": sorted(replicas),
+        "addresses": addresses,
         "seconds_to_ready": round(ready, 1),
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# deploy/secrets.sh FOLDER NAME...: an authority, a certificate for the names, an admin's token, a database password.
+# deploy/secrets.sh FOLDER NAME...: an authority, a certificate for the names or IP addresses, an admin's token, a
+# database password.
 # For trying it out, and as a list of what there must be; a team has an authority and a vault of its own.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 FOLDER NAME..." >&2; exit 2; }
@@ -9,7 +10,10 @@ umask 077
 mkdir -p "$folder"
 cd "$folder"
 openssl req -x509 -newkey rsa:3072 -nodes -days 3650 -subj "/CN=iterpo authority" -keyout authority.key -out authority.pem 2>/dev/null
-names=$(printf ',DNS:%s' "$@")
+names=
+for name in "$@"; do
+    case $name in *[!0-9.]*) names+=,DNS:$name ;; *) names+=,IP:$name ;; esac
+done
 openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj "/CN=$1" -CA authority.pem -CAkey authority.key \
     -addext "subjectAltName=IP:127.0.0.1$names" -addext "basicConstraints=critical,CA:FALSE" \
     -keyout server.key -out server.pem 2>/dev/null

@@ -373,6 +373,9 @@ class AuthSettings(Section):
     """PEM, for the servers."""
     tls_ca: ConfigPath = None
     """PEM of the authority that clients trust. Empty: clients connect without TLS."""
+    tls_name: str = ""
+    """That servers' certificates must name, where clients reach them at addresses that no certificate can know, as
+    pods' are. Empty: the address's host."""
     tls_client_ca: ConfigPath = None
     """PEM of the authority that clients' certificates must come from (mutual TLS), for the servers' gRPC. Empty: no
     certificate is asked for."""

@@ -2,13 +2,15 @@
 
 An actor keeps one service as `iterpo up` keeps three: the same process, the same health check, started again when it
 dies. When the actor or its node dies, Ray makes the actor anew, on another node if need be. The first of each service
-is found at the address that iterpo.toml says, so Ray puts it on that node.
+is found at the address that iterpo.toml says, so Ray puts it on that node; where the address is a name, on the one that
+offers the resource `iterpo-first`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,7 @@ from iterpo.supervisor import Event, HealthCheck, ServiceSpec, Supervisor, servi
 
 PLACE_SECONDS = 60.0
 ASK_SECONDS = 10.0
+FIRST = "iterpo-first"
 POLL_SECONDS = 0.5
 
 
@@ -167,13 +170,7 @@ class RayCluster:
         bundles = [_bundle(member, self._settings) for member in self._members]
         self._group = placement_group(bundles, strategy="SPREAD")
         if not self._group.wait(PLACE_SECONDS):
-            have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            want = sum(member.cpus for member in self._members)
-            raise WrongState(
-                f"Ray cannot place the services: they ask for {want:g} CPUs, the cluster has {have.get('CPU', 0):g}.",
-                "Lower cluster.*_cpus and *_gpus, or add nodes.",
-                "NO_PLACE",
-            )
+            raise _no_place(bundles)
         remote = ray.remote(Keeper)
         for number, member in enumerate(self._members):
             self._actors[member.name] = remote.options(
@@ -194,8 +191,34 @@ def _bundle(member: Member, settings: Settings) -> dict[str, float]:
         bundle["GPU"] = member.gpus
     address = getattr(settings, member.service).address
     if member.is_first and not is_loopback(address):
-        bundle[f"node:{address.rpartition(':')[0]}"] = 0.001
+        host = address.rpartition(":")[0].strip("[]")
+        bundle[f"node:{host}" if _is_ip(host) else FIRST] = 0.001
     return bundle
+
+
+def _no_place(bundles: Sequence[dict[str, float]]) -> WrongState:
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    unknown = sorted({name for bundle in bundles for name in bundle} - have.keys())
+    if unknown:
+        return WrongState(
+            f"Ray cannot place the services: no node offers {', '.join(unknown)}.",
+            f"Set each address to a node's, or start the node that its name leads to with the resource {FIRST}.",
+            "NO_PLACE",
+        )
+    want = sum(bundle["CPU"] for bundle in bundles)
+    return WrongState(
+        f"Ray cannot place the services: they ask for {want:g} CPUs, the cluster has {have.get('CPU', 0):g}.",
+        "Lower cluster.*_cpus and *_gpus, or add nodes.",
+        "NO_PLACE",
+    )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _own_error(error: ray.exceptions.RayTaskError) -> IterpoError:

@@ -25,12 +25,12 @@ def command(service: str, address: str | None, timeout: float, config_path: Path
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from iterpo.clients.channel import connect, own_certificate
+    from iterpo.clients.channel import connect_at
     from iterpo.config import load
 
     settings = load(config_path)
     where = address or getattr(settings, service).address
-    with connect(where, None, settings.auth.tls_ca, retries=False, certificate=own_certificate(settings)) as channel:
+    with connect_at(where, settings, retries=False) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)

@@ -91,9 +91,11 @@ def connect(
     *,
     retries: bool = True,
     certificate: tuple[Path, Path] | None = None,
+    tls_name: str = "",
 ) -> grpc.Channel:
     """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust, `certificate`
-    the caller's own and its key, for servers that ask for one.
+    the caller's own and its key, for servers that ask for one, `tls_name` what the server's certificate must name,
+    where that is not the address's host.
 
     Raises InvalidConfig when a token would cross the network in the clear or a PEM file cannot be read.
     """
@@ -102,6 +104,8 @@ def connect(
             f"The token would reach {address} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
         )
     options = [*OPTIONS, ("grpc.enable_retries", int(retries))]
+    if tls_name:
+        options.append(("grpc.ssl_target_name_override", tls_name))
     if tls_ca is None:
         channel = grpc.insecure_channel(address, options=options)
     else:
@@ -118,20 +122,14 @@ def connect_service(
 ) -> grpc.Channel:
     """A channel to `inference`, `labeling` or `learner` of iterpo.config.Settings, with the best token for `role`, to
     speak for `person`."""
-    address = getattr(settings, service).address
-    return connect(
-        address,
-        settings.token(role, person),
-        settings.auth.tls_ca,
-        retries=retries,
-        certificate=own_certificate(settings),
-    )
+    return connect_at(getattr(settings, service).address, settings, settings.token(role, person), retries=retries)
 
 
-def own_certificate(settings: Any) -> tuple[Path, Path] | None:
-    """The caller's, and its key."""
+def connect_at(address: str, settings: Any, token: str | None = None, *, retries: bool = True) -> grpc.Channel:
+    """A channel to any address, with TLS as `settings.auth` says."""
     auth = settings.auth
-    return (auth.tls_client_certificate, auth.tls_client_key) if auth.tls_client_certificate else None
+    own = (auth.tls_client_certificate, auth.tls_client_key) if auth.tls_client_certificate else None
+    return connect(address, token, auth.tls_ca, retries=retries, certificate=own, tls_name=auth.tls_name)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from google.protobuf.json_format import MessageToDict, Parse, ParseError
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from iterpo.clients.channel import connect, connect_service, own_certificate, translated_errors
+from iterpo.clients.channel import connect_at, connect_service, translated_errors
 from iterpo.config import SERVICES, Settings
 from iterpo.errors import InvalidInput, NotFound, Unavailable
 
@@ -39,9 +39,7 @@ class RemoteServices:
     def of(cls, settings: Settings, address: str = "") -> Self:
         """The configured services, or the one at `address`."""
         if address:
-            return cls(
-                [connect(address, settings.token("admin"), settings.auth.tls_ca, certificate=own_certificate(settings))]
-            )
+            return cls([connect_at(address, settings, settings.token("admin"))])
         return cls([connect_service(settings, name) for name in SERVICES])
 
     def __enter__(self) -> Self:

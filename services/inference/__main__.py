@@ -16,7 +16,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from iterpo.clients.channel import connect, connect_service, own_certificate
+from iterpo.clients.channel import connect_at, connect_service
 from iterpo.clients.inference import PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.config import Settings, load
@@ -145,8 +145,7 @@ def background(
 
     primary = settings.inference.follow
     # Made here, so that a wrong setting ends the start and not a task in the background.
-    own = own_certificate(settings)
-    upstream = connect(primary, settings.token("replica"), settings.auth.tls_ca, certificate=own) if primary else None
+    upstream = connect_at(primary, settings, settings.token("replica")) if primary else None
     name = settings.inference.replica or f"{socket.gethostname()} {settings.inference.address}"
 
     async def follow_or_lead() -> None:

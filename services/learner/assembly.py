@@ -13,7 +13,7 @@ from typing import Protocol
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.buffer import GroupBuffer
-from iterpo.clients.channel import connect, connect_service, own_certificate
+from iterpo.clients.channel import connect_at, connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
 from iterpo.clients.labeling import LabelingClient
 from iterpo.clients.spread import SpreadGenerator
@@ -62,9 +62,8 @@ class Assembly:
         self._labeling = LabelingClient(connect_service(settings, "labeling", "learner", retries=False))
 
     def _replica(self, address: str) -> InferenceClient:
-        auth, token = self._settings.auth, self._settings.token("learner")
-        own = own_certificate(self._settings)
-        return InferenceClient(connect(address, token, auth.tls_ca, retries=False, certificate=own))
+        token = self._settings.token("learner")
+        return InferenceClient(connect_at(address, self._settings, token, retries=False))
 
     @contextmanager
     def loop(self, record: RunRecord, ledger: Ledger, control: Control) -> Iterator[Loop]:

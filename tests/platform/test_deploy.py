@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from iterpo.clients.channel import translated_errors
+from iterpo.cluster import members
 from iterpo.config import SERVICES, Settings, load
 from iterpo.tokens import digest_of, read_tokens
 from services.tokens import Tokens
@@ -29,6 +30,7 @@ PORTS = {
     for kind in ("address", "metrics_address")
 }
 DOORS = {("inference", "http_address"): 8000, ("labeling", "page_address"): 9202}
+FIRST = "iterpo-first"  # iterpo/ray_cluster.py's, which imports Ray
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 
 
@@ -137,10 +139,50 @@ def test_prometheus_operators_rules_are_ours() -> None:
     assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == "metrics"
 
 
+@needs_kubectl
+def test_on_kuberay_the_first_of_each_service_is_where_its_name_leads() -> None:
+    found = {each["kind"] + "/" + each["metadata"]["name"]: each for each in manifests("kubernetes/kuberay")}
+    cluster = found["RayJob/iterpo"]["spec"]["rayClusterSpec"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    assert json.loads(json.loads(groups["first"]["rayStartParams"]["resources"])) == {FIRST: 1}
+    assert [groups["first"][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [1, 1, 1]
+    for name in SERVICES:
+        spec = found[f"Service/{name}"]["spec"]
+        assert spec["selector"] == {"ray.io/group": "first"}
+        doors = {port for (service, _), port in DOORS.items() if service == name}
+        ports = {PORTS[name, "address"], PORTS[name, "metrics_address"], *doors}
+        assert {port["port"] for port in spec["ports"]} == ports
+    for group in (cluster["headGroupSpec"], *groups.values()):
+        pod = group["template"]["spec"]
+        [container] = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"].keys() == {"memory"}
+
+
+def test_kuberays_configuration_is_kubernetes_own_on_ray() -> None:
+    plain, ray = (load(DEPLOY / folder / "iterpo.toml") for folder in ("kubernetes", "kubernetes/kuberay"))
+    assert (ray.cluster.ray_address, ray.auth.tls_name) == ("auto", "inference")
+    assert [member.name for member in members(ray)][3:] == ["inference-2", "labeling-2"]
+    for name in (*SERVICES, "auth"):
+        assert getattr(ray, name).model_dump(exclude={"tls_name"}) == getattr(plain, name).model_dump(
+            exclude={"tls_name"}
+        )
+
+
+def test_kuberays_image_has_the_ray_that_is_locked() -> None:
+    locked = re.search(r"^ray==(\S+)$", (ROOT / "requirements/cpu.lock").read_text(), re.MULTILINE)
+    assert locked is not None
+    image = (DEPLOY / "images/ray.Dockerfile").read_text()
+    assert f'"ray[default]=={locked[1]}"' in image
+    assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "10001"
+    assert f"rayVersion: {locked[1]}" in (DEPLOY / "kubernetes/kuberay/rayjob.yaml").read_text()
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_the_secrets_that_are_made_work(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    command = [DEPLOY / "secrets.sh", folder, "inference", "labeling"]
+    command = [DEPLOY / "secrets.sh", folder, "inference", "labeling", "10.1.2.3"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     [grant] = read_tokens(folder / "tokens")
     token = (folder / "token").read_text()
@@ -148,8 +190,9 @@ def test_the_secrets_that_are_made_work(tmp_path: Path) -> None:
     assert Tokens(file=folder / "tokens").grant(token) == grant
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (again.returncode, "exists" in again.stderr) == (2, True)
-    verify = ["openssl", "verify", "-CAfile", folder / "authority.pem", "-verify_hostname", "labeling"]
-    subprocess.run([*verify, folder / "server.pem"], check=True, capture_output=True, timeout=60)
+    verify = ["openssl", "verify", "-CAfile", folder / "authority.pem"]
+    for named in (["-verify_hostname", "labeling"], ["-verify_ip", "10.1.2.3"]):
+        subprocess.run([*verify, *named, folder / "server.pem"], check=True, capture_output=True, timeout=60)
 
 
 def test_health_says_whether_a_service_answers(tmp_path: Path) -> None:

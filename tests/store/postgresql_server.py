@@ -28,15 +28,15 @@ def find(program: str) -> str | None:
 
 
 class PostgresqlServer:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self._folder, self._host = folder, host
         (self._port,) = free_ports(1)
         self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._template = ""
 
     def address(self, database: str) -> str:
-        return f"postgresql://iterpo@127.0.0.1:{self._port}/{database}"
+        return f"postgresql://iterpo@{self._host}:{self._port}/{database}"
 
     def create(self) -> None:
         initdb = find("initdb")
@@ -55,12 +55,14 @@ class PostgresqlServer:
             "UTF8",
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120, **_as_account())
+        with (self._folder / "data" / "pg_hba.conf").open("a") as allowed:
+            allowed.write("host all iterpo samenet trust\n")
 
     def start(self) -> None:
         postgres = find("postgres")
         assert postgres is not None
         command = [postgres, "-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
+        command += ["-c", f"listen_addresses={self._host}", "-c", "max_connections=200"]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **_as_account())
         deadline = time.monotonic() + START_SECONDS
@@ -104,8 +106,8 @@ class PostgresqlServer:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[PostgresqlServer]:
-    server = PostgresqlServer(folder)
+def postgresql(folder: Path, host: str = "127.0.0.1") -> Iterator[PostgresqlServer]:
+    server = PostgresqlServer(folder, host)
     server.create()
     server.start()
     try:

@@ -1,0 +1,77 @@
+"""`TwoHosts`: two hosts of a network of their own on this machine, as network namespaces. Needs root and iproute2.
+
+What runs in one reaches the other by its address alone, as on two machines; the disk is shared, loopback is each one's
+own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from iterpo.errors import InvalidConfig
+
+SECONDS = 30
+
+
+class TwoHosts:
+    """A context; at its end the network is gone, whoever still ran in it."""
+
+    addresses = ("10.77.0.1", "10.77.0.2")
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0 or shutil.which("ip") is None:
+            raise InvalidConfig("Hosts of their own need root and `ip`.", "Run as root, with the package iproute2.")
+        self._names = tuple(f"iterpo{os.getpid()}{letter}" for letter in "ab")
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        first, second = self._names
+        for name in self._names:
+            _ip("netns", "add", name)
+        try:
+            _ip("link", "add", "net0", "netns", first, "type", "veth", "peer", "net0", "netns", second)
+            for name, address in zip(self._names, self.addresses, strict=True):
+                _ip("-n", name, "address", "add", f"{address}/24", "dev", "net0")
+                for link in ("lo", "net0"):
+                    _ip("-n", name, "link", "set", link, "up")
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(SECONDS)
+        self._remove()
+
+    def command(self, host: int, command: Sequence[str | Path]) -> list[str | Path]:
+        """`command` as it runs on `host`, 0 or 1."""
+        return ["ip", "netns", "exec", self._names[host], *command]
+
+    def start(self, host: int, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+        """Ended when the network is."""
+        process: subprocess.Popen[bytes] = subprocess.Popen(self.command(host, command), **options)
+        self._processes.append(process)
+        return process
+
+    def _remove(self) -> None:
+        for name in self._names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=SECONDS, check=False)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, timeout=SECONDS)
