@@ -50,7 +50,12 @@ class FaultProxy:
 
     def reset_all(self) -> None:
         """Every connection, now."""
-        self._loop.call_soon_threadsafe(lambda: [_reset(writer) for writer in tuple(self._writers)])
+        self._loop.call_soon_threadsafe(self._reset_all)
+
+    def _reset_all(self) -> None:
+        for writer in tuple(self._writers):
+            self.met.add("reset")
+            _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.fault == "closed":
