@@ -72,10 +72,14 @@ class Audit:
         if self._file is not None:
             self._file.close()
 
+    @staticmethod
+    def takes(method: Method) -> bool:
+        """Whether the method may change something."""
+        return method.service not in OPEN_SERVICES and _name(method) not in READING
+
     @asynccontextmanager
     async def guard(self, method: Method, context: Any) -> AsyncIterator[None]:
-        name = f"{method.service.rpartition('.')[2]}/{method.name}"
-        if self._file is None or name in READING or method.service in OPEN_SERVICES:
+        if self._file is None or not self.takes(method):
             yield
             return
         began, peer, outcome = time.monotonic(), context.peer(), "CANCELLED"
@@ -90,4 +94,8 @@ class Audit:
             raise
         finally:
             seconds = round(time.monotonic() - began, 3)
-            self.record(caller(), name, outcome, peer=peer, seconds=seconds, **told())
+            self.record(caller(), _name(method), outcome, peer=peer, seconds=seconds, **told())
+
+
+def _name(method: Method) -> str:
+    return f"{method.service.rpartition('.')[2]}/{method.name}"

@@ -176,6 +176,7 @@ class TokenGuard:
     def admit(self, authorization: str, method: Method) -> None:
         """Note who calls, from `Bearer TOKEN`. Raises Unauthenticated, PermissionDenied for another's role, or
         ResourceExhausted (CALLS_TOO_OFTEN)."""
+        _caller.set(None)  # whoever was served before in this context
         if self._tokens.open_to_all:
             return
         scheme, _, token = authorization.partition(" ")

@@ -190,6 +190,7 @@ def openai_server(
         inference.deadline_seconds,
         feedback,
         lambda: host.ready,
+        host.audit,
     )
     setting, address = "inference.http_address", inference.http_address
     server = HttpServer(door.app(), setting, address, auth.tls_certificate, auth.tls_key)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from iterpo.errors import NotFound, ResourceExhausted
 from iterpo.types import Completion, FinishReason, Group, Message, Prompt
+from services.audit import Audit
 from services.auth import TokenGuard
 from services.inference.admission import Admission, Quota
 from services.inference.answering import Answering
@@ -105,6 +106,7 @@ class Door:
 @pytest.fixture
 async def made(tmp_path) -> AsyncIterator[Any]:
     clients: list[httpx.AsyncClient] = []
+    audits: list[Audit] = []
 
     async def build(queue: int = 8, tokens: dict[str, str] | None = None, quota: int = 0, deadline: float = 30) -> Door:
         folder = tmp_path / f"again-{len(clients)}" if clients else tmp_path
@@ -118,8 +120,9 @@ async def made(tmp_path) -> AsyncIterator[Any]:
         labels = Labels()
         feedback = Feedback(lambda: labels)
         ready = lambda: True  # noqa: E731
-        guard = TokenGuard(Tokens.named(tokens or {}))
-        door = OpenAiDoor(answering, registry, "tiny", guard, Quota(quota), metrics, deadline, feedback, ready)
+        guard, audit = TokenGuard(Tokens.named(tokens or {})), Audit(folder / "audit.jsonl")
+        audits.append(audit)
+        door = OpenAiDoor(answering, registry, "tiny", guard, Quota(quota), metrics, deadline, feedback, ready, audit)
         transport = httpx.ASGITransport(door.app())
         clients.append(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=JSON))
         return Door(clients[-1], engine, labels, admission, registry, door)
@@ -127,6 +130,8 @@ async def made(tmp_path) -> AsyncIterator[Any]:
     yield build
     for client in clients:
         await client.aclose()
+    for audit in audits:
+        audit.close()
 
 
 def events(text: str) -> list[Any]:
@@ -340,6 +345,21 @@ async def test_feedback_names_an_answer_which_is_recorded_as_it_was_given(made) 
     assert door.labels.calls[-1][:6] == ("thumb", "mine", "u1", None, first, True)
     await door.http.post("/v1/feedback", json={"completion_id": first, "user": "u1", "edited": "Dear friend!"})
     assert door.labels.calls[-1][:6] == ("edited", "feedback", "u1", None, first, "Dear friend!")
+
+
+async def test_the_audit_log_says_whose_token_gave_feedback_and_not_what_was_said(made, tmp_path) -> None:
+    door = await made(tokens={TOKEN: "client"})
+    mine = {"authorization": f"Bearer {TOKEN}"}
+    answer = (await door.http.post("/v1/chat/completions", json={"messages": HI}, headers=mine)).json()
+    said = {"completion_id": answer["choices"][0]["completion_id"], "user": "u1", "edited": "Dear friend!"}
+    await door.http.post("/v1/feedback", json=said, headers=mine)
+    await door.http.post("/v1/feedback", json=said)
+    text = (tmp_path / "audit.jsonl").read_text()
+    given, refused = map(json.loads, text.splitlines())  # the chat changed nothing
+    assert (given["what"], given["outcome"], given["role"]) == ("http /v1/feedback", "200", "client")
+    assert (refused["outcome"], "role" in refused) == ("401", False)
+    assert TOKEN not in text
+    assert "friend" not in text
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from starlette.routing import Route
 
 from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from iterpo.types import BASE_VERSION, RUN, Completion, Group, Message, PolicyVersion, Prompt
-from services.auth import TokenGuard, caller_key
+from services.audit import Audit
+from services.auth import TokenGuard, caller, caller_key
 from services.calls import Method
 from services.http_server import STATUS, is_loopback_name
 from services.inference.admission import Quota
@@ -67,11 +68,13 @@ class OpenAiDoor:
         deadline_seconds: float,
         feedback: Feedback,
         ready: Callable[[], bool],
+        audit: Audit,
     ) -> None:
         self._answering, self._registry, self._base_name = answering, registry, base_name
         self._guard, self._quota, self._metrics = guard, quota, metrics
         self._deadline, self._feedback, self._ready = deadline_seconds, feedback, ready
         self._served: Served = feedback.served
+        self._audit = audit
         self._created = int(time.time())
 
     def app(self) -> Starlette:
@@ -118,15 +121,15 @@ class OpenAiDoor:
     async def _answer(
         self, request: Request, ids: list[tuple[int, ...]], prompts: list[Prompt], question: Question, chat: bool
     ) -> Response:
-        caller = caller_key()
-        self._quota.check(caller)
+        key = caller_key()
+        self._quota.check(key)
         form = Form(uuid.uuid4().hex, question, chat, self._answering.token_text)
         prompt_tokens = sum(len(each) for each in ids)
         chunks = self._chunks(ids, question)
         # The first chunk is waited for here: until then, whatever is wrong is an error with its own status.
         first = await self._first(chunks)
         version = first[0]
-        self._quota.use(caller, prompt_tokens)
+        self._quota.use(key, prompt_tokens)
         choices = [Choice() for _ in range(len(ids) * question.n)]
 
         async def growing() -> AsyncGenerator[tuple[PolicyVersion, int, Chunk], None]:
@@ -134,7 +137,7 @@ class OpenAiDoor:
                 async with aclosing(chunks):
                     by, number, chunk = first
                     while True:
-                        self._quota.use(caller, len(chunk.token_ids))
+                        self._quota.use(key, len(chunk.token_ids))
                         choices[number].add(chunk, by)
                         yield by, number, chunk
                         try:
@@ -304,8 +307,11 @@ class OpenAiDoor:
                 response = _refusal(error)
             except Exception as error:  # noqa: BLE001  # whatever slipped through: the caller gets an id, the log the traceback
                 response = _incident(request, error)
+            seconds = time.perf_counter() - started
             self._metrics.http.labels(path, str(response.status_code)).inc()
-            self._metrics.http_seconds.labels(path).observe(time.perf_counter() - started)
+            self._metrics.http_seconds.labels(path).observe(seconds)
+            if self._audit.takes(method):  # labeling's own log names this service, not whom it spoke for
+                self._audit.record(caller(), f"http {path}", str(response.status_code), seconds=round(seconds, 3))
             return response
 
         return Route(path, answered, methods=[verb])
