@@ -55,7 +55,7 @@ from tests.store.postgresql_server import postgresql
 
 RESULTS = Path(__file__).parent / "results"
 SECRETS = Path(__file__).parents[1] / "deploy" / "secrets.sh"
-RUN_ID, TASKS_ID, TASKS = "cluster", "people", 3000
+RUN_ID, TASKS_ID, TASKS = "cluster", "people", 8000
 RAY_PORT, NODE_CPUS, OBJECT_BYTES = 6379, 3, 100 * 1024 * 1024
 KILLS = {3: "labeling-2", 5: "inference-2", 7: "learner", 8: "labeling"}
 """After this iteration this actor is killed."""
@@ -100,8 +100,8 @@ class Person:
     def __init__(self, settings: Settings, name: str, server: Callable[[], str]) -> None:
         self._settings, self._name, self._server = settings, name, server
         self.acknowledged: list[str] = []
-        self.away = 0
-        """How often the server was."""
+        self.refused = self.away = 0
+        """Labels; how often the server was."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -120,13 +120,15 @@ class Person:
                     while not self._stop.wait(1.0):
                         if (lease := annotation.next(1.0)) is not None:
                             annotation.label(lease, Outcome.FIRST)
-            except IterpoError:
+            except Unavailable:
                 self.away += 1
                 time.sleep(1.0)
 
     def _take(self, request_id: str, result: LabelResult) -> None:
         if result.accepted:
             self.acknowledged.append(result.event_id)
+        else:
+            self.refused += 1
 
 
 def main() -> None:
@@ -163,14 +165,23 @@ def on_two_hosts() -> int:
     program = shutil.which("ray", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "ray"
     start = [program, "start", "--block", "--disable-usage-stats", f"--num-cpus={NODE_CPUS}"]
     start.append(f"--object-store-memory={OBJECT_BYTES}")
-    with TwoHosts() as hosts, tempfile.TemporaryDirectory(prefix="ray") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        TwoHosts() as hosts,
+        Path(folder, "nodes.log").open("wb") as log,
+    ):
         first, second = hosts.addresses
-        address, quiet = f"{first}:{RAY_PORT}", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        address, told = f"{first}:{RAY_PORT}", {"stdout": log, "stderr": log}
         head = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
-        hosts.start(0, [*start, *head, f"--node-ip-address={first}"], **quiet)
-        hosts.start(1, [*start, f"--address={address}", f"--node-ip-address={second}"], **quiet)
+        nodes = [hosts.start(0, [*start, *head, f"--node-ip-address={first}"], **told)]
+        nodes.append(hosts.start(1, [*start, f"--address={address}", f"--node-ip-address={second}"], **told))
         again = [sys.executable, "-m", "benchmarks.cluster", *sys.argv[1:], "--join", address]
-        return subprocess.run(hosts.command(0, again), check=False).returncode
+        measuring = hosts.start(0, again)
+        while measuring.poll() is None:
+            if any(node.poll() is not None for node in nodes):
+                raise SystemExit(f"ray start ended: {Path(folder, 'nodes.log').read_text()[-2000:]}")
+            time.sleep(1.0)
+        return measuring.returncode
 
 
 @contextmanager
@@ -261,7 +272,7 @@ def measure(config_path: Path, config: RunConfig) -> dict[str, Any]:
         "requests_failed": application.failed,
         "labels_acknowledged": len(acknowledged),
         "labels_acknowledged_and_lost": len(set(acknowledged) - stored),
-        "labels_acknowledged_twice": len(acknowledged) - len(set(acknowledged)),
+        "labels_refused": sum(person.refused for person in people),
         "times_a_labeling_server_was_away": sum(person.away for person in people),
         "laws_broken": broken,
         "addresses": addresses,

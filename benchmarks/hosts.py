@@ -31,15 +31,20 @@ class TwoHosts:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
+        """Raises InvalidConfig where the system does not let us."""
         first, second = self._names
-        for name in self._names:
-            _ip("netns", "add", name)
         try:
+            for name in self._names:
+                _ip("netns", "add", name)
             _ip("link", "add", "net0", "netns", first, "type", "veth", "peer", "net0", "netns", second)
             for name, address in zip(self._names, self.addresses, strict=True):
                 _ip("-n", name, "address", "add", f"{address}/24", "dev", "net0")
                 for link in ("lo", "net0"):
                     _ip("-n", name, "link", "set", link, "up")
+        except subprocess.CalledProcessError as error:
+            self._remove()
+            why = error.stderr.decode().strip()
+            raise InvalidConfig(f"No hosts of their own: {why}.", "Allow it: CAP_NET_ADMIN, CAP_SYS_ADMIN.") from error
         except BaseException:
             self._remove()
             raise
@@ -74,4 +79,4 @@ class TwoHosts:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=SECONDS)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=SECONDS)

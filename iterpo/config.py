@@ -374,8 +374,8 @@ class AuthSettings(Section):
     tls_ca: ConfigPath = None
     """PEM of the authority that clients trust. Empty: clients connect without TLS."""
     tls_name: str = ""
-    """That servers' certificates must name, where clients reach them at addresses that no certificate can know, as
-    pods' are. Empty: the address's host."""
+    """The name that a server's certificate must hold where a client reaches it at an IP address beyond loopback, such
+    as a pod's, which no certificate knows beforehand. Empty: the address itself."""
     tls_client_ca: ConfigPath = None
     """PEM of the authority that clients' certificates must come from (mutual TLS), for the servers' gRPC. Empty: no
     certificate is asked for."""
@@ -393,6 +393,8 @@ class AuthSettings(Section):
             raise ValueError("tls_certificate and tls_key belong together: set both or none")
         if (self.tls_client_certificate is None) != (self.tls_client_key is None):
             raise ValueError("tls_client_certificate and tls_client_key belong together: set both or none")
+        if self.tls_name and self.tls_ca is None:
+            raise ValueError("tls_name says what certificates must hold, which takes tls_ca")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca asks for clients' certificates, which takes tls_certificate and tls_key")
         return self

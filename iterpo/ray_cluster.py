@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from iterpo.clients.channel import is_loopback
+from iterpo.clients.channel import is_ip, is_loopback
 from iterpo.cluster import Member, members
 from iterpo.config import Settings, load
 from iterpo.demo.free_ports import free_ports
@@ -192,33 +191,27 @@ def _bundle(member: Member, settings: Settings) -> dict[str, float]:
     address = getattr(settings, member.service).address
     if member.is_first and not is_loopback(address):
         host = address.rpartition(":")[0].strip("[]")
-        bundle[f"node:{host}" if _is_ip(host) else FIRST] = 0.001
+        bundle[f"node:{host}" if is_ip(host) else FIRST] = 0.001
     return bundle
 
 
 def _no_place(bundles: Sequence[dict[str, float]]) -> WrongState:
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    unknown = sorted({name for bundle in bundles for name in bundle} - have.keys())
+    wanted = {name for bundle in bundles for name in bundle if name == FIRST or name.startswith("node:")}
+    unknown = sorted(wanted - have.keys())
     if unknown:
         return WrongState(
             f"Ray cannot place the services: no node offers {', '.join(unknown)}.",
             f"Set each address to a node's, or start the node that its name leads to with the resource {FIRST}.",
             "NO_PLACE",
         )
-    want = sum(bundle["CPU"] for bundle in bundles)
+    asked = [sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")]
     return WrongState(
-        f"Ray cannot place the services: they ask for {want:g} CPUs, the cluster has {have.get('CPU', 0):g}.",
+        f"Ray cannot place the services: they ask for {asked[0]:g} CPUs and {asked[1]:g} GPUs, the cluster has "
+        f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}.",
         "Lower cluster.*_cpus and *_gpus, or add nodes.",
         "NO_PLACE",
     )
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _own_error(error: ray.exceptions.RayTaskError) -> IterpoError:

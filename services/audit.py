@@ -73,13 +73,13 @@ class Audit:
             self._file.close()
 
     @staticmethod
-    def takes(method: Method) -> bool:
-        """Whether the method may change something."""
+    def may_change(method: Method) -> bool:
+        """Whether the method may change something: such calls are recorded."""
         return method.service not in OPEN_SERVICES and _name(method) not in READING
 
     @asynccontextmanager
     async def guard(self, method: Method, context: Any) -> AsyncIterator[None]:
-        if self._file is None or not self.takes(method):
+        if self._file is None or not self.may_change(method):
             yield
             return
         began, peer, outcome = time.monotonic(), context.peer(), "CANCELLED"

@@ -144,6 +144,11 @@ def caller_key() -> str:
     return "" if caller is None else caller.key
 
 
+def forget_caller() -> None:
+    """HTTP's requests may follow one another in one context: the next one's caller is not the last one's."""
+    _caller.set(None)
+
+
 def caller() -> Identity | None:
     """Whoever makes the call that is being answered; None without tokens."""
     return _caller.get()
@@ -176,7 +181,6 @@ class TokenGuard:
     def admit(self, authorization: str, method: Method) -> None:
         """Note who calls, from `Bearer TOKEN`. Raises Unauthenticated, PermissionDenied for another's role, or
         ResourceExhausted (CALLS_TOO_OFTEN)."""
-        _caller.set(None)  # whoever was served before in this context
         if self._tokens.open_to_all:
             return
         scheme, _, token = authorization.partition(" ")

@@ -1,4 +1,4 @@
-"""One interceptor for every shape of call: enters a guard around the handler, whatever the handler streams.
+"""What stands around every call, of whatever shape: writing, guards, parsing.
 
 A guard is an async context manager made per call. Handlers that stream responses must be async generators; the
 standard health service alone is written with `context.write`, and is wrapped as the coroutine that it is.
@@ -10,7 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,6 +21,7 @@ from services.logs import about, named
 Guard = Callable[["Method", "grpc.aio.ServicerContext[Any, Any]"], AbstractAsyncContextManager[None]]
 Handler = Any
 """A servicer's method: coroutine or async generator of (request or request iterator, context)."""
+Parser = Callable[[bytes], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +33,8 @@ class Method:
     """`unary`, `client_stream`, `server_stream` or `bidi_stream`: the label values that dashboards know."""
 
 
-class GuardInterceptor(grpc.aio.ServerInterceptor):
-    """Runs each call inside `guard`. Methods that do not exist are left to gRPC, which answers UNIMPLEMENTED."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        return None if handler is None else _guarded(handler, str(handler_call_details.method), self._guard)
-
-
-def _guarded(handler: Any, path: str, guard: Guard) -> grpc.RpcMethodHandler[Any, Any]:
-    kind, attribute, factory = _shape(handler)
-    service, _, name = path.lstrip("/").partition("/")
-    behaviour = getattr(handler, attribute)
-    wrap = _stream if inspect.isasyncgenfunction(behaviour) else _unary
-    wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
-        wrap(behaviour, Method(service, name, kind), guard),
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
-    return wrapped
-
-
-class Parsing(grpc.aio.ServerInterceptor):
-    """The innermost: bytes that are no message are refused as such, in words. gRPC's own answer is INTERNAL."""
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Puts `around(behaviour)` in each method's place. Methods that do not exist are left to gRPC (UNIMPLEMENTED)."""
 
     async def intercept_service(
         self,
@@ -69,10 +42,62 @@ class Parsing(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler: Any = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
-            return cast("grpc.RpcMethodHandler[Any, Any] | None", handler)
-        _, attribute, factory = _shape(handler)
-        behaviour, checked = getattr(handler, attribute), _each if handler.request_streaming else _message
+        if handler is None:
+            return None
+        kind, attribute, factory = _shape(handler)
+        service, _, name = str(handler_call_details.method).lstrip("/").partition("/")
+        wrapped: grpc.RpcMethodHandler[Any, Any] = factory(
+            self.around(getattr(handler, attribute), Method(service, name, kind)),
+            request_deserializer=self.parser(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+    def around(self, behaviour: Handler, method: Method) -> Handler:
+        raise NotImplementedError
+
+    def parser(self, parse: Parser | None) -> Parser | None:
+        return parse
+
+
+class Writing(_Interceptor):
+    """The outermost: streams by `context.write`, so that cleanup runs while the call is there, whatever ends it.
+
+    gRPC leaves an async generator whose call broke off to the garbage collector. By then the call is freed, and whoever
+    asks it for anything (its peer, a status) kills the process: seen with grpcio 1.85 when connections are reset.
+    """
+
+    def around(self, behaviour: Handler, method: Method) -> Handler:
+        if not inspect.isasyncgenfunction(behaviour):
+            return behaviour
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+
+        return call
+
+
+class GuardInterceptor(_Interceptor):
+    """Runs each call inside `guard`."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def around(self, behaviour: Handler, method: Method) -> Handler:
+        wrap = _stream if inspect.isasyncgenfunction(behaviour) else _unary
+        return wrap(behaviour, method, self._guard)
+
+
+class Parsing(_Interceptor):
+    """The innermost: bytes that are no message are refused as such, in words. gRPC's own answer is INTERNAL."""
+
+    def parser(self, parse: Parser | None) -> Parser | None:
+        return None if parse is None else _tolerant(parse)
+
+    def around(self, behaviour: Handler, method: Method) -> Handler:
+        checked = _each if method.call_type in ("client_stream", "bidi_stream") else _message
 
         async def one(request: Any, context: Any) -> Any:
             return await behaviour(checked(request), context)
@@ -82,50 +107,14 @@ class Parsing(grpc.aio.ServerInterceptor):
                 async for response in responses:
                     yield response
 
-        parsing: grpc.RpcMethodHandler[Any, Any] = factory(
-            many if inspect.isasyncgenfunction(behaviour) else one,
-            request_deserializer=_tolerant(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
-        return parsing
-
-
-class Writing(grpc.aio.ServerInterceptor):
-    """The outermost: streams by `context.write`, so that cleanup runs while the call is there, whatever ends it.
-
-    gRPC leaves an async generator whose call broke off to the garbage collector. By then the call is freed, and whoever
-    asks it for anything (its peer, a status) kills the process: seen with grpcio 1.85 when connections are reset.
-    """
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or not handler.response_streaming:
-            return cast("grpc.RpcMethodHandler[Any, Any] | None", handler)
-        _, attribute, factory = _shape(handler)
-        behaviour = getattr(handler, attribute)
-        if not inspect.isasyncgenfunction(behaviour):
-            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            async with aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    await context.write(response)
-
-        writing: grpc.RpcMethodHandler[Any, Any] = factory(
-            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
-        return writing
+        return many if inspect.isasyncgenfunction(behaviour) else one
 
 
 class _NoMessage:
     """Stands for bytes that are none, on their way through the guards to where they are refused."""
 
 
-def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _tolerant(parse: Parser) -> Parser:
     def parsed(data: bytes) -> Any:
         try:
             return parse(data)

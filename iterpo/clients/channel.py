@@ -94,8 +94,8 @@ def connect(
     tls_name: str = "",
 ) -> grpc.Channel:
     """A synchronous channel. Connects when first used; `tls_ca` is a PEM file of the authority to trust, `certificate`
-    the caller's own and its key, for servers that ask for one, `tls_name` what the server's certificate must name,
-    where that is not the address's host.
+    the caller's own and its key, for servers that ask for one, `tls_name` what the server's certificate must name
+    where the address is an IP address beyond loopback.
 
     Raises InvalidConfig when a token would cross the network in the clear or a PEM file cannot be read.
     """
@@ -104,7 +104,7 @@ def connect(
             f"The token would reach {address} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
         )
     options = [*OPTIONS, ("grpc.enable_retries", int(retries))]
-    if tls_name:
+    if tls_name and is_ip(_host(address)) and not is_loopback(address):
         options.append(("grpc.ssl_target_name_override", tls_name))
     if tls_ca is None:
         channel = grpc.insecure_channel(address, options=options)
@@ -154,15 +154,28 @@ def translate(error: grpc.RpcError) -> errors.IterpoError:
     return kind(details.removesuffix(fix).strip(), fix, info.reason)
 
 
+def is_ip(host: str) -> bool:
+    """Whether `host` is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(address: str) -> bool:
     """Whether `address` (`host:port`, or `unix:path`) is on this machine."""
-    host = address.rpartition(":")[0].strip("[]")
+    host = _host(address)
     if address.startswith("unix:") or host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
 
 
 def _error_info(call: Any) -> error_details_pb2.ErrorInfo | None:

@@ -69,8 +69,7 @@ def configuration(settings: Settings, rules: Path = RULES) -> dict[str, Any]:
     }
     if settings.auth.tls_certificate is not None:
         authority = settings.auth.tls_ca or settings.auth.tls_certificate
-        name = {"server_name": settings.auth.tls_name} if settings.auth.tls_name else {}
-        job |= {"scheme": "https", "tls_config": {"ca_file": str(authority), **name}}
+        job |= {"scheme": "https", "tls_config": {"ca_file": str(authority)}}
     return {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
         "rule_files": [str(rules)],

@@ -83,27 +83,31 @@ def nodes() -> Iterator[Any]:
 
 def test_what_cannot_be_placed_is_said(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iterpo.ray_cluster.PLACE_SECONDS", 2.0)
-    path = settings(tmp_path, "[cluster]\nlabeling_cpus = 64\n")
-    with pytest.raises(WrongState, match="ask for 64 CPUs") as refused, RayCluster(path, only=["labeling"]):
-        pytest.fail("placed")
-    assert refused.value.reason == "NO_PLACE"
+    path = settings(tmp_path, "[cluster]\nlabeling_cpus = 64\ninference_gpus = 1\n")
+    for service, why in (("labeling", "ask for 64 CPUs"), ("inference", "1 GPUs, the cluster has 4 and 0")):
+        with pytest.raises(WrongState, match=why) as refused, RayCluster(path, only=[service]):
+            pytest.fail("placed")
+        assert refused.value.reason == "NO_PLACE"
 
 
 def test_where_an_address_is_a_name_the_node_that_offers_the_first_place_gets_it(
     tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iterpo.ray_cluster.PLACE_SECONDS", 2.0)
     path = settings(tmp_path, "")
     (port,) = free_ports(1)
     named = f'"{socket.gethostname()}:{port}"\nlisten = "127.0.0.1:{port}"'
     path.write_text(re.sub(r'"127.0.0.1:\d+"', named, path.read_text()))
-    with pytest.raises(WrongState, match="no node offers iterpo-first"), RayCluster(path, only=["labeling"]):
-        pytest.fail("placed")
+    with monkeypatch.context() as soon:
+        soon.setattr("iterpo.ray_cluster.PLACE_SECONDS", 2.0)
+        with pytest.raises(WrongState, match="no node offers iterpo-first"), RayCluster(path, only=["labeling"]):
+            pytest.fail("placed")
     first = nodes.add_node(num_cpus=1, resources={"iterpo-first": 1}, object_store_memory=100 * 1024 * 1024)
-    with RayCluster(path, only=["labeling"]) as cluster:
-        table = ray.util.placement_group_table(cluster._group)
-        assert set(table["bundles_to_node_id"].values()) == {first.node_id}
-    nodes.remove_node(first)
+    try:
+        with RayCluster(path, only=["labeling"]) as cluster:
+            table = ray.util.placement_group_table(cluster._group)
+            assert set(table["bundles_to_node_id"].values()) == {first.node_id}
+    finally:
+        nodes.remove_node(first)
 
 
 def test_labeling_servers_on_two_nodes_survive_the_death_of_a_service_and_of_an_actor(

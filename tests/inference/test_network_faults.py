@@ -100,7 +100,6 @@ async def test_a_replica_serves_what_was_served_and_proved_and_catches_up(tmp_pa
                 await asyncio.wait_for(looking, 60)
                 last = primary.serving.version
                 await soon(lambda: [report.serving for report, _ in replicas.listed()] == [last], 60)
-    assert version > 5
     assert len(seen) > 1
     assert seen.items() <= served.items(), "a version, or bytes, that never served"
     for number, digest in seen.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,9 @@ class Labels:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.free = threading.Event()
+        """Until it is set, answers are waited for."""
+        self.free.set()
 
     def record(self, *call: Any) -> None:
         self.calls.append(("record", *call))
@@ -85,6 +89,7 @@ class Labels:
     def __getattr__(self, name: str) -> Any:
         def said(*call: Any) -> list[str]:
             self.calls.append((name, *call))
+            self.free.wait(10)
             return ["event"]
 
         return said
@@ -354,10 +359,16 @@ async def test_the_audit_log_says_whose_token_gave_feedback_and_not_what_was_sai
     said = {"completion_id": answer["choices"][0]["completion_id"], "user": "u1", "edited": "Dear friend!"}
     await door.http.post("/v1/feedback", json=said, headers=mine)
     await door.http.post("/v1/feedback", json=said)
+    await door.http.post("/v1/feedback", content="{}", headers={"content-type": "text/plain"})
+    door.labels.free.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(door.http.post("/v1/feedback", json=said, headers=mine), 0.3)
+    door.labels.free.set()
     text = (tmp_path / "audit.jsonl").read_text()
-    given, refused = map(json.loads, text.splitlines())  # the chat changed nothing
+    given, *refused, broken_off = map(json.loads, text.splitlines())  # the chat changed nothing
     assert (given["what"], given["outcome"], given["role"]) == ("http /v1/feedback", "200", "client")
-    assert (refused["outcome"], "role" in refused) == ("401", False)
+    assert [(line["outcome"], "role" in line) for line in refused] == [("401", False), ("400", False)]
+    assert (broken_off["outcome"], broken_off["role"]) == ("CANCELLED", "client")
     assert TOKEN not in text
     assert "friend" not in text
 

@@ -102,12 +102,14 @@ def manifests(folder: str) -> list[dict[str, Any]]:
 @needs_kubectl
 def test_manifests_build_and_are_valid_by_kubernetes_own_schemas() -> None:
     validation = pytest.importorskip("kubernetes_validate")
-    found = manifests("kubernetes")
+    found = [*manifests("kubernetes/kuberay"), *manifests("kubernetes")]
     assert {(each["kind"], each["metadata"]["name"]) for each in found} >= {
-        ("StatefulSet", "inference"), ("Deployment", "labeling"), ("StatefulSet", "learner"), ("Service", "labeling")
+        ("StatefulSet", "inference"), ("Deployment", "labeling"), ("StatefulSet", "learner"), ("Service", "labeling"),
+        ("RayJob", "iterpo"), ("NetworkPolicy", "ray"),
     }  # fmt: skip
     for each in found:
-        validation.validate(each, "1.32", strict=True)
+        if each["kind"] != "RayJob":  # KubeRay's own
+            validation.validate(each, "1.32", strict=True)
     wrong = json.loads(json.dumps(found[-1])) | {"spec": {"no such field": 1}}
     with pytest.raises(validation.ValidationError):
         validation.validate(wrong, "1.32", strict=True)
@@ -146,6 +148,12 @@ def test_on_kuberay_the_first_of_each_service_is_where_its_name_leads() -> None:
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     assert json.loads(json.loads(groups["first"]["rayStartParams"]["resources"])) == {FIRST: 1}
     assert [groups["first"][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [1, 1, 1]
+    assert found["RayJob/iterpo"]["spec"]["submissionMode"] == "HTTPMode", "another pod would be none of ours"
+    [within, doors, operator] = found["NetworkPolicy/ray"]["spec"]["ingress"]
+    assert (within.keys(), doors.keys()) == ({"from"}, {"ports"})
+    metrics = {PORTS[name, "metrics_address"] for name in SERVICES}
+    assert {port["port"] for port in doors["ports"]} == {*DOORS.values(), *metrics}
+    assert {port["port"] for port in operator["ports"]} == {8265}, "nobody else may hand Ray a job"
     for name in SERVICES:
         spec = found[f"Service/{name}"]["spec"]
         assert spec["selector"] == {"ray.io/group": "first"}
@@ -170,19 +178,24 @@ def test_kuberays_configuration_is_kubernetes_own_on_ray() -> None:
         )
 
 
-def test_kuberays_image_has_the_ray_that_is_locked() -> None:
-    locked = re.search(r"^ray==(\S+)$", (ROOT / "requirements/cpu.lock").read_text(), re.MULTILINE)
-    assert locked is not None
+def test_kuberays_image_has_the_ray_that_is_locked_and_adds_only_what_is_not() -> None:
+    def pins(path: Path) -> dict[str, str]:
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith(("#", " ", "-"))]
+        return dict(line.split(" ")[0].lower().replace("_", "-").split("==") for line in lines if "==" in line)
+
+    locked, added = pins(ROOT / "requirements/cpu.lock"), pins(DEPLOY / "images/ray.lock")
+    assert f"rayVersion: {locked['ray']}\n" in (DEPLOY / "kubernetes/kuberay/rayjob.yaml").read_text()
+    assert len(added) > 10
+    assert not added.keys() & locked.keys()
     image = (DEPLOY / "images/ray.Dockerfile").read_text()
-    assert f'"ray[default]=={locked[1]}"' in image
+    assert "--no-deps -r /tmp/ray.lock" in image
     assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "10001"
-    assert f"rayVersion: {locked[1]}" in (DEPLOY / "kubernetes/kuberay/rayjob.yaml").read_text()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_the_secrets_that_are_made_work(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    command = [DEPLOY / "secrets.sh", folder, "inference", "labeling", "10.1.2.3"]
+    command = [DEPLOY / "secrets.sh", folder, "inference", "labeling", "10.1.2.3", "fd00::1"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     [grant] = read_tokens(folder / "tokens")
     token = (folder / "token").read_text()
@@ -190,8 +203,11 @@ def test_the_secrets_that_are_made_work(tmp_path: Path) -> None:
     assert Tokens(file=folder / "tokens").grant(token) == grant
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (again.returncode, "exists" in again.stderr) == (2, True)
+    wrong = [DEPLOY / "secrets.sh", tmp_path / "wrong", "300.1.1.1"]
+    told = subprocess.run(wrong, capture_output=True, text=True, timeout=60)
+    assert (told.returncode, "300.1.1.1" in told.stderr, (tmp_path / "wrong").exists()) == (1, True, False)
     verify = ["openssl", "verify", "-CAfile", folder / "authority.pem"]
-    for named in (["-verify_hostname", "labeling"], ["-verify_ip", "10.1.2.3"]):
+    for named in (["-verify_hostname", "labeling"], ["-verify_ip", "10.1.2.3"], ["-verify_ip", "fd00::1"]):
         subprocess.run([*verify, *named, folder / "server.pem"], check=True, capture_output=True, timeout=60)
 
 

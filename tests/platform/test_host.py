@@ -218,7 +218,7 @@ async def test_a_stream_cut_while_it_sends_is_cleaned_up_before_its_call_is_over
         await asyncio.sleep(0.3)  # nothing is read: the handler waits inside a write
         stream.cancel()
         await until(lambda: "over" in events)
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(get_model, server.address) == "small", "everybody else is served on"
     assert events == ["cleaned up", "over"]
 
 

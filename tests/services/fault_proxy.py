@@ -15,6 +15,8 @@ from contextlib import contextmanager
 FAULTS = ("none", "delay", "reset", "silent", "closed", "slow")
 SILENT_SECONDS = 2.0
 """How long a connection says nothing before it is reset, as a router does that has forgotten it."""
+MORE_SECONDS = 60.0
+"""How long `misbehave` goes on for faults that nobody met."""
 
 
 class FaultProxy:
@@ -119,12 +121,18 @@ def fault_proxy(address: str) -> Iterator[FaultProxy]:
         proxy.close()
 
 
+def _all_met(proxies: list[FaultProxy]) -> bool:
+    """Who waits between two attempts may never meet a port that refuses him."""
+    return set().union(*(proxy.met for proxy in proxies)) >= set(FAULTS) - {"closed"}
+
+
 def misbehave(proxies: list[FaultProxy], seconds: float, seed: int = 0) -> None:
-    """One fault after the other, on one or several of them; at the end none."""
+    """One fault after the other, on one or several of them, until some connection has met each that it can; at the
+    end none."""
     draw, until = random.Random(seed), time.monotonic() + seconds
     order = [fault for fault in FAULTS if fault != "none"]
     number = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or (not _all_met(proxies) and time.monotonic() < until + MORE_SECONDS):
         for proxy in draw.sample(proxies, draw.randrange(1, len(proxies) + 1)):
             proxy.fault = order[number % len(order)]
             if proxy.fault in ("reset", "closed"):

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from iterpo.errors import InvalidInput, IterpoError, NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from iterpo.types import BASE_VERSION, RUN, Completion, Group, Message, PolicyVersion, Prompt
 from services.audit import Audit
-from services.auth import TokenGuard, caller, caller_key
+from services.auth import TokenGuard, caller, caller_key, forget_caller
 from services.calls import Method
 from services.http_server import STATUS, is_loopback_name
 from services.inference.admission import Quota
@@ -296,23 +296,33 @@ class OpenAiDoor:
 
     def _route(self, path: str, method: Method, handler: Handler, verb: str) -> Route:
         async def answered(request: Request) -> Response:
-            started = time.perf_counter()
+            forget_caller()
+            started, status = time.perf_counter(), ""
+            try:
+                response = await refusing(request)
+                status = str(response.status_code)
+                return response
+            finally:
+                seconds = time.perf_counter() - started
+                if status:
+                    self._metrics.http.labels(path, status).inc()
+                    self._metrics.http_seconds.labels(path).observe(seconds)
+                if self._audit.may_change(method):  # labeling's own log names this service, not whom it spoke for
+                    peer = f"{request.client.host}:{request.client.port}" if request.client else ""
+                    outcome = status or "CANCELLED"
+                    self._audit.record(caller(), f"http {path}", outcome, peer=peer, seconds=round(seconds, 3))
+
+        async def refusing(request: Request) -> Response:
             try:
                 if not self._ready():
                     raise Unavailable("The inference service is starting.", "Try again in a moment.", "STARTING")
                 self._refuse_foreign_sites(request)
                 self._guard.admit(request.headers.get("authorization", ""), method)
-                response = await handler(request)
+                return await handler(request)
             except IterpoError as error:
-                response = _refusal(error)
+                return _refusal(error)
             except Exception as error:  # noqa: BLE001  # whatever slipped through: the caller gets an id, the log the traceback
-                response = _incident(request, error)
-            seconds = time.perf_counter() - started
-            self._metrics.http.labels(path, str(response.status_code)).inc()
-            self._metrics.http_seconds.labels(path).observe(seconds)
-            if self._audit.takes(method):  # labeling's own log names this service, not whom it spoke for
-                self._audit.record(caller(), f"http {path}", str(response.status_code), seconds=round(seconds, 3))
-            return response
+                return _incident(request, error)
 
         return Route(path, answered, methods=[verb])
 
