@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from iterpo.config import InferenceSettings
 from iterpo.errors import InvalidInput, Unavailable
 from iterpo.types import FinishReason, SamplingSettings
+from services.inference import leash
 from services.torch_environment import set_defaults
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class VllmEngine:
         """Blocks for half a minute. `lora_slots` 0 switches adapter slots off (they cost speed even when unused).
         `engines`: how many share the device."""
         set_environment(settings, device)
+        leash.hold()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 

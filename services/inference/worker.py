@@ -13,11 +13,14 @@ from vllm.platforms import current_platform
 from iterpo.policies import adapter as adapters
 from iterpo.policies.manifest import ADAPTER_FILES
 from iterpo.policies.merge import merged_weights
+from services.inference import leash
 from services.inference.memory import give_back
 
 if current_platform.is_cpu():
     import services.inference.cpu_lora  # noqa: F401  (gives the platform another way to apply slots)
 
+# Here and not when the service asks: it may have ended before the engine could hear it.
+leash.follow()
 
 READ_ROWS = 256
 

@@ -114,6 +114,24 @@ def running_inference(
     folder: Path, base: Path, learner: LoraLearner, delivery: str, dtype: str, **more: object
 ) -> Iterator[Served]:
     """`more`: other settings of [inference]."""
+    config = write_config(folder, base, delivery, dtype, **more)
+    settings = load(config)
+    specs = [spec for spec in service_specs(settings, config) if spec.name == "inference"]
+    with Supervisor(config, specs=specs) as services:
+        services.wait_ready(START_SECONDS)
+        with connect_service(settings, "inference") as channel:
+            yield Served(
+                folder,
+                settings.inference.address,
+                channel,
+                learner,
+                services.log_path("inference"),
+                f"http://{settings.inference.http_address}/v1",
+                services,
+            )
+
+
+def write_config(folder: Path, base: Path, delivery: str, dtype: str, **more: object) -> Path:
     port, http_port = free_ports(2)
     inference = {
         "address": f"127.0.0.1:{port}",
@@ -127,20 +145,7 @@ def running_inference(
     config = folder / "iterpo.toml"
     lines = [f"{name} = {json.dumps(value)}" for name, value in inference.items()]
     config.write_text("\n".join(['data_dir = "."', "[model]", f'path = "{base}"', "[inference]", *lines, ""]))
-    settings = load(config)
-    specs = [spec for spec in service_specs(settings, config) if spec.name == "inference"]
-    with Supervisor(config, specs=specs) as services:
-        services.wait_ready(START_SECONDS)
-        with connect_service(settings, "inference") as channel:
-            yield Served(
-                folder,
-                f"127.0.0.1:{port}",
-                channel,
-                learner,
-                services.log_path("inference"),
-                f"http://127.0.0.1:{http_port}/v1",
-                services,
-            )
+    return config
 
 
 def mean_difference(a: list[list[float]], b: list[list[float]]) -> float:

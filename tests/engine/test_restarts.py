@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+import psutil
 import pytest
 
+from iterpo.config import load
 from iterpo.errors import IterpoError
-from tests.engine.served import START_SECONDS, YES, Served, greedy, prompts, running_inference
+from iterpo.supervisor import HealthCheck, service_command
+from tests.engine.served import START_SECONDS, YES, Served, greedy, prompts, running_inference, write_config
 
 ROUNDS = int(os.environ.get("ITERPO_KILL_ROUNDS", "1"))
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 + 240 * ROUNDS)]
@@ -82,3 +85,23 @@ def test_a_killed_service_comes_back_on_what_served(served: Served, moment: str,
     served.registry.load(version, digest)  # and the version that was cut short can be had
     assert served.registry.promote(version, YES, f"promote {version}") >= 0
     assert served.serving == version
+
+
+def test_kill_9_of_the_service_with_nobody_beside_it_leaves_no_engine(base_model, tmp_path) -> None:
+    config = write_config(tmp_path, base_model, "adapter", "auto")
+    serves = HealthCheck(load(config), "inference")
+    with (tmp_path / "log").open("wb") as log:
+        service = psutil.Popen(service_command("inference", config), stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not serves() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        beside = service.children(recursive=True)
+        assert sum(process.memory_info().rss > 1 << 28 for process in beside) >= 2, "the engine and its worker"
+    finally:
+        service.kill()
+        service.wait(10)
+    _, left = psutil.wait_procs(beside, timeout=10)
+    for process in left:
+        process.kill()
+    assert left == []
