@@ -57,7 +57,7 @@ RESULTS = Path(__file__).parent / "results"
 SECRETS = Path(__file__).parents[1] / "deploy" / "secrets.sh"
 RUN_ID, TASKS_ID, TASKS = "cluster", "people", 8000
 RAY_PORT, NODE_CPUS, OBJECT_BYTES = 6379, 3, 100 * 1024 * 1024
-KILLS = {3: "labeling-2", 5: "inference-2", 7: "learner", 8: "labeling"}
+KILLS = {2: "labeling-2", 4: "inference-2", 5: "learner", 7: "labeling", 8: "inference"}
 """After this iteration this actor is killed."""
 RETRIES, PAUSE_SECONDS = 60, 2.0
 READY_SECONDS, RUN_SECONDS = 900.0, 7200.0
