@@ -119,7 +119,8 @@ class Person:
                 ):
                     while not self._stop.wait(1.0):
                         if (lease := annotation.next(1.0)) is not None:
-                            annotation.label(lease, Outcome.FIRST)
+                            # Wherever it stands: who always takes the left one is quarantined.
+                            annotation.label(lease, Outcome.SECOND if lease.swapped else Outcome.FIRST)
             except Unavailable:
                 self.away += 1
                 time.sleep(1.0)
