@@ -1,11 +1,13 @@
-"""Late, cut, silent, refused and slow connections, between annotators and labeling, and between labeling and its
-database: every acknowledged label is there once, none is lost, and work goes on when the network does.
+"""Late, cut, silent, refused and slow connections, between annotators and labeling, between inference and labeling, and
+between labeling and its database: all that was acknowledged is there once, none is lost, and work goes on when the
+network does.
 
 ITERPO_FAULT_SECONDS=120 makes it the long form.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import Counter
@@ -17,8 +19,10 @@ import pytest
 
 from iterpo.clients.channel import connect
 from iterpo.clients.labeling import LabelingClient
+from iterpo.errors import Unavailable
 from iterpo.store.check import check
 from iterpo.store.whole import reading
+from services.inference.openai.feedback import Feedback
 from tests.conftest import Place
 from tests.labeling.builders import group
 from tests.services.fault_proxy import FAULTS, FaultProxy, fault_proxy, misbehave
@@ -66,6 +70,37 @@ def test_between_annotators_and_the_labeling_service(tmp_path: Path, place: Plac
         crowd.stop()
         labels = [e.label for e in client.stream("run", 0, 1.0) if e.label]
     sound(labels, [crowd], store, [proxy])
+
+
+async def test_between_inference_and_labeling(tmp_path: Path, place: Place) -> None:
+    """Feedback that comes through the OpenAI-compatible door: who got no answer sends it again, with its request id."""
+    config, address = write_config(tmp_path, f'store = "{place("feedback.db")}"\n')
+    with labeling_process(config, address, tmp_path / "log") as (_, client), fault_proxy(address) as proxy:
+        with connect(f"127.0.0.1:{proxy.port}") as channel:
+            door = Feedback(lambda: LabelingClient(channel))
+            events: dict[str, list[str]] = {}
+            """Request id -> what was acknowledged."""
+            faults = asyncio.create_task(asyncio.to_thread(misbehave, [proxy], SECONDS))
+
+            async def use(user: str) -> None:
+                while not faults.done():
+                    answer = group("A sunny day.", "A rainy day.", group_id=f"{user}-{len(events)}")
+                    door.served.remember(answer)
+                    request_id = f"{user}-{len(events)}"
+                    said = {"user": user, "completion_id": answer.completions[0].completion_id, "thumb": "up"}
+                    while request_id not in events:
+                        try:
+                            events[request_id] = (await door.take(said | {"request_id": request_id}))["event_ids"]
+                        except Unavailable:
+                            await asyncio.sleep(0.05)
+
+            await asyncio.wait_for(asyncio.gather(*map(use, ("ann", "ben", "cem"))), SECONDS + 120)
+            await faults
+        stored = Counter(event.event_id for event in client.stream("feedback", 0, 1.0))
+    acknowledged = [event for given in events.values() for event in given]
+    assert len(events) > 20
+    assert Counter(acknowledged) == stored, "one is lost, or there twice, or nobody was told of it"
+    assert proxy.met >= set(FAULTS) - {"closed"}, "the faults were met"
 
 
 def test_between_labeling_servers_and_their_database(tmp_path: Path, postgresql_server: PostgresqlServer) -> None:
