@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 from ray.cluster_utils import Cluster
 
@@ -64,10 +65,10 @@ READY_SECONDS, RUN_SECONDS = 900.0, 7200.0
 
 
 class Application:
-    """Asks again and again, and again when it was refused or cut off."""
+    """Asks again and again, whichever of the servers is there, and again when it was refused or cut off."""
 
-    def __init__(self, client: InferenceClient, prompts: list[Any]) -> None:
-        self._client, self._prompts = client, prompts
+    def __init__(self, connect: Callable[[], grpc.Channel], prompts: list[Any]) -> None:
+        self._connect, self._prompts = connect, prompts
         self.requests = self.retried = self.failed = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -79,19 +80,23 @@ class Application:
 
     def _run(self) -> None:
         settings = SamplingSettings(temperature=0.7, max_tokens=12)
+        channel = self._connect()
         while not self._stop.wait(PAUSE_SECONDS):
             messages = self._prompts[self.requests % len(self._prompts)].messages
             self.requests += 1
             for _ in range(RETRIES):
                 try:
-                    for _part in self._client.generate(messages, settings):
+                    for _part in InferenceClient(channel).generate(messages, settings):
                         continue
                     break
                 except IterpoError:
                     self.retried += 1
                     time.sleep(1.0)
+                    channel.close()
+                    channel = self._connect()  # who was placed anew has another address
             else:
                 self.failed += 1
+        channel.close()
 
 
 class Person:
@@ -252,7 +257,11 @@ def measure(config_path: Path, config: RunConfig) -> dict[str, Any]:
             labeling.record(TASKS_ID, "people", tasks, f"tasks{start}")
         servers = ("labeling", "labeling-2")
         people = [Person(settings, f"at-{name}", lambda name=name: cluster.addresses[name]) for name in servers]
-        application = Application(InferenceClient(connect_service(settings, "inference")), prompts)
+        serving = ("inference", "inference-2")
+        application = Application(
+            lambda: connect_at([cluster.addresses[name] for name in serving], settings, settings.token("client")),
+            prompts,
+        )
         learner = LearnerClient(connect_service(settings, "learner"))
         learner.start(RUN_ID, config, examples, heldout)
         run = follow(cluster, learner, killed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,8 @@ _RETRY = {
     ]
 }
 
+_SPREAD = _RETRY | {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+
 OPTIONS: Sequence[tuple[str, int | str]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -56,7 +59,6 @@ OPTIONS: Sequence[tuple[str, int | str]] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.service_config", json.dumps(_RETRY)),
 )
 
 _BY_CODE: dict[str, type[errors.IterpoError]] = {
@@ -85,7 +87,7 @@ _REASONS = {"RESOURCE_EXHAUSTED": "MESSAGE_TOO_LARGE", "UNIMPLEMENTED": "UNKNOWN
 
 
 def connect(
-    address: str,
+    address: str | Sequence[str],
     token: str | None = None,
     tls_ca: Path | None = None,
     *,
@@ -97,21 +99,32 @@ def connect(
     the caller's own and its key, for servers that ask for one, `tls_name` what the server's certificate must name
     where the address is an IP address beyond loopback.
 
-    Raises InvalidConfig when a token would cross the network in the clear or a PEM file cannot be read.
+    A list of addresses is of servers of one service, which share the calls: each goes to the next that says it serves
+    (gRPC's round_robin and health checks); one that is away is left out until it is back. Names are resolved once; in
+    a list of one, whenever a connection breaks, as a headless Service of Kubernetes needs. With TLS their certificates
+    hold one name in common: `tls_name`, or the first address's host.
+
+    Raises InvalidConfig when a token would cross the network in the clear, a PEM file cannot be read, or a name of a
+    list cannot be resolved to an IPv4 address.
     """
-    if token and tls_ca is None and not is_loopback(address):
-        raise errors.InvalidConfig(
-            f"The token would reach {address} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
-        )
-    options = [*OPTIONS, ("grpc.enable_retries", int(retries))]
-    if tls_name and is_ip(_host(address)) and not is_loopback(address):
-        options.append(("grpc.ssl_target_name_override", tls_name))
+    several = not isinstance(address, str)
+    addresses = [*address] if several else [str(address)]
+    for each in addresses:
+        if token and tls_ca is None and not is_loopback(each):
+            raise errors.InvalidConfig(
+                f"The token would reach {each} unencrypted.", "Set auth.tls_ca.", "INSECURE_ADDRESS"
+            )
+    target, calls = (_together(addresses), _SPREAD) if several else (addresses[0], _RETRY)
+    options = [*OPTIONS, ("grpc.enable_retries", int(retries)), ("grpc.service_config", json.dumps(calls))]
+    host = _host(addresses[0])
+    name = (tls_name or host) if several else tls_name * (is_ip(host) and not is_loopback(addresses[0]))
     if tls_ca is None:
-        channel = grpc.insecure_channel(address, options=options)
+        channel = grpc.insecure_channel(target, options=options)
     else:
+        options += [("grpc.ssl_target_name_override", name)] if name else []
         chain, key = (_read(certificate[0]), _read(certificate[1])) if certificate else (None, None)
         credentials = grpc.ssl_channel_credentials(_read(tls_ca, "auth.tls_ca"), key, chain)
-        channel = grpc.secure_channel(address, credentials, options=options)
+        channel = grpc.secure_channel(target, credentials, options=options)
     if token or tracing.active():
         return grpc.intercept_channel(channel, _Headers(token))
     return channel
@@ -125,8 +138,10 @@ def connect_service(
     return connect_at(getattr(settings, service).address, settings, settings.token(role, person), retries=retries)
 
 
-def connect_at(address: str, settings: Any, token: str | None = None, *, retries: bool = True) -> grpc.Channel:
-    """A channel to any address, with TLS as `settings.auth` says."""
+def connect_at(
+    address: str | Sequence[str], settings: Any, token: str | None = None, *, retries: bool = True
+) -> grpc.Channel:
+    """A channel to any address, or several, with TLS as `settings.auth` says."""
     auth = settings.auth
     own = (auth.tls_client_certificate, auth.tls_client_key) if auth.tls_client_certificate else None
     return connect(address, token, auth.tls_ca, retries=retries, certificate=own, tls_name=auth.tls_name)
@@ -176,6 +191,23 @@ def is_loopback(address: str) -> bool:
 
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
+
+
+def _together(addresses: Sequence[str]) -> str:
+    """gRPC's name of several servers."""
+    if len(addresses) == 1:
+        return f"dns:///{addresses[0]}"
+    return "ipv4:" + ",".join(map(_resolved, addresses))
+
+
+def _resolved(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        return f"{socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]}:{port}"
+    except OSError as error:
+        raise errors.InvalidConfig(
+            f"{address} is no IPv4 address and no name of one: {error.strerror}.", "Name host:port of each server."
+        ) from error
 
 
 def _error_info(call: Any) -> error_details_pb2.ErrorInfo | None:
