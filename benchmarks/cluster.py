@@ -64,12 +64,10 @@ RETRIES, PAUSE_SECONDS = 60, 2.0
 READY_SECONDS, RUN_SECONDS = 900.0, 7200.0
 
 
-class Application:
-    """Asks again and again, whichever of the servers is there, and again when it was refused or cut off."""
+class Busy:
+    """A thread that goes on until it is stopped."""
 
-    def __init__(self, connect: Callable[[], grpc.Channel], prompts: list[Any]) -> None:
-        self._connect, self._prompts = connect, prompts
-        self.requests = self.retried = self.failed = 0
+    def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -77,6 +75,18 @@ class Application:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(120)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Application(Busy):
+    """Asks again and again, whichever of the servers is there, and again when it was refused or cut off."""
+
+    def __init__(self, connect: Callable[[], grpc.Channel], prompts: list[Any]) -> None:
+        self._connect, self._prompts = connect, prompts
+        self.requests = self.retried = self.failed = 0
+        super().__init__()
 
     def _run(self) -> None:
         settings = SamplingSettings(temperature=0.7, max_tokens=12)
@@ -99,7 +109,7 @@ class Application:
         channel.close()
 
 
-class Person:
+class Person(Busy):
     """Labels at `server()`, one task a second, and comes back when it was away."""
 
     def __init__(self, settings: Settings, name: str, server: Callable[[], str]) -> None:
@@ -107,13 +117,7 @@ class Person:
         self.acknowledged: list[str] = []
         self.refused = self.away = 0
         """Labels; how often the server was."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(120)
+        super().__init__()
 
     def _run(self) -> None:
         while not self._stop.is_set():

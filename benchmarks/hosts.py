@@ -7,9 +7,9 @@ own.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,30 +25,32 @@ class TwoHosts:
     addresses = ("10.77.0.1", "10.77.0.2")
 
     def __init__(self) -> None:
-        if os.geteuid() != 0 or shutil.which("ip") is None:
-            raise InvalidConfig("Hosts of their own need root and `ip`.", "Run as root, with the package iproute2.")
         self._names = tuple(f"iterpo{os.getpid()}{letter}" for letter in "ab")
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         """Raises InvalidConfig where the system does not let us."""
-        first, second = self._names
-        try:
-            for name in self._names:
-                _ip("netns", "add", name)
-            _ip("link", "add", "net0", "netns", first, "type", "veth", "peer", "net0", "netns", second)
-            for name, address in zip(self._names, self.addresses, strict=True):
-                _ip("-n", name, "address", "add", f"{address}/24", "dev", "net0")
-                for link in ("lo", "net0"):
-                    _ip("-n", name, "link", "set", link, "up")
-        except subprocess.CalledProcessError as error:
-            self._remove()
-            why = error.stderr.decode().strip()
-            raise InvalidConfig(f"No hosts of their own: {why}.", "Allow it: CAP_NET_ADMIN, CAP_SYS_ADMIN.") from error
-        except BaseException:
-            self._remove()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._remove)
+            try:
+                self._make()
+            except FileNotFoundError as error:
+                raise InvalidConfig("There is no `ip`.", "Install the package iproute2.") from error
+            except subprocess.CalledProcessError as error:
+                why = error.stderr.decode().strip()
+                raise InvalidConfig(f"No hosts of their own: {why}.", "Run as root, with CAP_SYS_ADMIN.") from error
+            undo.pop_all()
         return self
+
+    def _make(self) -> None:
+        first, second = self._names
+        for name in self._names:
+            _ip("netns", "add", name)
+        _ip("link", "add", "net0", "netns", first, "type", "veth", "peer", "net0", "netns", second)
+        for name, address in zip(self._names, self.addresses, strict=True):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", "net0")
+            for link in ("lo", "net0"):
+                _ip("-n", name, "link", "set", link, "up")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -75,7 +77,8 @@ class TwoHosts:
 
     def _remove(self) -> None:
         for name in self._names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=SECONDS, check=False)
+            with suppress(FileNotFoundError):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=SECONDS, check=False)
 
 
 def _ip(*words: str) -> None:

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from iterpo.clients.channel import is_ip, is_loopback
+from iterpo.clients.channel import host_of, is_ip, is_loopback
 from iterpo.cluster import Member, members
 from iterpo.config import Settings, load
 from iterpo.demo.free_ports import free_ports
@@ -190,7 +190,7 @@ def _bundle(member: Member, settings: Settings) -> dict[str, float]:
         bundle["GPU"] = member.gpus
     address = getattr(settings, member.service).address
     if member.is_first and not is_loopback(address):
-        host = address.rpartition(":")[0].strip("[]")
+        host = host_of(address)
         bundle[f"node:{host}" if is_ip(host) else FIRST] = 0.001
     return bundle
 

@@ -75,7 +75,7 @@ class Audit:
     @staticmethod
     def may_change(method: Method) -> bool:
         """Whether the method may change something: such calls are recorded."""
-        return method.service not in OPEN_SERVICES and _name(method) not in READING
+        return method.service not in OPEN_SERVICES and method.short not in READING
 
     @asynccontextmanager
     async def guard(self, method: Method, context: Any) -> AsyncIterator[None]:
@@ -94,8 +94,4 @@ class Audit:
             raise
         finally:
             seconds = round(time.monotonic() - began, 3)
-            self.record(caller(), _name(method), outcome, peer=peer, seconds=seconds, **told())
-
-
-def _name(method: Method) -> str:
-    return f"{method.service.rpartition('.')[2]}/{method.name}"
+            self.record(caller(), method.short, outcome, peer=peer, seconds=seconds, **told())

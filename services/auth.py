@@ -195,7 +195,7 @@ class TokenGuard:
 
 def check_role(role: str, method: Method) -> None:
     """Raises PermissionDenied, naming a role that would do, unless `role` may call `method`."""
-    name = f"{method.service.rpartition('.')[2]}/{method.name}"
+    name = method.short
     allowed = [r for r, methods in ROLE_METHODS.items() if name in methods or "*" in methods]
     if role not in allowed:
         raise PermissionDenied(

@@ -32,6 +32,11 @@ class Method:
     call_type: str
     """`unary`, `client_stream`, `server_stream` or `bidi_stream`: the label values that dashboards know."""
 
+    @property
+    def short(self) -> str:
+        """`InferenceService/Generate`, as tables name it."""
+        return f"{self.service.rpartition('.')[2]}/{self.name}"
+
 
 class _Interceptor(grpc.aio.ServerInterceptor):
     """Puts `around(behaviour)` in each method's place. Methods that do not exist are left to gRPC (UNIMPLEMENTED)."""

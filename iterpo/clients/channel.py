@@ -104,11 +104,13 @@ def connect(
     a list of one, whenever a connection breaks, as a headless Service of Kubernetes needs. With TLS their certificates
     hold one name in common: `tls_name`, or the first address's host.
 
-    Raises InvalidConfig when a token would cross the network in the clear, a PEM file cannot be read, or a name of a
-    list cannot be resolved to an IPv4 address.
+    Raises InvalidConfig when a token would cross the network in the clear, a PEM file cannot be read, a list is empty,
+    or a name of it cannot be resolved to an IPv4 address.
     """
     several = not isinstance(address, str)
     addresses = [*address] if several else [str(address)]
+    if not addresses:
+        raise errors.InvalidConfig("There is no address in the list.", "Name host:port of each server.")
     for each in addresses:
         if token and tls_ca is None and not is_loopback(each):
             raise errors.InvalidConfig(
@@ -116,12 +118,14 @@ def connect(
             )
     target, calls = (_together(addresses), _SPREAD) if several else (addresses[0], _RETRY)
     options = [*OPTIONS, ("grpc.enable_retries", int(retries)), ("grpc.service_config", json.dumps(calls))]
-    host = _host(addresses[0])
-    name = (tls_name or host) if several else tls_name * (is_ip(host) and not is_loopback(addresses[0]))
     if tls_ca is None:
         channel = grpc.insecure_channel(target, options=options)
     else:
-        options += [("grpc.ssl_target_name_override", name)] if name else []
+        host = host_of(addresses[0])
+        if several:
+            options.append(("grpc.ssl_target_name_override", tls_name or host))
+        elif tls_name and is_ip(host) and not is_loopback(addresses[0]):
+            options.append(("grpc.ssl_target_name_override", tls_name))
         chain, key = (_read(certificate[0]), _read(certificate[1])) if certificate else (None, None)
         credentials = grpc.ssl_channel_credentials(_read(tls_ca, "auth.tls_ca"), key, chain)
         channel = grpc.secure_channel(target, credentials, options=options)
@@ -169,6 +173,11 @@ def translate(error: grpc.RpcError) -> errors.IterpoError:
     return kind(details.removesuffix(fix).strip(), fix, info.reason)
 
 
+def host_of(address: str) -> str:
+    """Of `host:port`; without the brackets of an IPv6 address."""
+    return address.rpartition(":")[0].strip("[]")
+
+
 def is_ip(host: str) -> bool:
     """Whether `host` is an IP address rather than a name."""
     try:
@@ -180,17 +189,13 @@ def is_ip(host: str) -> bool:
 
 def is_loopback(address: str) -> bool:
     """Whether `address` (`host:port`, or `unix:path`) is on this machine."""
-    host = _host(address)
+    host = host_of(address)
     if address.startswith("unix:") or host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
 
 
 def _together(addresses: Sequence[str]) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import threading
 
 import psutil
@@ -30,21 +28,13 @@ def follow() -> None:
 
 
 def _follow(service: int, ancestors: list[psutil.Process]) -> None:
-    between = [process.pid for process in ancestors]
-    if service in between:  # else it has ended already, and somebody else is the parent
-        between = between[: between.index(service)]
-        _await_end(service)
-    else:
-        between = []
-    for pid in between:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """`ancestors`: the nearest first. Without the service among them it has ended already, and whoever is left ends
+    when this process does."""
+    pids = [process.pid for process in ancestors]
+    if service in pids:
+        place = pids.index(service)
+        ancestors[place].wait()
+        for between in ancestors[:place]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                between.kill()
     os._exit(1)
-
-
-def _await_end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        end = select.poll()
-        end.register(descriptor, select.POLLIN)
-        end.poll()

@@ -90,6 +90,8 @@ async def test_their_certificates_hold_one_name(tmp_path: Path) -> None:
             await soon(channel, lambda answers: len(answers) == 2)
 
 
-def test_a_name_that_nobody_knows_is_said() -> None:
+def test_a_name_that_nobody_knows_and_an_empty_list_are_said() -> None:
     with pytest.raises(InvalidConfig, match=r"nowhere.invalid:1 is no IPv4 address"):
         connect(["127.0.0.1:1", "nowhere.invalid:1"])
+    with pytest.raises(InvalidConfig, match="no address in the list"):
+        connect([])
