@@ -8,6 +8,7 @@ offers the resource `iterpo-first`.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -154,10 +155,11 @@ class RayCluster:
         address = self._settings.cluster.ray_address
         try:
             if address:
+                _knock(address)
                 ray.init(address=address, log_to_driver=False)
             else:
                 ray.init(address="local", include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise Unavailable(
                 f"There is no Ray cluster at {address!r}: {error}.",
                 "Start one (ray start --head), or leave cluster.ray_address empty.",
@@ -182,6 +184,13 @@ class RayCluster:
 
     def _tell(self, service: str, kind: str, message: str) -> None:
         self._on_event(Event(service, kind, message))
+
+
+def _knock(address: str) -> None:
+    """Raises OSError when nobody listens at `host:port`: Ray itself would try for minutes, in many lines."""
+    port = address.rpartition(":")[2]
+    if port.isdecimal() and "://" not in address:
+        socket.create_connection((host_of(address), int(port)), ASK_SECONDS).close()
 
 
 def _bundle(member: Member, settings: Settings) -> dict[str, float]:

@@ -69,6 +69,15 @@ def test_several_labeling_servers_need_a_shared_store(tmp_path: Path) -> None:
         members(load(settings(tmp_path, "[cluster]\nlabeling = 2\n")))
 
 
+def test_a_ray_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    path = settings(tmp_path, f'[cluster]\nray_address = "127.0.0.1:{free_ports(1)[0]}"\n')
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="no Ray cluster") as refused, RayCluster(path, only=["labeling"]):
+        pytest.fail("joined")
+    assert refused.value.reason == "RAY_AWAY"
+    assert time.monotonic() - began < 10
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Two logical nodes on this machine, of two CPUs each."""
