@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.machine import descendants
 from benchmarks.people import make_gold, one_friendly_sentence
 from iterpo.clients.annotation import Annotation
@@ -28,6 +30,7 @@ from iterpo.prompts import read
 from iterpo.run_data import demo_file
 from iterpo.supervisor import Supervisor
 from iterpo.types import Lease, Outcome
+from services.instruments import usable_bytes
 
 RUN_ID = "drill"
 HEALTHY_ITERATIONS = 2
@@ -286,8 +289,7 @@ def small_disk(home: Path) -> Iterator[Path]:
 @contextmanager
 def filled_disk(stack: Stack) -> Iterator[None]:
     """Until DISK_LEFT of it is free."""
-    found = os.statvfs(stack.home)
-    wanted = int(found.f_bavail * found.f_frsize - DISK_LEFT * found.f_blocks * found.f_frsize)
+    wanted = int(psutil.disk_usage(str(stack.home)).free - DISK_LEFT * usable_bytes(stack.home))
     with (stack.home / "filler").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, wanted)
     yield

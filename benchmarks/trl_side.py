@@ -142,6 +142,7 @@ def said(text: str) -> dict[str, str]:
 
 
 def online_dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
@@ -153,7 +154,9 @@ def online_dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) ->
         return [reward_of(t, tokenizer.eos_token_id in ids) for t, ids in zip(texts, completion_ids, strict=True)]
 
     return OnlineDPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base),
+        # As TRL's GRPO and DPO do by default. The checkpoint's bfloat16, which this one would take, is emulated on CPUs
+        # without it.
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         reward_funcs=rewards,
         args=OnlineDPOConfig(
             per_device_train_batch_size=GROUPS * SIZE // 2,

@@ -8,11 +8,11 @@ Names, units and suffixes follow Prometheus' rules; `promtool check metrics` say
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNITS = ("seconds", "bytes", "ratio", "nats", "tokens", "versions")
@@ -62,6 +62,13 @@ def watch_disk(made: Instruments, folder: Path) -> None:
     """Where a service writes."""
     full = "Below a tenth: remove old policies and logs, or move data_dir. At zero labels are refused (DISK_FULL)."
     free = made.gauge("iterpo_disk_free_bytes", "Free on the disk of data_dir.", full)
-    size = made.gauge("iterpo_disk_size_bytes", "Of the disk of data_dir.", "It does not change by itself.")
-    free.set_function(lambda: shutil.disk_usage(folder).free)
-    size.set_function(lambda: shutil.disk_usage(folder).total)
+    what = "Of the disk of data_dir: used and free together, as in df's Use%. What is kept back for root is left out."
+    size = made.gauge("iterpo_disk_size_bytes", what, "It hardly changes by itself.")
+    free.set_function(lambda: psutil.disk_usage(str(folder)).free)
+    size.set_function(lambda: usable_bytes(folder))
+
+
+def usable_bytes(folder: Path) -> int:
+    """Used and free together: what a file system keeps back, for root or beyond a quota, fills up for nobody."""
+    found = psutil.disk_usage(str(folder))
+    return int(found.used + found.free)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.store.postgresql_server import PostgresqlServer, find, postgresql
+from tests.store.postgresql_server import PostgresqlServer, find, temporary_postgresql
 
 Place = Callable[[str], Path | str]
 
@@ -18,10 +17,8 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
     """One a process of the tests."""
     if find("postgres") is None:
         pytest.skip("needs PostgreSQL: apt install postgresql")
-    with tempfile.TemporaryDirectory(prefix="iterpo-postgresql-") as folder:
-        Path(folder).chmod(0o755)  # its own account must get through
-        with postgresql(Path(folder) / "server") as server:
-            yield server
+    with temporary_postgresql() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,6 +6,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -74,9 +75,12 @@ def test_every_documented_metric_exists_and_every_existing_one_is_documented(wat
 
 
 def test_all_three_services_answer_and_no_alert_fires(watched) -> None:
-    _, prometheus = watched
+    """But for the disk's, where this machine's is full: that alert is right then."""
+    services, prometheus = watched
+    disk = psutil.disk_usage(str(services.settings.data_dir))
+    full = {"DiskNearlyFull"} if disk.free < 0.1 * (disk.used + disk.free) else set()
     assert [s["value"][1] for s in prometheus.query('sum(up{job="iterpo"})')] == ["3"]
-    assert prometheus.firing() == set()
+    assert prometheus.firing() == full
 
 
 def test_the_runs_numbers_are_those_of_its_rows(watched) -> None:

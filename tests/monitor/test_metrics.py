@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from iterpo.types import IterationRow
-from services.instruments import Instruments
+from services.instruments import Instruments, watch_disk
 from services.labeling.metrics import LabelingMetrics
 from services.learner.metrics import SHOWN_RUNS, LearnerMetrics
 from tests.monitor.prometheus import needs_prometheus, promtool
@@ -98,6 +99,15 @@ def test_a_run_that_goes_on_keeps_its_numbers_however_many_come_and_go() -> None
         metrics.end(f"run-{number}", "FINISHED")
     assert registry.get_sample_value("iterpo_learner_active", {"run": "long"}) == 1
     assert registry.get_sample_value("iterpo_learner_active", {"run": "run-0"}) is None
+
+
+def test_a_disk_is_full_when_df_says_so(tmp_path, monkeypatch) -> None:
+    """Of 252 GB 83 are used and 19 free, the rest is kept back: 19/102 are left, not 19/252, which would alarm."""
+    monkeypatch.setattr("psutil.disk_usage", lambda _: SimpleNamespace(total=252, used=83, free=19))
+    registry = CollectorRegistry()
+    watch_disk(Instruments(registry), tmp_path)
+    free, size = (registry.get_sample_value(f"iterpo_disk_{what}_bytes") for what in ("free", "size"))
+    assert (free, size) == (19, 102)
 
 
 def test_what_nobody_knows_yet_is_no_zero() -> None:

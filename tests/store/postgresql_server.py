@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,14 @@ def postgresql(folder: Path, host: str = "127.0.0.1") -> Iterator[PostgresqlServ
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def temporary_postgresql() -> Iterator[PostgresqlServer]:
+    with tempfile.TemporaryDirectory(prefix="iterpo-postgresql-") as folder:
+        Path(folder).chmod(0o755)  # its own account must get through
+        with postgresql(Path(folder) / "server") as server:
+            yield server
 
 
 def _account() -> tuple[int, int]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -26,7 +25,7 @@ from iterpo.store.tasks import count_tasks
 from iterpo.types import AnnotatorState, Outcome, Reward
 from tests.labeling.fakes import RuleLabeler
 from tests.labeling.test_tasks import People
-from tests.store.postgresql_server import PostgresqlServer, postgresql
+from tests.store.postgresql_server import PostgresqlServer, temporary_postgresql
 
 WAIT = 30
 
@@ -252,11 +251,10 @@ def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(address: str) -> None:
 
 
 @pytest.mark.parametrize("rounds", [3])
-def test_every_acknowledged_label_is_there_once_however_often_postgresql_is_killed(tmp_path: Path, rounds: int) -> None:
+def test_every_acknowledged_label_is_there_once_however_often_postgresql_is_killed(rounds: int) -> None:
     """`kill -9` of the whole server in mid-work, as when its machine loses power but not its disk's cache; whatever
     was not acknowledged is sent again under its own request id."""
-    folder = Path("/tmp") / f"iterpo-killed-{tmp_path.name}-{time.monotonic_ns()}"
-    with postgresql(folder) as server, servers(server.new_database(), 2) as desks:
+    with temporary_postgresql() as server, servers(server.new_database(), 2) as desks:
         for start in range(0, 400, 50):
             for index in range(start, start + 50):
                 desks[0].ask("a", "b", group_id=f"g{index}")
