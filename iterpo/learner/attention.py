@@ -28,20 +28,20 @@ KEPT_BYTES = 512 * 1024**2
 
 
 def shared_prompt_attention(
-    module: Any,
+    _module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     _mask: Tensor | None,
     scaling: float,
     layout: Layout,
+    kept_layers: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """In transformers' form, whose fifth argument is not needed: query [1, heads, N, d], key and value
-    [1, kv heads, N, d] -> [1, N, heads, d]."""
+    [1, kv heads, N, d] -> [1, N, heads, d]. `kept_layers`: how many layers' scores would be in memory at a time."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    layers = module.config.num_hidden_layers
-    if torch.is_grad_enabled() and layers * scores_bytes(layout, q) > KEPT_BYTES:
+    if torch.is_grad_enabled() and kept_layers * scores_bytes(layout, q) > KEPT_BYTES:
         # Nothing in it is random; to keep the generator's state would disturb another run's in this process.
         out = checkpoint(attend, q, k, v, layout, scaling, use_reentrant=False, preserve_rng_state=False)
     else:

@@ -1,12 +1,14 @@
 """How many tokens one forward and backward may take: found from what a token keeps and what memory is free.
 
-A row's activations grow with its tokens, so "out of memory" is a matter of cutting rows. The number is a guess all the
-same (others use the machine too); `within_memory` halves it when an allocation fails.
+A row's activations grow with its tokens, so "out of memory" is a matter of cutting rows; what cannot be cut, a long
+sequence, has its layers recomputed (`recompute`). The numbers are guesses all the same (others use the machine too);
+`within_memory` halves them when an allocation fails.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -30,10 +32,13 @@ SHARE = 0.4
 
 
 class TokenBudget:
-    """`tokens` of one row, prompts counted once; the same on every rank of a team."""
+    """Tokens of one row, prompts counted once."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, fits: int = sys.maxsize) -> None:
         self.tokens = tokens
+        """Rows are cut to these; the same on every rank of a team."""
+        self.fits = fits
+        """A longer row does not fit into this process's memory, unless its layers are recomputed."""
         self.team = Team()
 
     def halve(self) -> None:
@@ -44,7 +49,7 @@ class TokenBudget:
                 "Shorten run.max_tokens or the prompts, take a smaller model, or free memory.",
                 "OUT_OF_MEMORY",
             )
-        self.tokens = max(FEWEST_TOKENS, self.tokens // 2)
+        self.tokens = self.fits = max(FEWEST_TOKENS, self.tokens // 2)
 
     def within_memory(self, compute: Callable[[], Result]) -> Result:
         """`compute()`, again with half the budget whenever memory does not suffice; it must be repeatable, and wait for
@@ -74,10 +79,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def fitting_tokens(device: torch.device, bytes_a_token: float) -> int:
-    """What fits into a share of the memory that is free now, within sensible bounds."""
-    fit = int(SHARE * free_bytes(device) / max(1.0, bytes_a_token))
-    return max(FEWEST_TOKENS, min(MOST_TOKENS[device.type], fit))
+def fitting_budget(device: torch.device, bytes_a_token: float, tokens: int | None = None) -> TokenBudget:
+    """What fits into a share of the memory that is free now; rows of `tokens`, or as long as fits and is fast."""
+    fits = max(FEWEST_TOKENS, int(SHARE * free_bytes(device) / max(1.0, bytes_a_token)))
+    return TokenBudget(tokens or min(MOST_TOKENS[device.type], fits), fits)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -3,16 +3,17 @@
 A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
 attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
 one no real token sees it. The head is evaluated in chunks (`head`), so neither logits nor their gradient are ever kept
-for all tokens. How long a row may be is found from free memory (`memory`). Dropout is off. Not implemented: gradient
-checkpointing of whole layers.
+for all tokens. How long a row may be is found from free memory (`memory`); layers of a sequence that is longer are
+computed again in the backward (`recompute`). Dropout is off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,8 +28,9 @@ from transformers import AutoModelForCausalLM
 from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
 from iterpo.learner.head import Head, Slopes
-from iterpo.learner.memory import TokenBudget, fitting_tokens, kept_bytes
+from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches, row_tokens
+from iterpo.learner.recompute import recomputed
 from iterpo.learner.team import Team
 from iterpo.precision import compute_dtype
 from iterpo.run_config import LoraConfig
@@ -98,7 +100,8 @@ class PolicyModel:
         self.shares_prompts = is_plain(self.decoder.config)
         self.head = Head(model.get_output_embeddings().weight)
         self.team = Team()
-        self.budget = TokenBudget(budget or self._fitting_tokens())
+        self.budget = TokenBudget(max(PROBE_LENGTHS))
+        self.budget = fitting_budget(self.device, self._bytes_a_token(), budget)
 
     def _lora(self) -> PeftLoraConfig:
         return PeftLoraConfig(
@@ -133,7 +136,7 @@ class PolicyModel:
         """Within: this process's own affair, in the middle of a team's. Rows that must be shorter here stay the team's
         length there."""
         team, budget = self.team, self.budget
-        self.team, self.budget = Team(), TokenBudget(budget.tokens)
+        self.team, self.budget = Team(), TokenBudget(budget.tokens, budget.fits)
         try:
             yield
         finally:
@@ -317,10 +320,14 @@ class PolicyModel:
     def _packed(self, completions: Sequence[Completion]) -> Tensor:
         """[B, hidden] from one row of tokens, each prompt computed once."""
         layout = pack(completions).to(self.device)
-        with shared_prompts(self.decoder.config):
-            ids, positions = layout.ids[None], layout.positions[None]
-            row = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
-        hidden: Tensor = row[0].index_select(0, layout.reads)
+        config, ids, positions = self.decoder.config, layout.ids[None], layout.positions[None]
+        attending, too_long = partial(shared_prompts, config), self._too_long(len(layout.ids))
+        layers = 1 if too_long else config.num_hidden_layers
+        with attending(), recomputed(self.decoder, attending) if too_long else nullcontext():
+            found = self.decoder(
+                input_ids=ids, position_ids=positions, use_cache=False, layout=layout, kept_layers=layers
+            )
+        hidden: Tensor = found.last_hidden_state[0].index_select(0, layout.reads)
         return hidden
 
     def _padded(self, completions: Sequence[Completion]) -> Tensor:
@@ -329,10 +336,14 @@ class PolicyModel:
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)[:, :-1].to(self.device)
         rows = [i for i, c in enumerate(completions) for _ in c.token_ids]
         columns = [len(c.prompt_token_ids) - 1 + t for c in completions for t in range(len(c.token_ids))]
-        hidden: Tensor = self.decoder(input_ids=padded, use_cache=False).last_hidden_state[rows, columns]
+        with recomputed(self.decoder) if self._too_long(padded.numel()) else nullcontext():
+            hidden: Tensor = self.decoder(input_ids=padded, use_cache=False).last_hidden_state[rows, columns]
         return hidden
 
-    def _fitting_tokens(self) -> int:
+    def _too_long(self, tokens: int) -> bool:
+        return torch.is_grad_enabled() and tokens > self.budget.fits
+
+    def _bytes_a_token(self) -> float:
         """From what two short rows keep for their backward: the difference is what tokens take."""
 
         def kept(length: int) -> int:
@@ -341,4 +352,4 @@ class PolicyModel:
             return kept_bytes(lambda: self.selected([row]))
 
         short, long = PROBE_LENGTHS
-        return fitting_tokens(self.device, (kept(long) - kept(short)) / (long - short))
+        return (kept(long) - kept(short)) / (long - short)

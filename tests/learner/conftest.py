@@ -58,8 +58,8 @@ def toy_model(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("toy-llama"), spread=0.2)
 
 
-def write_tiny_model(path: Path, spread: float = 0.02) -> Path:
-    """Two layers, 32 wide, vocabulary 64: a saved model directory with a word-level chat tokenizer."""
+def write_tiny_model(path: Path, spread: float = 0.02, layers: int = 2) -> Path:
+    """Two layers by default, 32 wide, vocabulary 64: a saved model directory with a word-level chat tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -69,7 +69,7 @@ def write_tiny_model(path: Path, spread: float = 0.02) -> Path:
         vocab_size=64,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,

@@ -12,7 +12,7 @@ import torch
 
 from iterpo.errors import ResourceExhausted
 from iterpo.learner import memory
-from iterpo.learner.memory import FEWEST_TOKENS, MOST_TOKENS, TokenBudget, fitting_tokens, is_out_of_memory, kept_bytes
+from iterpo.learner.memory import FEWEST_TOKENS, MOST_TOKENS, TokenBudget, fitting_budget, is_out_of_memory, kept_bytes
 
 CPU = torch.device("cpu")
 
@@ -28,9 +28,16 @@ def test_what_a_product_keeps_is_counted_once():
 
 def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000_000)
-    assert fitting_tokens(CPU, 2000) == int(memory.SHARE * 500)
-    assert fitting_tokens(CPU, 1) == MOST_TOKENS["cpu"]
-    assert fitting_tokens(CPU, 10**9) == FEWEST_TOKENS
+
+    def found(bytes_a_token: float, tokens: int | None = None) -> tuple[int, int]:
+        budget = fitting_budget(CPU, bytes_a_token, tokens)
+        return budget.tokens, budget.fits
+
+    share = int(memory.SHARE * 500)
+    assert found(2000) == (share, share)
+    assert found(1) == (MOST_TOKENS["cpu"], int(memory.SHARE * 1_000_000))
+    assert found(10**9) == (FEWEST_TOKENS, FEWEST_TOKENS)
+    assert found(2000, tokens=4096) == (4096, share)
 
 
 def test_a_containers_limit_counts_as_well(tmp_path, monkeypatch):
