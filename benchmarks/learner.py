@@ -10,10 +10,11 @@ and two of the learner with itself: `memory`, over the size of a batch and of th
 without one of its parts.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
-Both sides compute in bfloat16 where the hardware multiplies it, else in float32. TRL runs with its
-defaults, gradient checkpointing among them, and generates with transformers, as it does without a GPU. Steps of iterpo
-go through its services and include publishing, proof, gate and swap. TRL's packages are installed apart from ours,
-under HOME/trl. On two cores without bfloat16: update and step two hours, reward three.
+Both sides compute in bfloat16 where the hardware multiplies it, else in float32. Ours has the allocator that
+`iterpo up` gives it (iterpo.allocator). TRL runs with its defaults, gradient checkpointing among them, and generates
+with transformers, as it does without a GPU. Steps of iterpo go through its services and include publishing, proof, gate
+and swap. TRL's packages are installed apart from ours, under HOME/trl. On two cores without bfloat16: update and step
+two hours, reward three.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmarks.learner_services import Services
 from benchmarks.learner_side import WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
+from iterpo.allocator import environment
 from iterpo.embedded_model import prepare
 
 ROUNDS = 5
@@ -99,7 +101,7 @@ class Bench:
             if not self._wants(f"{method}_{tokens}"):
                 continue
             sides = {
-                "iterpo": Child("benchmarks.learner_side", str(self._base), method, self.dtype),
+                "iterpo": self._ours(self._base, method),
                 "trl": self._trl(method),
             }
             asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}
@@ -153,7 +155,7 @@ class Bench:
     def without(self) -> Any:
         """The same update without a part of the learner, GRPO, in one process."""
         for tokens in (64, 512):
-            child = Child("benchmarks.learner_side", str(self._base), "grpo", self.dtype)
+            child = self._ours(self._base, "grpo")
             asks = {name: side_asked(child, {"prompt_tokens": tokens, "without": name}) for name in ("", *WITHOUT)}
             answers = in_turn(self._rounds, f"without, {tokens} tokens", asks)
             child.shutdown()
@@ -169,11 +171,14 @@ class Bench:
             yield f"vocabulary_{size}", self._peak(random_model(self._base, self._home / "models", size), 1)
 
     def _peak(self, base: Path, batches: int) -> dict[str, Any]:
-        child = Child("benchmarks.learner_side", str(base), "grpo", self.dtype)
+        child = self._ours(base, "grpo")
         answer = child.ask({"prompt_tokens": 64, "batches": batches})
         child.shutdown()
         print(f"memory {base.name} x {batches}: {answer['peak_mib']:.0f} MiB", file=sys.stderr)
         return {name: round(value, 1) for name, value in answer.items()}
+
+    def _ours(self, base: Path, method: str) -> Child:
+        return Child("benchmarks.learner_side", str(base), method, self.dtype, **environment())
 
     def _trl(self, method: str, seed: int = 0) -> Child:
         paths = {"PYTHONPATH": f"{Path.cwd()}:{self._trl_path}", "OMP_WAIT_POLICY": "passive"}

@@ -7,9 +7,10 @@ gibibyte. With 64 each they took 70 MiB, and no longer (a step has some ten shap
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
+
+from iterpo import allocator
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
@@ -22,8 +23,6 @@ def set_defaults(**more: str) -> None:
 
 def give_back_memory() -> None:
     """After a model: it holds cycles of references, which are collected some time or never, and what is freed stays
-    with the C library until it is asked (glibc; others are left alone)."""
+    with the allocator until it is asked."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    allocator.give_back()

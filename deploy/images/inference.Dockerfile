@@ -7,11 +7,12 @@ RUN python -m venv /opt/iterpo && /opt/iterpo/bin/pip install --no-cache-dir --d
 
 FROM python:3.11.9-slim-bookworm
 COPY --from=build /opt/iterpo /opt/iterpo
+RUN apt-get update && apt-get install -y --no-install-recommends libtcmalloc-minimal4 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home --home-dir /data iterpo
 USER 10001
 WORKDIR /data
 VOLUME /data
-ENV PATH=/opt/iterpo/bin:$PATH
+ENV PATH=/opt/iterpo/bin:$PATH LD_PRELOAD=libtcmalloc_minimal.so.4
 EXPOSE 50051 8000 9101
 # The configuration is mounted at /etc/iterpo/iterpo.toml; docs/operations.md has one.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=300s CMD ["iterpo", "health", "inference", "--config", "/etc/iterpo/iterpo.toml"]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from iterpo.allocator import give_back
 from iterpo.errors import (
     Conflict,
     InvalidInput,
@@ -31,7 +32,6 @@ from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded
 from services.inference.engine import Engine
 from services.inference.lease import Lease
-from services.inference.memory import give_back
 from services.inference.prover import Logprobs, Prover, disproved
 from services.inference.registry_file import DoneRequests, Saved, Trial
 from services.inference.residents import Residents

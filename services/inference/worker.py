@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from vllm.platforms import current_platform
 
+from iterpo.allocator import give_back
 from iterpo.policies import adapter as adapters
 from iterpo.policies.manifest import ADAPTER_FILES
 from iterpo.policies.merge import merged_weights
 from services.inference import leash
-from services.inference.memory import give_back
 
 if current_platform.is_cpu():
     import services.inference.cpu_lora  # noqa: F401  (gives the platform another way to apply slots)
