@@ -104,11 +104,15 @@ def kept_bytes(forward: Callable[[], object]) -> int:
     """Bytes that autograd keeps for the backward of `forward`, each storage once, parameters left out."""
     storages: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
+        """Keeps nothing: a graph that keeps its own tensor through a hook is a cycle that nobody collects, and with it
+        goes whatever it refers to, the model's weights."""
         if not (tensor.is_leaf and tensor.requires_grad):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+    def never(_: object) -> Tensor:
+        raise AssertionError("counting has no backward")
+
+    with torch.autograd.graph.saved_tensors_hooks(count, never), torch.enable_grad():
         forward()
     return sum(storages.values())

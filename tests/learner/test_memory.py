@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ import torch
 from iterpo.errors import ResourceExhausted
 from iterpo.learner import memory
 from iterpo.learner.memory import FEWEST_TOKENS, MOST_TOKENS, TokenBudget, fitting_budget, is_out_of_memory, kept_bytes
+from iterpo.learner.policy_model import PolicyModel
+from iterpo.run_config import LoraConfig
 
 CPU = torch.device("cpu")
 
@@ -24,6 +28,15 @@ def test_what_a_product_keeps_is_counted_once():
     assert kept_bytes(lambda: (x @ frozen) @ frozen) == 0
     assert kept_bytes(lambda: x @ trained) == 10 * 4 * 4
     assert kept_bytes(lambda: (x @ trained) ** 2) == 10 * 4 * 4 + 10 * 8 * 4
+
+
+def test_a_model_goes_when_nobody_has_it_any_more(tiny_model):
+    """What counting looked at is not kept by the graph that it made: a learner would grow by a model a run."""
+    made = PolicyModel(tiny_model, LoraConfig(), seed=0)
+    weights = [weakref.ref(parameter) for parameter in made.peft.parameters()]
+    del made
+    gc.collect()
+    assert [weight() for weight in weights if weight() is not None] == []
 
 
 def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
