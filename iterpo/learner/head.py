@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 1024**2
-"""Of the logits that exist at the same time, in float32: 341 tokens at a vocabulary of 49152."""
+CHUNK_BYTES = {"cpu": 16 * 1024**2, "cuda": 64 * 1024**2}
+"""Of the logits that exist at the same time, in float32: 85 tokens at a vocabulary of 49152 on CPUs. On two cores four
+times as many are not faster, and take 100 MiB more (docs/performance.md); on GPUs nothing was compared."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Head:
     def __init__(self, weight: Tensor) -> None:
         """`weight`: [vocabulary, hidden]."""
         self.weight = weight
-        self.chunk = max(1, CHUNK_BYTES // (4 * len(weight)))
+        self.chunk = max(1, CHUNK_BYTES[weight.device.type] // (4 * len(weight)))
 
     @torch.no_grad()
     def logprobs(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ EXACT = 1e-13
 
 @pytest.fixture(params=[3, 1000], ids=["chunks", "whole"])
 def head(request, monkeypatch) -> Head:
-    monkeypatch.setattr(module, "CHUNK_BYTES", request.param * 4 * 11)
+    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": request.param * 4 * 11})
     return Head(torch.randn(11, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
 
 
@@ -81,6 +81,6 @@ def test_a_token_that_is_certain_has_no_slope_and_an_impossible_one_is_finite():
 
 def test_no_more_logits_exist_at_a_time_than_a_chunk_has():
     """At any vocabulary: the chunk has fewer tokens when the vocabulary is larger."""
-    assert Head(torch.zeros(49_152, 1)).chunk * 49_152 * 4 <= module.CHUNK_BYTES
-    assert Head(torch.zeros(152_000, 1)).chunk == module.CHUNK_BYTES // (4 * 152_000)
+    assert Head(torch.zeros(49_152, 1)).chunk * 49_152 * 4 <= module.CHUNK_BYTES["cpu"]
+    assert Head(torch.zeros(152_000, 1)).chunk == module.CHUNK_BYTES["cpu"] // (4 * 152_000)
     assert Head(torch.zeros(10**8, 1)).chunk == 1
