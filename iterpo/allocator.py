@@ -1,7 +1,7 @@
 """tcmalloc instead of the C library's allocator, for processes that compute, where it is installed.
 
-A learner's rows and an engine's batches have ever new lengths. glibc keeps the gaps between what they free: an update
-of 64 completions came to 3.5 GB, of 128 to 4.3, of which tcmalloc needs 2.7 and 2.9 (docs/performance.md).
+A learner's rows and an engine's batches have ever new lengths, and glibc keeps the gaps between what they free
+(docs/performance.md has the figures).
 """
 
 from __future__ import annotations
