@@ -48,3 +48,25 @@ def test_an_old_python_is_refused_before_anything_is_made(tmp_path: Path) -> Non
     assert result.returncode == 2
     assert "needs Python 3.11" in result.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_labeling_starts_without_the_learners_and_the_engines_packages() -> None:
+    """Its image has the core alone: whatever iterpo asks for only as an extra cannot be imported here."""
+    program = """
+import re, sys
+from importlib.metadata import packages_distributions, requires
+def plain(name): return re.sub(r"[-_.]+", "-", name).lower()
+wanted = [(plain(re.match(r"[A-Za-z0-9._-]+", w)[0]), "extra ==" in w) for w in requires("iterpo")]
+extras = {name for name, extra in wanted if extra} - {name for name, extra in wanted if not extra} - {"iterpo"}
+missing = [module for module, names in packages_distributions().items() if set(map(plain, names)) <= extras]
+assert {"torch", "peft", *sys.argv[1:]} <= set(missing)
+sys.modules.update(dict.fromkeys(missing))
+import services.labeling.__main__
+"""
+
+    def run(*more: str) -> str:
+        command = [sys.executable, "-c", program, *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False).stderr
+
+    assert run() == ""
+    assert "AssertionError" in run("psutil")  # negative control: a package of the core is not among the missing
