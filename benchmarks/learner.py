@@ -213,7 +213,11 @@ def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
         "times_faster_by_round": [round(trl["seconds"] / ours["seconds"], 2) for ours, trl in both],
         "peak_memory_mib": {name: round(value) for name, value in peaks.items()},
         "share_of_trls_memory": round(peaks["iterpo"] / peaks["trl"], 3),
-        "of_iterpo": {k: round(v, 2) for k, v in answers["iterpo"][-1].items() if k not in ("seconds", "peak_mib")},
+        "of_iterpo": {
+            name: round(statistics.median(a[name] for a in answers["iterpo"]), 2)
+            for name in answers["iterpo"][0]
+            if name not in ("seconds", "peak_mib")
+        },
     }
 
 

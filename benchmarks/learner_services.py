@@ -65,7 +65,11 @@ class Services:
         row = self.run(method, 2)[-1]
         return {
             "seconds": row.seconds,
+            "sampling_seconds": row.metrics["sampling_seconds"],
             "update_seconds": row.metrics["learner_seconds"],
+            "load_seconds": row.load_ms / 1000,
+            "judging_seconds": row.metrics["judging_seconds"],
+            "seconds_without_judging": row.seconds - row.metrics["judging_seconds"],
             "sampled_tokens_per_second": row.tokens_per_second,
             "peak_mib": max(peak_memory_mib(self._supervisor.pid("learner")).values()),
             "engine_peak_mib": sum(peak_memory_mib(self._supervisor.pid("inference")).values()),

@@ -50,6 +50,8 @@ class Delivery:
     heldout: float
     kl: float
     load_ms: float = 0.0
+    judging_seconds: float = 0.0
+    """Of its held-out answers, their rewards, and the KL to the base."""
     swap_ms: float = 0.0
     answers: Sequence[gate.Judged] = ()
 
@@ -151,12 +153,14 @@ class Deliverer:
     def _prove(self, candidate: Candidate) -> Delivery:
         started = time.monotonic()
         self.world.publisher.load(candidate.version, candidate.digest)
-        load_ms = 1000 * (time.monotonic() - started)
+        loaded = time.monotonic()
         answers = self.evaluate(str(candidate.version))
         kl = self.world.learner.kl(gate.for_kl(answers), candidate.state)
+        judging = time.monotonic() - loaded
         evidence = gate.Evidence(answers, self.serving or (), kl, candidate.numbers)
         decision = gate.decide(self.config.gate, evidence, self.config.judge != "none")
-        return Delivery(candidate.version, True, decision, gate.mean_reward(answers), kl, load_ms, answers=answers)
+        load_ms, heldout = 1000 * (loaded - started), gate.mean_reward(answers)
+        return Delivery(candidate.version, True, decision, heldout, kl, load_ms, judging, answers=answers)
 
     def settle(self, candidate: Delivery) -> Delivery:
         """Carry the decision out. Repeatable by its request id, and never decided twice."""

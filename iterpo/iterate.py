@@ -129,6 +129,11 @@ class Loop:
             lag = {"label_to_served_seconds": time.time() - sum(labelled) / len(labelled)}
         tokens, sampling = self.source.sampled()
         counts = self.counts("dropped", learned.dropped) | self.counts("late", self.buffer.late)
+        parts = {"sampled_tokens": float(tokens)}
+        if tokens:
+            parts |= {"sampling_seconds": sampling}
+        if delivery and delivery.proved:
+            parts |= {"judging_seconds": delivery.judging_seconds}
         return IterationRow(
             run_id=self.run_id,
             iteration=self.progress.iteration + 1,
@@ -142,7 +147,7 @@ class Loop:
             load_ms=delivery.load_ms if delivery else 0.0,
             tokens_per_second=tokens / sampling if sampling else 0.0,
             seconds=seconds,
-            metrics={**learned.numbers, **waits, **ages, **lag, **counts, "sampled_tokens": float(tokens)},
+            metrics={**learned.numbers, **waits, **ages, **lag, **counts, **parts},
             decision=delivery.decision if delivery else None,
         )
 

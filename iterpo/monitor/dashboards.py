@@ -194,7 +194,9 @@ LEARNING = Dashboard(
         ),
         line("Gate", "short", "sum by (decision) (increase(iterpo_learner_iterations_total[1h]))", "{{decision}}"),
         quantiles("Iteration", "iterpo_learner_iteration_seconds"),
+        quantiles("Sampling", "iterpo_learner_sampling_seconds"),
         quantiles("Update", "iterpo_learner_update_seconds"),
+        quantiles("Judging", "iterpo_learner_judging_seconds"),
         line("Tokens trained on a second", "short", f"rate(iterpo_learner_tokens_total[{WINDOW}])", "tokens"),
         line(
             "Dropped a minute",

@@ -46,7 +46,19 @@ class LearnerMetrics:
         self.seconds = made.histogram(
             "iterpo_learner_iteration_seconds",
             "A whole iteration.",
-            "Growing: compare with the update and the waits, to see which part.",
+            "Growing: compare with sampling, the update, judging and the waits, to see which part.",
+            STEP_BUCKETS,
+        )
+        self.sampling = made.histogram(
+            "iterpo_learner_sampling_seconds",
+            "Sampling an iteration's answers.",
+            "Growing: longer answers, or users who keep the engine busy; more replicas.",
+            STEP_BUCKETS,
+        )
+        self.judging = made.histogram(
+            "iterpo_learner_judging_seconds",
+            "Judging a candidate: held-out answers, their rewards, the KL to the base.",
+            "Growing: longer answers, or a slow judge; fewer held-out prompts.",
             STEP_BUCKETS,
         )
         self.update = made.histogram(
@@ -217,6 +229,9 @@ class LearnerMetrics:
         if row.decision and "tokens_candidate" in row.decision.numbers:
             self.length.labels(run, "heldout").set(row.decision.numbers["tokens_candidate"])
         self.not_finite.inc(not math.isfinite(metrics.get("grad_norm", 0.0)))
+        for name, part in (("sampling_seconds", self.sampling), ("judging_seconds", self.judging)):
+            if name in metrics:
+                part.observe(metrics[name])
         if "learner_seconds" in metrics:
             self.update.observe(metrics["learner_seconds"])
             self.tokens.inc(metrics["tokens"])

@@ -33,6 +33,16 @@ def test_both_waits_are_added_up_and_the_age_is_the_last_iterations() -> None:
     assert registry.get_sample_value(age, {"run": "r", "of": "mean"}) == 1.0
 
 
+def test_the_parts_of_an_iteration_are_observed_where_they_took_place() -> None:
+    registry = CollectorRegistry()
+    metrics = LearnerMetrics(registry)
+    metrics.observe(replace(row(), metrics={"sampling_seconds": 3.0, "judging_seconds": 2.0}))
+    metrics.observe(replace(row(), metrics={"sampling_seconds": 4.0}))
+    sums = [registry.get_sample_value(f"iterpo_learner_{part}_seconds_sum") for part in ("sampling", "judging")]
+    assert sums == [7.0, 2.0]
+    assert registry.get_sample_value("iterpo_learner_judging_seconds_count") == 1
+
+
 def test_an_iteration_without_a_candidate_measured_no_kl_and_says_none() -> None:
     registry = CollectorRegistry()
     metrics = LearnerMetrics(registry)

@@ -145,6 +145,29 @@ def test_how_long_labels_took_to_serve_is_told_of_what_was_promoted(make_run):
     assert promoted.metrics["label_to_served_seconds"] == run.clock.now > 0
 
 
+def test_a_row_says_how_long_sampling_and_judging_took_and_judging_is_of_proved_candidates_alone(make_run, monkeypatch):
+    """Sampling takes 2 s a call, held-out answers 3 s, their KL 4 s."""
+    run = make_run(iterations=2)
+    run.publisher.bad[2] = PolicyRejected("The probe failed.", "Publish again.", "PROBE_DISAGREES")
+    loop = run.loop()
+    sample, kl = run.generator.sample, run.learner.kl
+
+    def slow_sample(prompts, n, settings, policy="serving"):
+        run.clock.now += 3 if settings.temperature == 0 else 2
+        return sample(prompts, n, settings, policy)
+
+    def slow_kl(completions, state=None):
+        run.clock.now += 4
+        return kl(completions, state)
+
+    monkeypatch.setattr(run.generator, "sample", slow_sample)
+    monkeypatch.setattr(run.learner, "kl", slow_kl)
+    proved, rejected = loop.iterations()
+    assert (proved.metrics["sampling_seconds"], proved.metrics["judging_seconds"]) == (2.0, 7.0)
+    assert rejected.metrics["sampling_seconds"] == 2.0
+    assert "judging_seconds" not in rejected.metrics
+
+
 def test_what_an_iteration_was_trained_on_is_kept(make_run):
     run = make_run(iterations=2)
     run.finish()
@@ -156,7 +179,7 @@ def test_nothing_to_learn_from_is_no_new_version(make_run):
     run = make_run(judge=lambda completion: 1.0, iterations=1)
     (row,) = run.finish()
     assert (row.promoted, row.decision, row.policy_version) == (False, None, 0)
-    assert {name: n for name, n in row.metrics.items() if not name.startswith(("wait_", "policy_age"))} == {
+    assert {name: n for name, n in row.metrics.items() if not name.startswith(("wait_", "policy_age", "sampling"))} == {
         "dropped_uniform_group": 4.0,
         "sampled_tokens": 8.0,
     }

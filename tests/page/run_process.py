@@ -58,7 +58,9 @@ def row(run_id: str, number: int) -> IterationRow:
         "policy_age_mean": 0.0,
         "policy_age_max": 0.0,
         "wait_rollouts_seconds": 3.0,
+        "sampling_seconds": 3.0,
         "learner_seconds": 5.0,
+        "judging_seconds": 2.0,
         "mismatch_outside": 0.02,
     }
     decision = GateDecision(True, (), {"tokens_candidate": 30.0, "kl": 0.1, "heldout_candidate": reward})

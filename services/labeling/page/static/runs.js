@@ -24,7 +24,10 @@ const CURVES = {
     rollouts: (r) => number(r, "wait_rollouts_seconds"), backpressure: (r) => number(r, "wait_backpressure_seconds"),
     verdict: (r) => number(r, "wait_verdict_seconds"),
   },
-  "Seconds": { iteration: (r) => r.seconds, update: (r) => number(r, "learner_seconds") },
+  "Seconds": {
+    iteration: (r) => r.seconds, sampling: (r) => number(r, "sampling_seconds"),
+    update: (r) => number(r, "learner_seconds"), judging: (r) => number(r, "judging_seconds"),
+  },
 };
 
 let runId = new URLSearchParams(location.search).get("run") ?? "";
