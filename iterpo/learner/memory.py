@@ -23,7 +23,7 @@ from iterpo.learner.team import Team
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
+MOST_TOKENS = {"cpu": 768, "cuda": 16384}
 """Longer rows are not faster (docs/performance.md; not measured on a GPU)."""
 FEWEST_TOKENS = 64
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -102,17 +102,19 @@ def _left_to_the_container() -> int:
 
 def kept_bytes(forward: Callable[[], object]) -> int:
     """Bytes that autograd keeps for the backward of `forward`, each storage once, parameters left out."""
-    storages: dict[int, int] = {}
+    storages: dict[int, torch.UntypedStorage] = {}
+    """By address, kept until all are counted: what is freed meanwhile would give its address to the next one."""
 
     def count(tensor: Tensor) -> None:
-        """Keeps nothing: a graph that keeps its own tensor through a hook is a cycle that nobody collects, and with it
-        goes whatever it refers to, the model's weights."""
+        """The graph keeps nothing: one that keeps its own tensor through a hook is a cycle that nobody collects, and
+        with it goes whatever it refers to, the model's weights."""
         if not (tensor.is_leaf and tensor.requires_grad):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage
 
     def never(_: object) -> Tensor:
         raise AssertionError("counting has no backward")
 
     with torch.autograd.graph.saved_tensors_hooks(count, never), torch.enable_grad():
         forward()
-    return sum(storages.values())
+    return sum(storage.nbytes() for storage in storages.values())

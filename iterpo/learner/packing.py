@@ -6,6 +6,7 @@ those), then the next prompt. Positions go on from the prompt for each answer, a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ from iterpo.types import Completion
 
 PADDING = 2
 """Rows whose answers differ much in length or number are cut, so that attention does not compute mostly nothing."""
+SHARED = 5
+"""A prompt's answers stay in one row up to so many times its length, beyond the budget: where they are cut, the prompt
+is computed again, which in longer rows adds less than a quarter."""
+LONGER = 8
+"""But not beyond so many times the budget, so that a smaller budget still shortens the longest rows."""
 _Group = tuple[tuple[int, ...], list[int]]
 
 
@@ -45,13 +51,15 @@ class Layout:
         return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def micro_batches(completions: Sequence[Completion], budget: int) -> list[list[int]]:
+def micro_batches(completions: Sequence[Completion], budget: int, most: int = sys.maxsize) -> list[list[int]]:
     """Indices of completions, grouped so that the row of each group has `budget` tokens at most, and attention's
     rectangles not more than twice the places that the row's tokens fill.
 
-    Answers to one prompt stay together as far as they fit; prompts and answers of like length are neighbours, the
-    longest first: an allocation that will not fit fails at once. A completion beyond the budget gets a row of its own.
+    Answers to one prompt stay together as far as they fit, those to a long prompt in a row that may be longer (SHARED,
+    LONGER; never beyond `most`). Prompts and answers of like length are neighbours, the longest first: an allocation
+    that will not fit fails at once. A completion beyond all that gets a row of its own.
     """
+    budget = min(budget, most)
 
     def longest(group: _Group) -> tuple[int, int]:
         prompt, members = group
@@ -67,10 +75,10 @@ def micro_batches(completions: Sequence[Completion], budget: int) -> list[list[i
             batches[-1] += ordered
             row = longer
             continue
-        row = _Row()
+        row, room = _Row(), max(budget, min(most, LONGER * budget, SHARED * len(prompt)))
         for index, length in zip(ordered, lengths, strict=True):
             longer = row.with_answer(len(prompt), length, begun=row.tokens > 0)
-            if not row.tokens or not longer.fits(budget):
+            if not row.tokens or not longer.fits(room):
                 batches.append([])
                 longer = _Row().with_answer(len(prompt), length, begun=False)
             batches[-1].append(index)

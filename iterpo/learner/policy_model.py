@@ -303,7 +303,7 @@ class PolicyModel:
         """The same on every rank, and not fewer than there are ranks, where there is enough to do."""
         if self.shares_prompts:
             share = -(-row_tokens(completions) // self.team.size)
-            return micro_batches(completions, min(self.budget.tokens, share))
+            return micro_batches(completions, self.budget.tokens, most=share)
         lengths = [len(c.prompt_token_ids) + len(c.token_ids) for c in completions]
         return padded_batches(lengths, min(self.budget.tokens, -(-sum(lengths) // self.team.size)))
 

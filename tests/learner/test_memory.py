@@ -30,6 +30,19 @@ def test_what_a_product_keeps_is_counted_once():
     assert kept_bytes(lambda: (x @ trained) ** 2) == 10 * 4 * 4 + 10 * 8 * 4
 
 
+def test_what_is_kept_one_after_the_other_is_counted_though_the_counting_keeps_none_of_it():
+    """Each of ten squares keeps what it squared. Freed in between, they would share an address or two."""
+    start = torch.ones(1000, requires_grad=True)
+
+    def squares() -> torch.Tensor:
+        x = start * 2
+        for _ in range(10):
+            x = x**2
+        return x
+
+    assert kept_bytes(squares) == 10 * 1000 * 4
+
+
 def test_a_model_goes_when_nobody_has_it_any_more(tiny_model):
     """What counting looked at is not kept by the graph that it made: a learner would grow by a model a run."""
     made = PolicyModel(tiny_model, LoraConfig(), seed=0)

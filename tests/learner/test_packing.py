@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterpo.learner import attention
-from iterpo.learner.packing import PADDING, micro_batches, pack, padded_batches
+from iterpo.learner.packing import LONGER, PADDING, SHARED, micro_batches, pack, padded_batches
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
@@ -57,12 +57,17 @@ def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget):
     batches = micro_batches(made, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(made)))
 
-    def fits(batch) -> bool:
+    def fits(batch, room: int = budget) -> bool:
         row = pack([made[i] for i in batch])
         places = row.prompts.numel() + row.answers.numel()
-        return len(row.ids) <= budget and places <= PADDING * len(row.ids)
+        return len(row.ids) <= room and places <= PADDING * len(row.ids)
 
-    assert all(fits(batch) or len(batch) == 1 for batch in batches)
+    def room(batch) -> int:
+        """More than the budget for answers to one prompt alone."""
+        prompts = {made[i].prompt_token_ids for i in batch}
+        return min(LONGER * budget, SHARED * len(min(prompts))) if len(prompts) == 1 else budget
+
+    assert all(fits(batch) or fits(batch, room(batch)) or len(batch) == 1 for batch in batches)
     # Nobody has a row of his own who could have sat, with all answers to his prompt, with the ones before.
     for before, after in pairwise(batches):
         whole = [i for i in range(len(made)) if made[i].prompt_token_ids == made[after[0]].prompt_token_ids]
@@ -74,6 +79,18 @@ def test_eight_groups_of_eight_answers_of_different_lengths_are_one_row():
     draw = random.Random(0)
     made = [answer((5, 6, *range(3, 60), g + 3), (7,) * draw.randint(12, 48)) for g in range(8) for _ in range(8)]
     assert len(micro_batches(made, 4096)) == 1
+
+
+def test_a_prompt_of_many_tokens_is_computed_once_for_its_answers_though_the_row_is_beyond_the_budget():
+    """40 tokens and four answers of 11, 10 of which are passed: 80 tokens instead of four rows of 50. To a prompt of 4
+    tokens, four answers more are cut where the budget is full: it is computed twice."""
+    made = [answer(tuple(range(3, 43)), (7,) * 11)] * 4 + [answer((5, 6, 7, 8), (9,) * 16)] * 4
+    assert micro_batches(made, 50) == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    # Not beyond eight times the budget: with 8 tokens an answer a row, then.
+    assert [len(batch) for batch in micro_batches(made[:4], 8)] == [2, 2]
+    assert [len(batch) for batch in micro_batches(made[:4], 6)] == [1, 1, 1, 1]
+    # Nor beyond a rank's share.
+    assert [len(batch) for batch in micro_batches(made[:4], 50, most=60)] == [2, 2]
 
 
 def test_one_long_answer_does_not_make_attention_compute_mostly_nothing():
