@@ -49,16 +49,19 @@ def main(base: Path, method: str, dtype: str) -> None:
 def less(learner: Any, part: str) -> Iterator[None]:
     """Without packing, every sequence is padded to its row's longest and has its own prompt; without telling
     coefficients on the way, a pass that measures goes before; in rows of 4096 tokens and of 256, whatever is found."""
+    from iterpo.learner.memory import TokenBudget
+
     model, trainer = learner.model, learner.trainer
-    shares, tokens, told = model.shares_prompts, model.budget.tokens, trainer._told_on_the_way  # noqa: SLF001
+    shares, budget, told = model.shares_prompts, model.budget, trainer._told_on_the_way  # noqa: SLF001
     model.shares_prompts = shares and part != "packing"
-    model.budget.tokens = {"short_rows": 4096, "long_rows": 256}.get(part, tokens)
+    if length := {"short_rows": 4096, "long_rows": 256}.get(part):
+        model.budget = TokenBudget(length)
     if part == "one_pass":
         trainer._told_on_the_way = lambda *_: None  # noqa: SLF001
     try:
         yield
     finally:
-        model.shares_prompts, model.budget.tokens, trainer._told_on_the_way = shares, tokens, told  # noqa: SLF001
+        model.shares_prompts, model.budget, trainer._told_on_the_way = shares, budget, told  # noqa: SLF001
 
 
 def groups(given: Task, name: str) -> list[Any]:

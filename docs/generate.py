@@ -132,7 +132,8 @@ def _sections(model: type[BaseModel], name: str) -> Iterator[str]:
         inner = _model_of(field.annotation)
         if inner is None:
             default = field.get_default(call_default_factory=True)
-            rows.append((f"`{key}`", _default(field, default), notes.get(key, "")))
+            note = notes.get(key, "")
+            rows.append((f"`{key}`", "unset" if "Unset: " in note else _default(field, default), note))
         else:
             nested.append((f"{name}.{key}".lstrip(".") + (".NAME" if key == "labelers" else ""), inner))
     if rows:

@@ -95,8 +95,8 @@ class RunConfig(_Section):
     weight_decay: float = Field(0.0, ge=0)
     micro_batch_tokens: int | None = Field(None, ge=64)
     """Tokens of one forward and backward, a prompt counted once for all its answers there; bounds memory, changes no
-    gradient but in its last digits. Unset: what free memory allows, 768 on CPUs at most; halved when it runs out.
-    Answers to a long prompt may share a longer row."""
+    gradient but in its last digits. Unset: what free memory allows, 768 on CPUs at most, more for all answers to one
+    long prompt. Halved when memory runs out."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the learner computes in; `auto`: bfloat16 where the hardware multiplies it, else float32."""
     mismatch: str | None = None

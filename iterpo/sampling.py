@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,7 +36,8 @@ class Sampler:
     ) -> None:
         self._run_id, self._config, self._algorithm, self._world = run_id, config, algorithm, world
         self._examples, self.control = examples, control
-        self._tokens, self._seconds = 0, 0.0
+        self._speeds: deque[tuple[int, float]] = deque()
+        """Tokens and seconds of each call since somebody asked, who may be another thread."""
 
     def draw(self, count: int, at: Progress) -> tuple[list[Example], Progress]:
         """Axis 1: the next examples, each once, and where the run stands after them."""
@@ -55,8 +57,7 @@ class Sampler:
         parts = [self._answers(prompts, draw, number, at) for number, draw in enumerate(draws)]
         parts = [unhinted(part, parts[0]) if draw.hint else part for draw, part in zip(draws, parts, strict=True)]
         groups = [tuple(c for part in parts for c in part[p]) for p in range(len(prompts))]
-        self._seconds += time.monotonic() - started
-        self._tokens += sum(len(c.token_ids) for group in groups for c in group)
+        self._speeds.append((sum(len(c.token_ids) for g in groups for c in g), time.monotonic() - started))
         made = [
             Group(g[0].group_id, p, tuple(replace(c, group_id=g[0].group_id) for c in g))
             for p, g in zip(prompts, groups, strict=True)
@@ -73,9 +74,11 @@ class Sampler:
 
     def sampled(self) -> tuple[int, float]:
         """How many tokens were sampled since this was last asked, and the seconds that it took."""
-        sampled = self._tokens, self._seconds
-        self._tokens, self._seconds = 0, 0.0
-        return sampled
+        tokens, seconds = 0, 0.0
+        while self._speeds:
+            more_tokens, more_seconds = self._speeds.popleft()
+            tokens, seconds = tokens + more_tokens, seconds + more_seconds
+        return tokens, seconds
 
     def _answers(self, prompts: Sequence[Prompt], draw: Draw, number: int, at: Progress) -> list[list[Completion]]:
         settings = SamplingSettings(

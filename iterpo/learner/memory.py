@@ -2,7 +2,7 @@
 
 A row's activations grow with its tokens, so "out of memory" is a matter of cutting rows; what cannot be cut, a long
 sequence, has its layers recomputed (`recompute`). The numbers are guesses all the same (others use the machine too);
-`within_memory` halves them when an allocation fails.
+`within_memory` halves them when an allocation fails, the longest rows' first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 
 MOST_TOKENS = {"cpu": 768, "cuda": 16384}
 """Longer rows are not faster (docs/performance.md; not measured on a GPU)."""
+LONGER = 8
+"""Times these, where memory allows, is the longest row of answers to one long prompt."""
 FEWEST_TOKENS = 64
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 SHARE = 0.4
@@ -34,22 +36,32 @@ SHARE = 0.4
 class TokenBudget:
     """Tokens of one row, prompts counted once."""
 
-    def __init__(self, tokens: int, fits: int = sys.maxsize) -> None:
+    def __init__(self, tokens: int, most: int = 0, fits: int = sys.maxsize) -> None:
         self.tokens = tokens
-        """Rows are cut to these; the same on every rank of a team."""
+        """Rows are cut to these."""
+        self.most = max(tokens, most)
+        """A row of answers to one long prompt may have as many."""
         self.fits = fits
         """A longer row does not fit into this process's memory, unless its layers are recomputed."""
         self.team = Team()
 
+    def agree(self) -> None:
+        """All ranks of the team cut alike: as the one with the least memory does."""
+        self.tokens, self.most = self.team.least(self.tokens), self.team.least(self.most)
+
     def halve(self) -> None:
         """Raises ResourceExhausted when rows are as short as they may get."""
-        if self.tokens <= FEWEST_TOKENS:
+        if self.most > self.tokens:
+            self.most = max(self.tokens, self.most // 2)
+        elif self.tokens > FEWEST_TOKENS:
+            self.tokens = self.most = max(FEWEST_TOKENS, self.tokens // 2)
+        else:
             raise ResourceExhausted(
                 f"Memory does not suffice for rows of {self.tokens} tokens.",
                 "Shorten run.max_tokens or the prompts, take a smaller model, or free memory.",
                 "OUT_OF_MEMORY",
             )
-        self.tokens = self.fits = max(FEWEST_TOKENS, self.tokens // 2)
+        self.fits = min(self.fits, self.most)
 
     def within_memory(self, compute: Callable[[], Result]) -> Result:
         """`compute()`, again with half the budget whenever memory does not suffice; it must be repeatable, and wait for
@@ -58,7 +70,7 @@ class TokenBudget:
             result = self._attempt(compute)
             if not self.team.any(not result):
                 return result[0]
-            logger.warning("out of memory with rows of %d tokens: halving them", self.tokens)
+            logger.warning("out of memory with rows of %d tokens: halving them", self.most)
             self.halve()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -79,10 +91,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def fitting_budget(device: torch.device, bytes_a_token: float, tokens: int | None = None) -> TokenBudget:
-    """What fits into a share of the memory that is free now; rows of `tokens`, or as long as fits and is fast."""
-    fits = max(FEWEST_TOKENS, int(SHARE * free_bytes(device) / max(1.0, bytes_a_token)))
-    return TokenBudget(tokens or min(MOST_TOKENS[device.type], fits), fits)
+def fitting_budget(
+    device: torch.device, bytes_a_token: float, tokens: int | None = None, processes: int = 1
+) -> TokenBudget:
+    """What fits into a share of the memory that is free now, of which each of the `processes` on the device takes its
+    part; rows of `tokens`, never more, or as long as fits and is fast."""
+    fits = max(FEWEST_TOKENS, int(SHARE * free_bytes(device) / processes / max(1.0, bytes_a_token)))
+    if tokens:
+        return TokenBudget(tokens, fits=fits)
+    usual = min(MOST_TOKENS[device.type], fits)
+    return TokenBudget(usual, min(LONGER * usual, fits), fits)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -101,7 +119,7 @@ def _left_to_the_container() -> int:
 
 
 def kept_bytes(forward: Callable[[], object]) -> int:
-    """Bytes that autograd keeps for the backward of `forward`, each storage once, parameters left out."""
+    """Bytes that autograd keeps for the backward of `forward`, each storage once, trained parameters left out."""
     storages: dict[int, torch.UntypedStorage] = {}
     """By address, kept until all are counted: what is freed meanwhile would give its address to the next one."""
 

@@ -6,7 +6,6 @@ those), then the next prompt. Positions go on from the prompt for each answer, a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,6 @@ PADDING = 2
 SHARED = 5
 """A prompt's answers stay in one row up to so many times its length, beyond the budget: where they are cut, the prompt
 is computed again, which in longer rows adds less than a quarter."""
-LONGER = 8
-"""But not beyond so many times the budget, so that a smaller budget still shortens the longest rows."""
 _Group = tuple[tuple[int, ...], list[int]]
 
 
@@ -51,15 +48,19 @@ class Layout:
         return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def micro_batches(completions: Sequence[Completion], budget: int, most: int = sys.maxsize) -> list[list[int]]:
+def micro_batches(completions: Sequence[Completion], budget: int, most: int = 0, ranks: int = 1) -> list[list[int]]:
     """Indices of completions, grouped so that the row of each group has `budget` tokens at most, and attention's
     rectangles not more than twice the places that the row's tokens fill.
 
-    Answers to one prompt stay together as far as they fit, those to a long prompt in a row that may be longer (SHARED,
-    LONGER; never beyond `most`). Prompts and answers of like length are neighbours, the longest first: an allocation
-    that will not fit fails at once. A completion beyond all that gets a row of its own.
+    Answers to one prompt stay together as far as they fit, those to a long prompt (SHARED) in a row of up to `most`
+    tokens. Prompts and answers of like length are neighbours, the longest first: an allocation that will not fit fails
+    at once. A completion beyond all that gets a row of its own. Rows are shorter where several ranks are to have some
+    each; a prompt's answers are cut for that only where there are fewer prompts than ranks.
     """
-    budget = min(budget, most)
+    groups = _groups(completions)
+    if ranks > 1 and groups:
+        share = _share(completions, groups, ranks)
+        budget, most = min(budget, share), most if len(groups) >= ranks else min(most, share)
 
     def longest(group: _Group) -> tuple[int, int]:
         prompt, members = group
@@ -67,7 +68,7 @@ def micro_batches(completions: Sequence[Completion], budget: int, most: int = sy
 
     batches: list[list[int]] = []
     row = _Row()
-    for prompt, members in sorted(_groups(completions), key=longest, reverse=True):
+    for prompt, members in sorted(groups, key=longest, reverse=True):
         ordered = sorted(members, key=lambda i: -len(completions[i].token_ids))
         lengths = [len(completions[i].token_ids) for i in ordered]
         longer = row.with_group(len(prompt), lengths)
@@ -75,7 +76,7 @@ def micro_batches(completions: Sequence[Completion], budget: int, most: int = sy
             batches[-1] += ordered
             row = longer
             continue
-        row, room = _Row(), max(budget, min(most, LONGER * budget, SHARED * len(prompt)))
+        row, room = _Row(), max(budget, min(most, SHARED * len(prompt)))
         for index, length in zip(ordered, lengths, strict=True):
             longer = row.with_answer(len(prompt), length, begun=row.tokens > 0)
             if not row.tokens or not longer.fits(room):
@@ -122,10 +123,11 @@ class _Row:
         return self.tokens <= budget and places <= PADDING * self.tokens
 
 
-def row_tokens(completions: Sequence[Completion]) -> int:
-    """Of one row of all of them: each prompt once, answers without their last token."""
-    prompts = {c.prompt_token_ids for c in completions}
-    return sum(map(len, prompts)) + sum(max(0, len(c.token_ids) - 1) for c in completions)
+def _share(completions: Sequence[Completion], groups: Sequence[_Group], ranks: int) -> int:
+    """Tokens of a rank's row, were all equally long: prompts once, or the longest of them again on every rank."""
+    prompts = [len(prompt) for prompt, _ in groups]
+    answers = sum(max(0, len(c.token_ids) - 1) for c in completions)
+    return max(-(-(sum(prompts) + answers) // ranks), max(prompts) + -(-answers // ranks))
 
 
 def padded_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -29,9 +29,9 @@ from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
 from iterpo.learner.head import Head, Slopes
 from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
-from iterpo.learner.packing import micro_batches, pack, padded_batches, row_tokens
+from iterpo.learner.packing import micro_batches, pack, padded_batches
 from iterpo.learner.recompute import recomputed
-from iterpo.learner.team import Team
+from iterpo.learner.team import Team, present
 from iterpo.precision import compute_dtype
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion, FinishReason
@@ -101,7 +101,8 @@ class PolicyModel:
         self.head = Head(model.get_output_embeddings().weight)
         self.team = Team()
         self.budget = TokenBudget(max(PROBE_LENGTHS))
-        self.budget = fitting_budget(self.device, self._bytes_a_token(), budget)
+        processes = present().size if self.device.type == "cpu" else 1
+        self.budget = fitting_budget(self.device, self._bytes_a_token(), budget, processes)
 
     def _lora(self) -> PeftLoraConfig:
         return PeftLoraConfig(
@@ -126,6 +127,7 @@ class PolicyModel:
     def shared_by(self, team: Team) -> Iterator[None]:
         """Within: whatever is measured or differentiated is done by all ranks of the team together."""
         self.team = self.budget.team = team
+        self.budget.agree()
         try:
             yield
         finally:
@@ -136,7 +138,7 @@ class PolicyModel:
         """Within: this process's own affair, in the middle of a team's. Rows that must be shorter here stay the team's
         length there."""
         team, budget = self.team, self.budget
-        self.team, self.budget = Team(), TokenBudget(budget.tokens, budget.fits)
+        self.team, self.budget = Team(), TokenBudget(budget.tokens, budget.most, budget.fits)
         try:
             yield
         finally:
@@ -302,8 +304,7 @@ class PolicyModel:
     def micro_batches(self, completions: Sequence[Completion]) -> list[list[int]]:
         """The same on every rank, and not fewer than there are ranks, where there is enough to do."""
         if self.shares_prompts:
-            share = -(-row_tokens(completions) // self.team.size)
-            return micro_batches(completions, self.budget.tokens, most=share)
+            return micro_batches(completions, self.budget.tokens, self.budget.most, self.team.size)
         lengths = [len(c.prompt_token_ids) + len(c.token_ids) for c in completions]
         return padded_batches(lengths, min(self.budget.tokens, -(-sum(lengths) // self.team.size)))
 

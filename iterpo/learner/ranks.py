@@ -54,7 +54,7 @@ class LeadingLearner(LoraLearner):
     def _update(self, selection: Selection) -> dict[str, float]:
         """Raises Unavailable (RANK_LOST)."""
         try:
-            self._followers.tell(self.trainer.state(), selection, self.model.budget.tokens)
+            self._followers.tell(self.trainer.state(), selection)
             return super()._update(selection)
         except (OSError, RuntimeError) as error:
             if self._followers.ended(1.0):  # its connections close a moment before it has ended
@@ -94,8 +94,8 @@ class Followers:
             if self.ended(0.05) or time.monotonic() > deadline:
                 raise self.lost()
 
-    def tell(self, state: State, selection: Selection, tokens: int) -> None:
-        message = encoded(state, selection, tokens)
+    def tell(self, state: State, selection: Selection) -> None:
+        message = encoded(state, selection)
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(len(message).to_bytes(8, "big"))
@@ -146,8 +146,7 @@ def join(meeting: Path, rank: int, ranks: int, threads: int) -> None:
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=ranks, timeout=TIMEOUT)
 
 
-def encoded(state: State, selection: Selection, tokens: int) -> bytes:
-    """`tokens`: of a row, so that all ranks cut alike."""
+def encoded(state: State, selection: Selection) -> bytes:
     adapter, optimizer, critic = state
     moments = {f"{i}.{name}": t for i, each in optimizer["state"].items() for name, t in each.items()}
     parts = {"adapter": adapter, "moments": moments, "critic": critic or {}}
@@ -155,12 +154,11 @@ def encoded(state: State, selection: Selection, tokens: int) -> bytes:
     told = {
         "selection": json.dumps(SELECTION.dump_python(selection, mode="json")),  # writes what is no number, too
         "groups": json.dumps(optimizer["param_groups"]),
-        "tokens": str(tokens),
     }
     return save(tensors, told)
 
 
-def decoded(message: bytes) -> tuple[State, Selection, int]:
+def decoded(message: bytes) -> tuple[State, Selection]:
     header = json.loads(message[8 : 8 + int.from_bytes(message[:8], "little")])["__metadata__"]
     parts: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "moments": {}, "critic": {}}
     for key, tensor in load(message).items():
@@ -172,7 +170,7 @@ def decoded(message: bytes) -> tuple[State, Selection, int]:
         moments.setdefault(int(index), {})[name] = tensor
     optimizer = {"state": moments, "param_groups": json.loads(header["groups"])}
     state = parts["adapter"], optimizer, parts["critic"] or None
-    return state, SELECTION.validate_python(json.loads(header["selection"])), int(header["tokens"])
+    return state, SELECTION.validate_python(json.loads(header["selection"]))
 
 
 def messages(pipe: BinaryIO) -> Iterator[bytes]:
@@ -189,9 +187,8 @@ def follow(told: dict[str, Any]) -> None:
     model = PolicyModel(Path(told["base"]), config.lora, config.seed, config.micro_batch_tokens, config.dtype)
     trainer = Trainer(model, resolve(config), config)
     for message in messages(sys.stdin.buffer):
-        state, selection, tokens = decoded(message)
+        state, selection = decoded(message)
         trainer.restore(state)
-        model.budget.tokens = tokens
         with suppress(IterpoError):  # the leader has the same one, and says so
             trainer.update(selection)
 

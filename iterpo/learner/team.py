@@ -34,6 +34,10 @@ class Team:
         """Whether it is so on any rank."""
         return here
 
+    def least(self, here: int) -> int:
+        """Of all ranks'."""
+        return here
+
 
 class ProcessGroup(Team):
     """The ranks of torch's default process group, as `torchrun` starts them."""
@@ -55,6 +59,11 @@ class ProcessGroup(Team):
         flag = torch.tensor([float(here)])
         dist.all_reduce(flag)
         return bool(flag > 0)
+
+    def least(self, here: int) -> int:
+        number = torch.tensor([here])
+        dist.all_reduce(number, dist.ReduceOp.MIN)
+        return int(number)
 
 
 def present() -> Team:

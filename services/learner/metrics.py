@@ -51,13 +51,14 @@ class LearnerMetrics:
         )
         self.sampling = made.histogram(
             "iterpo_learner_sampling_seconds",
-            "Sampling an iteration's answers.",
+            "Sampling answers since the iteration before, by as many calls as it took.",
             "Growing: longer answers, or users who keep the engine busy; more replicas.",
             STEP_BUCKETS,
         )
         self.judging = made.histogram(
             "iterpo_learner_judging_seconds",
-            "Judging a candidate: held-out answers, their rewards, the KL to the base.",
+            "Judging a candidate: held-out answers, their rewards, the KL to the base; with run.ahead, also its wait "
+            "for the learner.",
             "Growing: longer answers, or a slow judge; fewer held-out prompts.",
             STEP_BUCKETS,
         )

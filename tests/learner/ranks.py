@@ -14,21 +14,25 @@ import torch.distributed as dist
 from tests.learner.conftest import in_float64
 
 CASES = {
-    "grpo": ("grpo", "float64", False),
-    "online_dpo": ("online_dpo", "float64", False),
-    "kto": ("kto", "float64", False),
-    "ppo": ("ppo", "float64", False),
-    "float32": ("grpo", "float32", False),
-    "scarce": ("grpo", "float64", True),
+    "grpo": ("grpo", "float64", ""),
+    "online_dpo": ("online_dpo", "float64", ""),
+    "kto": ("kto", "float64", ""),
+    "ppo": ("ppo", "float64", ""),
+    "float32": ("grpo", "float32", ""),
+    "scarce": ("grpo", "float64", "scarce"),
+    "smaller": ("grpo", "float64", "smaller"),
 }
-"""Method, type, and whether long rows do not fit into the last rank's memory."""
+"""Method, type, and the last rank's memory: long rows turn out not to fit into it, or it is known to be smaller."""
 
 
-def update(model_path: Path, method: str, dtype: str, scarce: bool) -> dict[str, Any]:
+def update(model_path: Path, method: str, dtype: str, memory: str) -> dict[str, Any]:
     from tests.learner.test_trainer import selection, trainer
 
+    scarce = memory == "scarce"
     made = trainer(model_path, method, micro_batch_tokens=256 if scarce else 64, dtype=dtype)
     last, seen, selected = dist.get_rank() == dist.get_world_size() - 1, 0, made.model.selected
+    if memory == "smaller" and last:
+        made.model.budget.tokens = made.model.budget.most = 32
 
     def counted(completions):
         nonlocal seen

@@ -14,9 +14,19 @@ import torch
 
 from iterpo.errors import ResourceExhausted
 from iterpo.learner import memory
-from iterpo.learner.memory import FEWEST_TOKENS, MOST_TOKENS, TokenBudget, fitting_budget, is_out_of_memory, kept_bytes
+from iterpo.learner.memory import (
+    FEWEST_TOKENS,
+    LONGER,
+    MOST_TOKENS,
+    TokenBudget,
+    fitting_budget,
+    is_out_of_memory,
+    kept_bytes,
+)
+from iterpo.learner.packing import micro_batches, pack
 from iterpo.learner.policy_model import PolicyModel
 from iterpo.run_config import LoraConfig
+from tests.learner.test_packing import answer
 
 CPU = torch.device("cpu")
 
@@ -55,15 +65,17 @@ def test_a_model_goes_when_nobody_has_it_any_more(tiny_model):
 def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000_000)
 
-    def found(bytes_a_token: float, tokens: int | None = None) -> tuple[int, int]:
-        budget = fitting_budget(CPU, bytes_a_token, tokens)
-        return budget.tokens, budget.fits
+    def found(bytes_a_token: float, tokens: int | None = None, processes: int = 1) -> tuple[int, int, int]:
+        budget = fitting_budget(CPU, bytes_a_token, tokens, processes)
+        return budget.tokens, budget.most, budget.fits
 
-    share = int(memory.SHARE * 500)
-    assert found(2000) == (share, share)
-    assert found(1) == (MOST_TOKENS["cpu"], int(memory.SHARE * 1_000_000))
-    assert found(10**9) == (FEWEST_TOKENS, FEWEST_TOKENS)
-    assert found(2000, tokens=4096) == (4096, share)
+    share, usual = int(memory.SHARE * 500), MOST_TOKENS["cpu"]
+    assert found(2000) == (share, share, share)
+    assert found(200) == (usual, 10 * share, 10 * share)
+    assert found(200, processes=2) == (usual, 5 * share, 5 * share)
+    assert found(1) == (usual, LONGER * usual, 2000 * share)
+    assert found(10**9) == (FEWEST_TOKENS, FEWEST_TOKENS, FEWEST_TOKENS)
+    assert found(2000, tokens=4096) == (4096, 4096, share)
 
 
 def test_a_containers_limit_counts_as_well(tmp_path, monkeypatch):
@@ -90,6 +102,22 @@ def test_a_failed_allocation_halves_the_rows_and_says_so(caplog):
         assert budget.within_memory(compute) == "done"
     assert seen == [512, 256, 128]
     assert caplog.text.count("halving") == 2
+
+
+def test_the_longest_rows_are_halved_first_and_usual_ones_only_then():
+    """The prompt of 200 tokens and its answers make a row of 600, the others' are 64 long."""
+    made = [answer((5,) * 200, (6,) * 51)] * 8 + [answer((7, 8), (9,) * 31)] * 8
+    budget, longest = TokenBudget(64, most=1000), []
+
+    def compute() -> None:
+        rows = [len(pack([made[i] for i in batch]).ids) for batch in micro_batches(made, budget.tokens, budget.most)]
+        longest.append(max(rows))
+        if longest[-1] > 300:
+            raise MemoryError
+
+    budget.within_memory(compute)
+    assert longest == [600, 500, 250]
+    assert (budget.tokens, budget.most, budget.fits) == (64, 250, 250)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterpo.learner import attention
-from iterpo.learner.packing import LONGER, PADDING, SHARED, micro_batches, pack, padded_batches
+from iterpo.learner.packing import PADDING, SHARED, micro_batches, pack, padded_batches
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
@@ -51,10 +51,11 @@ def test_a_row_has_each_prompt_once_and_answers_without_their_last_token():
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=6),
     st.integers(1, 80),
+    st.integers(0, 200),
 )
-def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget):
+def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget, most):
     made = groups([p for p, _ in shape], [n for _, n in shape])
-    batches = micro_batches(made, budget)
+    batches = micro_batches(made, budget, most)
     assert sorted(i for batch in batches for i in batch) == list(range(len(made)))
 
     def fits(batch, room: int = budget) -> bool:
@@ -65,7 +66,7 @@ def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget):
     def room(batch) -> int:
         """More than the budget for answers to one prompt alone."""
         prompts = {made[i].prompt_token_ids for i in batch}
-        return min(LONGER * budget, SHARED * len(min(prompts))) if len(prompts) == 1 else budget
+        return min(most, SHARED * len(min(prompts))) if len(prompts) == 1 else budget
 
     assert all(fits(batch) or fits(batch, room(batch)) or len(batch) == 1 for batch in batches)
     # Nobody has a row of his own who could have sat, with all answers to his prompt, with the ones before.
@@ -81,16 +82,34 @@ def test_eight_groups_of_eight_answers_of_different_lengths_are_one_row():
     assert len(micro_batches(made, 4096)) == 1
 
 
+LONG = [answer(tuple(range(3, 43)), (7,) * 11)] * 4
+"""40 tokens and four answers of 11, ten of which are passed."""
+
+
 def test_a_prompt_of_many_tokens_is_computed_once_for_its_answers_though_the_row_is_beyond_the_budget():
-    """40 tokens and four answers of 11, 10 of which are passed: 80 tokens instead of four rows of 50. To a prompt of 4
-    tokens, four answers more are cut where the budget is full: it is computed twice."""
-    made = [answer(tuple(range(3, 43)), (7,) * 11)] * 4 + [answer((5, 6, 7, 8), (9,) * 16)] * 4
-    assert micro_batches(made, 50) == [[0, 1, 2, 3], [4, 5, 6], [7]]
-    # Not beyond eight times the budget: with 8 tokens an answer a row, then.
-    assert [len(batch) for batch in micro_batches(made[:4], 8)] == [2, 2]
-    assert [len(batch) for batch in micro_batches(made[:4], 6)] == [1, 1, 1, 1]
-    # Nor beyond a rank's share.
-    assert [len(batch) for batch in micro_batches(made[:4], 50, most=60)] == [2, 2]
+    """80 tokens instead of four rows of 50. Answers to a prompt of 4 tokens are cut where the budget is full: to
+    compute it twice costs little."""
+    short = [answer((5, 6, 7, 8), (9,) * 16)] * 4
+    assert micro_batches(LONG + short, 50, most=100) == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert [len(batch) for batch in micro_batches(LONG, 50, most=60)] == [2, 2]
+    assert [len(batch) for batch in micro_batches(LONG, 50)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "ranks", "rows"),
+    [
+        (1, 1, [80]),
+        (1, 2, [60, 60]),  # its own half of the answers for each rank, and the prompt on both
+        (2, 2, [80, 80]),
+        (3, 2, [80, 80, 80]),  # one has two of them; cut in halves, the rows of both would be as long in all
+    ],
+)
+def test_ranks_have_rows_of_like_length_and_a_prompt_is_on_two_of_them_only_where_there_are_fewer_prompts(
+    prompts, ranks, rows
+):
+    made = [answer((5 + n, *c.prompt_token_ids[1:]), c.token_ids) for n in range(prompts) for c in LONG]
+    batches = micro_batches(made, 1000, most=1000, ranks=ranks)
+    assert [len(pack([made[i] for i in batch]).ids) for batch in batches] == rows
 
 
 def test_one_long_answer_does_not_make_attention_compute_mostly_nothing():

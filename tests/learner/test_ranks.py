@@ -97,7 +97,7 @@ def test_memory_that_runs_out_for_somebody_let_in_between_leaves_the_ranks_rows_
 
         def let_in() -> None:
             with leader.model.alone():
-                leader.model.budget.tokens = 128  # above the least, so that it can be halved
+                leader.model.budget.tokens = leader.model.budget.most = 128  # above the least, so that it can be halved
                 leader.model.budget.halve()
                 halved.append(leader.model.budget.tokens)
 
@@ -139,8 +139,8 @@ def test_state_and_selection_are_told_whole(tiny_model: Path) -> None:
     learner.update(selection(3))
     state, given = learner.snapshot(), selection(3)
     given.baselines[0], given.rewards[1], given.dropped["tied_pair"] = 0.5, float("-inf"), 2
-    (adapter, optimizer, critic), told, tokens = decoded(encoded(state, given, 77))
-    assert (told, tokens) == (given, 77)
+    (adapter, optimizer, critic), told = decoded(encoded(state, given))
+    assert told == given
     assert told.completions[0].finish_reason is given.completions[0].finish_reason
     assert all(torch.equal(adapter[name], t) for name, t in state[0].items())
     assert all(torch.equal(critic[name], t) for name, t in state[2].items())

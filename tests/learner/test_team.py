@@ -51,6 +51,12 @@ def test_in_float32_two_ranks_stay_within_rounding(found):
     assert 0 < difference(one, two) < 1e-5
 
 
+def test_a_rank_with_less_memory_shortens_the_rows_of_all(found):
+    one, two = (of["smaller"] for of in found)
+    assert difference(one, two) < 1e-10
+    assert one["budget"] == two["budget"] == 32
+
+
 def test_memory_that_runs_out_on_one_rank_shortens_the_rows_of_all(found):
     one, two = (of["scarce"] for of in found)
     assert difference(one, two) < 1e-10

@@ -58,9 +58,9 @@ export class Curve {
       const at = line.map(([iteration, value]) => `${this.x(iteration).toFixed(1)},${y(value).toFixed(1)}`);
       if (at.length === 1) {  // a single point is no line
         const [[iteration, value]] = line;
-        drawn.push(svg("circle", { class: `dot-${number % 3}`, cx: this.x(iteration) + 4, cy: y(value), r: 3 }));
+        drawn.push(svg("circle", { class: `dot-${number}`, cx: this.x(iteration) + 4, cy: y(value), r: 3 }));
       }
-      drawn.push(svg("polyline", { class: `line-${number % 3}`, points: at.join(" ") }));
+      drawn.push(svg("polyline", { class: `line-${number}`, points: at.join(" ") }));
     });
     this.chart.replaceChildren(...drawn);
     this.chart.dataset.last = last;
@@ -81,7 +81,7 @@ export class Curve {
     }
     const parts = this.values(shown).map(([name, value], number) => {
       const part = document.createElement("span");
-      part.className = `key-${number % 3}`;
+      part.className = `key-${number}`;
       part.textContent = ` ${name} ${short(value)} `;
       return part;
     });
