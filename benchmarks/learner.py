@@ -20,6 +20,7 @@ two hours, reward three.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -28,6 +29,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.child import Child
 from benchmarks.learner_services import Services
@@ -130,25 +133,30 @@ class Bench:
         return self._cases is None or case in self._cases
 
     def reward(self) -> Any:
-        """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps, or fewer. Seeds that earlier results
-        have are not run again: remove their row to begin anew."""
+        """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps: after the last step that had no more
+        (`iterpo`), and on the line between that one and the next (`iterpo_between`), since TRL's ended just there.
+        Seeds that earlier results have are not run again: remove their row to begin anew."""
         seeds = self._found.get("reward", {}).get("grpo", {}).get("by_seed", {})
         services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
         try:
             for seed in (seed for seed in SEEDS if str(seed) not in seeds):
                 trl = self._trl("grpo", seed)
                 tokens = trl.ask({"steps": REWARD_STEPS})["tokens"]
-                reached = {"trl": trl.ask({"heldout": True})["reward"], "iterpo": 0.0}
+                reached = {"trl": trl.ask({"heldout": True})["reward"]}
                 trl.shutdown()
-                sampled = 0.0
-                for row in services.run("grpo", REWARD_STEPS + 2, seed):
-                    sampled += row.metrics["sampled_tokens"]
-                    if sampled <= tokens:
-                        reached["iterpo"] = row.heldout_reward
-                print(f"reward, seed {seed}: {reached}", file=sys.stderr)
-                seeds = seeds | {str(seed): {side: round(value, 4) for side, value in reached.items()}}
-                both = {side: summary([each[side] for each in seeds.values()]) for side in reached}
-                yield "grpo", {"steps": REWARD_STEPS, "by_seed": seeds, **both}
+                rows = services.run("grpo", REWARD_STEPS + 2, seed)
+                sampled = list(itertools.accumulate(row.metrics["sampled_tokens"] for row in rows))
+                rewards = [row.heldout_reward for row in rows]
+                reached |= {
+                    "iterpo": [r for r, so_far in zip(rewards, sampled, strict=True) if so_far <= tokens][-1],
+                    "iterpo_between": float(np.interp(tokens, sampled, rewards)),
+                }
+                print(f"reward, seed {seed}, {tokens} tokens: {reached}", file=sys.stderr)
+                steps = [[int(so_far), round(r, 4)] for r, so_far in zip(rewards, sampled, strict=True)]
+                rounded = {side: round(value, 4) for side, value in reached.items()}
+                seeds = seeds | {str(seed): rounded | {"tokens": tokens, "iterpo_steps": steps}}
+                sides = {side: summary([each[side] for each in seeds.values()]) for side in reached}
+                yield "grpo", {"steps": REWARD_STEPS, "by_seed": seeds, **sides}
         finally:
             services.shutdown()
 
@@ -262,8 +270,9 @@ def table(found: dict[str, Any]) -> str:
             memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_trls_memory']:.2f})"
             lines.append(f"{part + ' ' + name:22s} {ours:7.2f}s {trl:7.2f}s {row['times_faster']:6.2f}  {memory}")
     for name, row in found.get("reward", {}).items():
-        ours, trl = (f"{row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in ("iterpo", "trl"))
-        lines.append(f"held-out reward {name}: iterpo {ours}, TRL {trl}")
+        sides = ("iterpo", "iterpo_between", "trl")
+        told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in sides]
+        lines.append(f"held-out reward {name}: " + ", ".join(told))
     for name, row in found.get("without", {}).items():
         lines.append(f"{name} in {row['seconds']:.2f} s; times slower without: {row['times_slower']}")
     lines += [f"memory {name}: {row['peak_mib']:.0f} MiB" for name, row in found.get("memory", {}).items()]
