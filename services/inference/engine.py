@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 BATCHED_TOKENS = 4096
 """Prefill tokens of one engine step. Prompts are never cut (see `arguments`), so it is at least the context."""
+CPU_BLOCK_TOKENS = 32
+"""Of a block of the cache of keys and values: whole blocks are shared by prompts that begin alike. The fewest that vLLM's
+attention takes on CPUs; its 128 are more than a chat's system prompt and question (docs/serving.md)."""
 GPU_MEMORY_SHARE = 0.9
 """vLLM's default, for all engines of a service together."""
 
@@ -211,6 +214,8 @@ def arguments(
         "enforce_eager": device == "cpu",
         "worker_extension_cls": "services.inference.worker.Worker",
     }
+    if device == "cpu":
+        common["block_size"] = CPU_BLOCK_TOKENS
     if device == "gpu":
         common["gpu_memory_utilization"] = GPU_MEMORY_SHARE / engines
     if lora_slots:
