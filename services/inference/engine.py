@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 BATCHED_TOKENS = 4096
 """Prefill tokens of one engine step. Prompts are never cut (see `arguments`), so it is at least the context."""
 CPU_BLOCK_TOKENS = 32
-"""Of a block of the cache of keys and values: whole blocks are shared by prompts that begin alike. The fewest that vLLM's
-attention takes on CPUs; its 128 are more than a chat's system prompt and question (docs/serving.md)."""
+"""Of a block of the cache of keys and values: prompts that begin alike share whole blocks. The fewest that vLLM's
+attention takes on CPUs; its own 128 are more than a chat's system prompt and question (docs/serving.md)."""
 GPU_MEMORY_SHARE = 0.9
 """vLLM's default, for all engines of a service together."""
 

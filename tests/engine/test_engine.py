@@ -56,7 +56,7 @@ def test_the_digest_is_of_the_weights_that_answer_and_the_base_is_the_base_after
 
 
 def test_the_beginning_of_a_short_prompt_is_computed_once_for_all_who_share_it(running: Running) -> None:
-    """A group's answers, and chats with the same system prompt. vLLM's own blocks of 128 tokens would hold none of it."""
+    """A group's answers, and chats with the same system prompt. vLLM's own blocks, of 128 tokens, would share none."""
     engine, loop = running
     prompt = list(range(100, 100 + CPU_BLOCK_TOKENS + 8))
 
