@@ -127,8 +127,8 @@ class PolicyModel:
     def shared_by(self, team: Team) -> Iterator[None]:
         """Within: whatever is measured or differentiated is done by all ranks of the team together."""
         self.team = self.budget.team = team
-        self.budget.agree()
         try:
+            self.budget.agree()
             yield
         finally:
             self.team = self.budget.team = Team()

@@ -101,7 +101,7 @@ def test_a_prompt_of_many_tokens_is_computed_once_for_its_answers_though_the_row
         (1, 1, [80]),
         (1, 2, [60, 60]),  # its own half of the answers for each rank, and the prompt on both
         (2, 2, [80, 80]),
-        (3, 2, [80, 80, 80]),  # one has two of them; cut in halves, the rows of both would be as long in all
+        (3, 2, [80, 80, 80]),  # one has two of them, 160 tokens; with a prompt cut in two, both would have 140
     ],
 )
 def test_ranks_have_rows_of_like_length_and_a_prompt_is_on_two_of_them_only_where_there_are_fewer_prompts(

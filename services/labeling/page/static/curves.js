@@ -54,7 +54,7 @@ export class Curve {
     ]);
     drawn.push(svg("text", { x: LEFT, y: HEIGHT - 5 }, String(first)));
     drawn.push(svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 5, "text-anchor": "end" }, String(last)));
-    Object.values(lines).forEach((line, number) => {
+    Object.values(lines).forEach((line, number) => {  // runs.css has colours for four
       const at = line.map(([iteration, value]) => `${this.x(iteration).toFixed(1)},${y(value).toFixed(1)}`);
       if (at.length === 1) {  // a single point is no line
         const [[iteration, value]] = line;
