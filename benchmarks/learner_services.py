@@ -65,6 +65,7 @@ class Services:
         row = self.run(method, 2)[-1]
         return {
             "seconds": row.seconds,
+            "sampled_tokens": row.metrics["sampled_tokens"],
             "sampling_seconds": row.metrics["sampling_seconds"],
             "update_seconds": row.metrics["learner_seconds"],
             "load_seconds": row.load_ms / 1000,

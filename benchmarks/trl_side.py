@@ -3,7 +3,8 @@ benchmarks.learner. It runs with TRL's own packages on the path, which benchmark
 
 A request {"prompt_tokens": N} is answered by one update on given completions: TRL's loss, the backward, clipping and
 the optimiser's step. {"steps": N} is answered by that many steps of its training loop, answers sampled and judged by
-it, from where the last ones ended; {"heldout": true} by the mean reward of its greedy held-out answers.
+it, from where the last ones ended, or, with {"afresh": true}, from the base; {"heldout": true} by the mean reward of
+its greedy held-out answers.
 """
 
 from __future__ import annotations
@@ -257,6 +258,7 @@ class Stepping:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        self._base = {name: p.detach().clone() for name, p in self._trained()}
 
     def walk(self, steps: int) -> dict[str, float]:
         """Enters the loop at the first request, and leaves it with the process."""
@@ -276,11 +278,21 @@ class Stepping:
                 request = json.loads(line)
                 if "steps" in request:
                     steps = request["steps"]
+                    if request.get("afresh"):
+                        self._begin_anew()
                     break
                 reward = greedy_reward(self._trainer, read("heldout.jsonl"))
                 say({"reward": reward})
             else:
                 sys.exit()
+
+    def _trained(self) -> list[tuple[str, Any]]:
+        return [(name, p) for name, p in self._trainer.model.named_parameters() if p.requires_grad]
+
+    def _begin_anew(self) -> None:
+        for name, parameter in self._trained():
+            parameter.data.copy_(self._base[name])
+        self._trainer.optimizer.state.clear()
 
     def _callback(self, requests: Iterator[None]) -> Any:
         from transformers import TrainerCallback
