@@ -64,6 +64,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
     of_answers = of_prompts[:0]
     if length:
         q_own, k_own, v_own = (_answers(x, kv) for _, x in spread)  # [G, kv, n, r, C, d]
+        q_own = q_own.contiguous()  # two products read it: laid out once, it is kept once
         to_prompt = q_own.flatten(2, 4) @ k_prompt[:, :, 0].mT
         to_prompt = to_prompt.masked_fill(~layout.known[:, None, None], -torch.inf)
         to_own = q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT

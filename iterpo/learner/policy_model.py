@@ -3,8 +3,8 @@
 A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
 attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
 one no real token sees it. The head is evaluated in chunks (`head`), so neither logits nor their gradient are ever kept
-for all tokens. How long a row may be is found from free memory (`memory`); layers of a sequence that is longer are
-computed again in the backward (`recompute`). Dropout is off.
+for all tokens. Gated layers keep less than autograd would (`gates`). How long a row may be is found from free memory
+(`memory`); layers of a sequence that is longer are computed again in the backward (`recompute`). Dropout is off.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
+from iterpo.learner.gates import keep_less
 from iterpo.learner.head import Head, Slopes
 from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches
@@ -94,6 +95,7 @@ class PolicyModel:
         self.served_dtype = compute if compute is torch.float64 else compute_dtype("auto", self.device.type)
         """What an engine on hardware like this one rounds merged weights to, unless it is told otherwise."""
         model = model.to(compute)
+        keep_less(model)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         self.decoder = model.get_decoder()
