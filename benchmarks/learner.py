@@ -43,6 +43,7 @@ from iterpo.embedded_model import prepare
 ROUNDS = 5
 UPDATES = (("grpo", 64), ("grpo", 512), ("dpo", 64))
 STEPS = ("grpo", "online_dpo")
+CASES = (*(f"{method}_{tokens}" for method, tokens in UPDATES), *STEPS)
 SEEDS, REWARD_STEPS = range(5), 7
 BATCHES = (1, 2, 4)
 """Of 64 completions."""
@@ -75,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
-    parser.add_argument(
-        "--cases", nargs="*", default=None, help="of update and step, these alone: grpo_512, dpo_64, ..."
-    )
+    parser.add_argument("--cases", nargs="*", choices=CASES, help="of update and step, these alone (without it: all)")
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
@@ -201,8 +200,9 @@ def second_step(child: Child) -> Ask:
     """TRL's second step from the base, as `Services.step` is ours: later answers, and steps with them, are shorter."""
 
     def ask() -> dict[str, Any]:
-        first, both = child.ask({"steps": 1, "afresh": True}), child.ask({"steps": 1})
-        return both | {"sampled_tokens": both.pop("tokens") - first["tokens"]}
+        first, second = child.ask({"steps": 1, "afresh": True}), child.ask({"steps": 1})
+        sampled = second.pop("tokens") - first["tokens"]
+        return second | {"sampled_tokens": sampled}
 
     return ask
 

@@ -10,6 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from iterpo.learner.gates import keep_less
 from iterpo.learner.memory import kept_bytes
+from tests.learner.test_policy_model import model
 
 TOKENS, WIDTH, INNER = 5, 8, 12
 
@@ -57,3 +58,13 @@ def test_layers_that_compute_something_else_are_left_alone(other):
     keep_less(other)
     assert "forward" not in vars(other[0])
     assert all(torch.equal(*both) for both in zip(expected, with_gradients(other), strict=True))
+
+
+def test_the_policys_own_layers_keep_less(tiny_model):
+    made = model(tiny_model)
+    gated = [module for module in made.decoder.modules() if isinstance(module, LlamaMLP)]
+    less = made._bytes_a_token()
+    for module in gated:
+        del module.forward  # the instance's; the class's is back
+    assert gated
+    assert made._bytes_a_token() - less == 8 * len(gated) * made.decoder.config.intermediate_size
