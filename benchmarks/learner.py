@@ -63,7 +63,10 @@ TRL_PACKAGES = (
     "xxhash",
 )
 """What TRL needs and iterpo does not; the rest it shares with us, at our versions."""
+REACHED = ("trl", "iterpo", "iterpo_between", "iterpo_as_many_steps")
 Ask = Callable[[], dict[str, Any]]
+Curve = list[tuple[int, float]]
+"""Tokens sampled so far, and the held-out reward, after each step."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -133,31 +136,29 @@ class Bench:
 
     def reward(self) -> Any:
         """Ours after as many sampled tokens as TRL had after REWARD_STEPS steps: after the last step that had no more
-        (`iterpo`), and on the line between that one and the next (`iterpo_between`), since TRL's ended just there.
-        Seeds that earlier results have are not run again: remove their row to begin anew."""
+        (`iterpo`), and on the line between that one and the next (`iterpo_between`), since TRL's ended just there; and
+        after as many steps. Seeds that earlier results have are not run again: remove their row to begin anew."""
         seeds = self._found.get("reward", {}).get("grpo", {}).get("by_seed", {})
         services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
         try:
             for seed in (seed for seed in SEEDS if str(seed) not in seeds):
-                trl = self._trl("grpo", seed)
-                tokens = trl.ask({"steps": REWARD_STEPS})["tokens"]
-                reached = {"trl": trl.ask({"heldout": True})["reward"]}
-                trl.shutdown()
-                rows = services.run("grpo", REWARD_STEPS + 2, seed)
-                sampled = list(itertools.accumulate(row.metrics["sampled_tokens"] for row in rows))
-                rewards = [row.heldout_reward for row in rows]
-                reached |= {
-                    "iterpo": [r for r, so_far in zip(rewards, sampled, strict=True) if so_far <= tokens][-1],
-                    "iterpo_between": float(np.interp(tokens, sampled, rewards)),
-                }
-                print(f"reward, seed {seed}, {tokens} tokens: {reached}", file=sys.stderr)
-                steps = [[int(so_far), round(r, 4)] for r, so_far in zip(rewards, sampled, strict=True)]
-                rounded = {side: round(value, 4) for side, value in reached.items()}
-                seeds = seeds | {str(seed): rounded | {"tokens": tokens, "iterpo_steps": steps}}
-                sides = {side: summary([each[side] for each in seeds.values()]) for side in reached}
+                curves = {"trl": self._trl_curve(seed), "iterpo": our_curve(services, seed)}
+                seeds = seeds | {str(seed): reached(**curves) | {f"{side}_steps": c for side, c in curves.items()}}
+                print(f"reward, seed {seed}: {seeds[str(seed)]}", file=sys.stderr, flush=True)
+                sides = {side: summary([each[side] for each in seeds.values()]) for side in REACHED}
                 yield "grpo", {"steps": REWARD_STEPS, "by_seed": seeds, **sides}
         finally:
             services.shutdown()
+
+    def _trl_curve(self, seed: int) -> Curve:
+        trl = self._trl("grpo", seed)
+        try:
+            asked = (
+                (trl.ask({"steps": 1})["tokens"], trl.ask({"heldout": True})["reward"]) for _ in range(REWARD_STEPS)
+            )
+            return [(tokens, round(reward, 4)) for tokens, reward in asked]
+        finally:
+            trl.shutdown()
 
     def without(self) -> Any:
         """The same update without a part of the learner, GRPO, in one process."""
@@ -190,6 +191,25 @@ class Bench:
     def _trl(self, method: str, seed: int = 0) -> Child:
         paths = {"PYTHONPATH": f"{Path.cwd()}:{self._trl_path}", "OMP_WAIT_POLICY": "passive"}
         return Child("benchmarks.trl_side", str(self._base), method, self.dtype, str(seed), **paths)
+
+
+def our_curve(services: Services, seed: int) -> Curve:
+    rows = services.run("grpo", REWARD_STEPS + 2, seed)
+    sampled = itertools.accumulate(row.metrics["sampled_tokens"] for row in rows)
+    return [(int(tokens), round(row.heldout_reward, 4)) for tokens, row in zip(sampled, rows, strict=True)]
+
+
+def reached(trl: Curve, iterpo: Curve) -> dict[str, float]:
+    """REACHED of one seed, and the tokens that both had."""
+    tokens, theirs = trl[-1]
+    sampled, rewards = (list(column) for column in zip(*iterpo, strict=True))
+    return {
+        "tokens": tokens,
+        "trl": theirs,
+        "iterpo": [reward for so_far, reward in iterpo if so_far <= tokens][-1],
+        "iterpo_between": round(float(np.interp(tokens, sampled, rewards)), 4),
+        "iterpo_as_many_steps": iterpo[len(trl) - 1][1],
+    }
 
 
 def side_asked(child: Child, request: dict[str, Any]) -> Ask:
@@ -282,8 +302,7 @@ def table(found: dict[str, Any]) -> str:
             memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_trls_memory']:.2f})"
             lines.append(f"{part + ' ' + name:22s} {ours:7.2f}s {trl:7.2f}s {row['times_faster']:6.2f}  {memory}")
     for name, row in found.get("reward", {}).items():
-        sides = ("iterpo", "iterpo_between", "trl")
-        told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in sides]
+        told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in REACHED]
         lines.append(f"held-out reward {name}: " + ", ".join(told))
     for name, row in found.get("without", {}).items():
         lines.append(f"{name} in {row['seconds']:.2f} s; times slower without: {row['times_slower']}")
