@@ -5,6 +5,7 @@ The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at m
     update  one update on given completions: GRPO with prompts of 64 and of 512 tokens, DPO with prompts of 64
     step    a whole step with sampling: GRPO (8 prompts x 8 answers), online DPO (32 prompts x 2)
     reward  the held-out reward after as many sampled tokens, GRPO, five seeds
+    same_batches  seven steps of GRPO on the batches that TRL sampled: how near both end
 
 and two of the learner with itself: `memory`, over the size of a batch and of the vocabulary, and `without`, an update
 without one of its parts.
@@ -20,7 +21,6 @@ two hours, reward three.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -30,9 +30,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.child import Child
+from benchmarks.learner_curves import REACHED, Curve, draw, our_curve, reached, summary
 from benchmarks.learner_services import Services
 from benchmarks.learner_side import WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
@@ -48,7 +47,7 @@ SEEDS, REWARD_STEPS = range(5), 7
 BATCHES = (1, 2, 4)
 """Of 64 completions."""
 VOCABULARIES = (49_152, 152_000)
-PARTS = ("update", "step", "without", "memory", "reward")
+PARTS = ("update", "step", "without", "memory", "same_batches", "reward")
 RESULTS = Path(__file__).parent / "results"
 TRL_PACKAGES = (
     "trl==1.16.0",
@@ -63,10 +62,7 @@ TRL_PACKAGES = (
     "xxhash",
 )
 """What TRL needs and iterpo does not; the rest it shares with us, at our versions."""
-REACHED = ("trl", "iterpo", "iterpo_between", "iterpo_as_many_steps")
 Ask = Callable[[], dict[str, Any]]
-Curve = list[tuple[int, float]]
-"""Tokens sampled so far, and the held-out reward, after each step."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             found.setdefault(part, {})[name] = about | row
             arguments.out.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found, indent=1) + "\n")
+    if reward := found.get("reward"):
+        draw(reward["grpo"]["by_seed"], path.with_name(f"{path.stem}-reward.png"))
     print(table(found), f"\nwritten to {path}", sep="")
 
 
@@ -142,7 +140,7 @@ class Bench:
         services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
         try:
             for seed in (seed for seed in SEEDS if str(seed) not in seeds):
-                curves = {"trl": self._trl_curve(seed), "iterpo": our_curve(services, seed)}
+                curves = {"trl": self._trl_curve(seed), "iterpo": our_curve(services, REWARD_STEPS + 2, seed)}
                 seeds = seeds | {str(seed): reached(**curves) | {f"{side}_steps": c for side, c in curves.items()}}
                 print(f"reward, seed {seed}: {seeds[str(seed)]}", file=sys.stderr, flush=True)
                 sides = {side: summary([each[side] for each in seeds.values()]) for side in REACHED}
@@ -159,6 +157,23 @@ class Bench:
             return [(tokens, round(reward, 4)) for tokens, reward in asked]
         finally:
             trl.shutdown()
+
+    def same_batches(self) -> Any:
+        """Ours on the batches that TRL sampled, from the adapter that it began with: whoever learns alike ends alike.
+        TRL judges both."""
+        folder = self._home / "bench-learner" / time.strftime("same-batches-%H%M%S")
+        folder.mkdir(parents=True)
+        trl, ours = self._trl("grpo"), self._ours(self._base, "grpo")
+        trl.ask({"steps": REWARD_STEPS, "keep": str(folder)})
+        distance = ours.ask({"learn": str(folder)})["distance"]
+        rewards = {
+            "trl": trl.ask({"heldout": True})["reward"],
+            "iterpo": trl.ask({"heldout": True, "adapter": str(folder / "ours.safetensors")})["reward"],
+        }
+        for child in (trl, ours):
+            child.shutdown()
+        rounded = {side: round(reward, 4) for side, reward in rewards.items()}
+        yield "grpo", {"steps": REWARD_STEPS, "distance_of_the_way": round(distance, 4), "heldout_reward": rounded}
 
     def without(self) -> Any:
         """The same update without a part of the learner, GRPO, in one process."""
@@ -191,25 +206,6 @@ class Bench:
     def _trl(self, method: str, seed: int = 0) -> Child:
         paths = {"PYTHONPATH": f"{Path.cwd()}:{self._trl_path}", "OMP_WAIT_POLICY": "passive"}
         return Child("benchmarks.trl_side", str(self._base), method, self.dtype, str(seed), **paths)
-
-
-def our_curve(services: Services, seed: int) -> Curve:
-    rows = services.run("grpo", REWARD_STEPS + 2, seed)
-    sampled = itertools.accumulate(row.metrics["sampled_tokens"] for row in rows)
-    return [(int(tokens), round(row.heldout_reward, 4)) for tokens, row in zip(sampled, rows, strict=True)]
-
-
-def reached(trl: Curve, iterpo: Curve) -> dict[str, float]:
-    """REACHED of one seed, and the tokens that both had."""
-    tokens, theirs = trl[-1]
-    sampled, rewards = (list(column) for column in zip(*iterpo, strict=True))
-    return {
-        "tokens": tokens,
-        "trl": theirs,
-        "iterpo": [reward for so_far, reward in iterpo if so_far <= tokens][-1],
-        "iterpo_between": round(float(np.interp(tokens, sampled, rewards)), 4),
-        "iterpo_as_many_steps": iterpo[len(trl) - 1][1],
-    }
 
 
 def side_asked(child: Child, request: dict[str, Any]) -> Ask:
@@ -261,17 +257,6 @@ def medians(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: round(statistics.median(a[name] for a in answers), 2) for name in names}
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean with a 95 % interval by Student's t, where there are two seeds at least."""
-    mean = statistics.mean(values)
-    found: dict[str, Any] = {"mean": round(mean, 4)}
-    if len(values) < 2:
-        return found
-    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
-    half = quantile * statistics.stdev(values) / len(values) ** 0.5
-    return found | {"interval": [round(mean - half, 4), round(mean + half, 4)]}
-
-
 def usual_dtype() -> str:
     from iterpo.precision import compute_dtype
 
@@ -304,6 +289,9 @@ def table(found: dict[str, Any]) -> str:
     for name, row in found.get("reward", {}).items():
         told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in REACHED]
         lines.append(f"held-out reward {name}: " + ", ".join(told))
+    for name, row in found.get("same_batches", {}).items():
+        rewards, distance = row["heldout_reward"], row["distance_of_the_way"]
+        lines.append(f"{name} on TRL's batches: {distance:.1%} of its way apart, held-out reward {rewards}")
     for name, row in found.get("without", {}).items():
         lines.append(f"{name} in {row['seconds']:.2f} s; times slower without: {row['times_slower']}")
     lines += [f"memory {name}: {row['peak_mib']:.0f} MiB" for name, row in found.get("memory", {}).items()]

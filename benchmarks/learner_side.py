@@ -1,9 +1,11 @@
 """iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL METHOD DTYPE`, asked by
 benchmarks.learner. A request {"prompt_tokens": N} is answered by one update on given completions; with {"batches": K},
-on K times as many; with {"without": PART}, without one of WITHOUT."""
+on K times as many; with {"without": PART}, without one of WITHOUT. {"learn": FOLDER} is answered by updates on the
+batches that TRL kept there, from the adapter that it began with."""
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -33,6 +35,8 @@ def main(base: Path, method: str, dtype: str) -> None:
     made = {"dpo": pairs}.get(method, groups)
 
     def answer(request: dict[str, Any]) -> dict[str, float]:
+        if "learn" in request:
+            return learn_as_trl(learner, Path(request["learn"]))
         given = [task(request["prompt_tokens"], seed) for seed in range(request.get("batches", 1))]
         everything = [group for n, each in enumerate(given) for group in made(each, f"{n}/")]
         selection = algorithm.response_sampling.select(everything, 0)
@@ -62,6 +66,35 @@ def less(learner: Any, part: str) -> Iterator[None]:
         yield
     finally:
         model.shares_prompts, model.budget, trainer._told_on_the_way = shares, budget, told  # noqa: SLF001
+
+
+def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:
+    """Writes the adapter after the last of TRL's batches to `ours.safetensors`, and tells how far it lies from TRL's,
+    in parts of the way that TRL went."""
+    from safetensors.torch import load_file, save_file
+
+    steps = len(list(folder.glob("batch-*.json")))
+    first, last = (load_file(folder / f"step-{number}.safetensors") for number in (0, steps))
+    ours = {name: p for name, p in learner.model.peft.named_parameters() if p.requires_grad}
+    for name, parameter in ours.items():
+        parameter.data.copy_(first[name])
+    for number in range(1, steps + 1):
+        rows = json.loads((folder / f"batch-{number}.json").read_text())
+        learner.update(learner.trainer.algorithm.response_sampling.select(groups(grouped(rows), f"{number}/"), 0))
+    save_file({name: p.detach().clone() for name, p in ours.items()}, folder / "ours.safetensors")
+    return {"distance": apart(ours, last) / apart(first, last)}
+
+
+def grouped(rows: list[Any]) -> Task:
+    """Of [prompt, completion, advantage] in any order; advantages, normalised once more, stay what they are."""
+    prompts = list(dict.fromkeys(tuple(prompt) for prompt, *_ in rows))
+    members = [[row for row in rows if tuple(row[0]) == prompt] for prompt in prompts]
+    completions = [[tuple(ids) for _, ids, _ in each] for each in members]
+    return Task(prompts, completions, [[advantage for *_, advantage in each] for each in members])
+
+
+def apart(some: dict[str, Any], others: dict[str, Any]) -> float:
+    return float(sum(float((some[name].detach() - others[name]).square().sum()) for name in others) ** 0.5)
 
 
 def groups(given: Task, name: str) -> list[Any]:

@@ -3,8 +3,9 @@ benchmarks.learner. It runs with TRL's own packages on the path, which benchmark
 
 A request {"prompt_tokens": N} is answered by one update on given completions: TRL's loss, the backward, clipping and
 the optimiser's step. {"steps": N} is answered by that many steps of its training loop, answers sampled and judged by
-it, from where the last ones ended, or, with {"afresh": true}, from the base; {"heldout": true} by the mean reward of
-its greedy held-out answers.
+it, from where the last ones ended, or, with {"afresh": true}, from the base; with {"keep": FOLDER}, GRPO's adapters and
+batches are written there. {"heldout": true} is answered by the mean reward of its greedy held-out answers, or, with
+{"adapter": FILE}, of those with these weights.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ task at once beside us for want of memory (20.8 of 24 GB), of prompts of 512 tok
 MOST_STEPS = 1000
 SAMPLED = Counter[str]()
 """Tokens of answers, since the process began."""
+LAST: dict[str, Any] = {}
+"""GRPO's last batch, as TRL pads it."""
 
 
 def main(base: str, method: str, dtype: str, seed: str) -> None:
@@ -72,7 +75,7 @@ def main(base: str, method: str, dtype: str, seed: str) -> None:
     def answer(request: dict[str, Any]) -> dict[str, float]:
         if "prompt_tokens" in request:
             return update(request)
-        return steps.walk(request["steps"]) | peak()
+        return steps.walk(request) | peak()
 
     serve_parent(answer)
 
@@ -123,6 +126,13 @@ def grpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
         train_dataset=dataset(rows),
         peft_config=lora(),
     )
+    sample = trainer._generate_and_score_completions  # noqa: SLF001
+
+    def sample_and_keep(inputs: Any) -> Any:
+        LAST.update(sample(inputs))
+        return dict(LAST)
+
+    trainer._generate_and_score_completions = sample_and_keep  # noqa: SLF001
     return trainer
 
 
@@ -258,41 +268,67 @@ class Stepping:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._base = {name: p.detach().clone() for name, p in self._trained()}
+        self._base = self._copy()
 
-    def walk(self, steps: int) -> dict[str, float]:
+    def walk(self, request: dict[str, Any]) -> dict[str, float]:
         """Enters the loop at the first request, and leaves it with the process."""
-        self._trainer.add_callback(self._callback(self._requests(steps)))
+        self._trainer.add_callback(self._callback(self._requests(request)))
         self._trainer.train()
         raise RuntimeError(f"more than {MOST_STEPS} steps were asked for")
 
-    def _requests(self, steps: int) -> Iterator[None]:
+    def _requests(self, request: dict[str, Any]) -> Iterator[None]:
         """Resumed after every step of the loop."""
         while True:
             started = time.monotonic()
-            for _ in range(steps):
+            for _ in range(request["steps"]):
                 yield
+                if "keep" in request:
+                    self._keep(Path(request["keep"]))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             say({"seconds": time.monotonic() - started, "peak_mib": peak, **SAMPLED})
             for line in sys.stdin:
                 request = json.loads(line)
                 if "steps" in request:
-                    steps = request["steps"]
                     if request.get("afresh"):
                         self._begin_anew()
                     break
-                reward = greedy_reward(self._trainer, read("heldout.jsonl"))
-                say({"reward": reward})
+                say({"reward": self._heldout_reward(request.get("adapter"))})
             else:
                 sys.exit()
 
-    def _trained(self) -> list[tuple[str, Any]]:
-        return [(name, p) for name, p in self._trainer.model.named_parameters() if p.requires_grad]
+    def _trained(self) -> dict[str, Any]:
+        return {name: p for name, p in self._trainer.model.named_parameters() if p.requires_grad}
 
     def _begin_anew(self) -> None:
-        for name, parameter in self._trained():
-            parameter.data.copy_(self._base[name])
+        self._load(self._base)
         self._trainer.optimizer.state.clear()
+
+    def _load(self, adapter: dict[str, Any]) -> None:
+        for name, parameter in self._trained().items():
+            parameter.data.copy_(adapter[name])
+
+    def _copy(self) -> dict[str, Any]:
+        return {name: p.detach().clone() for name, p in self._trained().items()}
+
+    def _heldout_reward(self, adapter: str | None) -> float:
+        from safetensors.torch import load_file
+
+        own = self._copy()
+        if adapter:
+            self._load(load_file(adapter))
+        found = greedy_reward(self._trainer, read("heldout.jsonl"))
+        self._load(own)
+        return found
+
+    def _keep(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        number = self._trainer.state.global_step
+        columns = [real(LAST[f"{part}_ids"], LAST[f"{part}_mask"]) for part in ("prompt", "completion")]
+        rows = list(zip(*columns, LAST["advantages"].tolist(), strict=True))
+        (folder / f"batch-{number}.json").write_text(json.dumps(rows))
+        save_file(self._base, folder / "step-0.safetensors")
+        save_file(self._copy(), folder / f"step-{number}.safetensors")
 
     def _callback(self, requests: Iterator[None]) -> Any:
         from transformers import TrainerCallback
@@ -305,6 +341,11 @@ class Stepping:
                 next(requests)
 
         return Callback()
+
+
+def real(ids: Any, mask: Any) -> list[list[int]]:
+    """Rows without their padding."""
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
 def greedy_reward(trainer: Any, rows: list[dict[str, Any]]) -> float:
