@@ -21,6 +21,7 @@ two hours, reward three.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -123,7 +124,7 @@ class Bench:
                 self._trl(method),
             )
             try:
-                asks = {"iterpo": lambda m=method, s=services: s.step(m), "trl": second_step(trl)}
+                asks = {"iterpo": our_second_step(services, method), "trl": second_step(trl)}
                 yield method, compared(self._rounds, f"step {method}", asks)
             finally:
                 services.shutdown()
@@ -204,12 +205,18 @@ class Bench:
         return Child("benchmarks.learner_side", str(base), method, self.dtype, **environment())
 
     def _trl(self, method: str, seed: int = 0) -> Child:
-        paths = {"PYTHONPATH": f"{Path.cwd()}:{self._trl_path}", "OMP_WAIT_POLICY": "passive"}
-        return Child("benchmarks.trl_side", str(self._base), method, self.dtype, str(seed), **paths)
+        paths = f"{Path.cwd()}:{self._trl_path}"
+        return Child("benchmarks.trl_side", str(self._base), method, self.dtype, str(seed), PYTHONPATH=paths)
 
 
 def side_asked(child: Child, request: dict[str, Any]) -> Ask:
     return lambda: child.ask(request)
+
+
+def our_second_step(services: Services, method: str) -> Ask:
+    """Of other prompts, from another adapter, in every round, as TRL's are."""
+    seeds = itertools.count()
+    return lambda: services.step(method, next(seeds))
 
 
 def second_step(child: Child) -> Ask:
@@ -280,11 +287,13 @@ def random_model(base: Path, folder: Path, vocabulary: int) -> Path:
 
 def table(found: dict[str, Any]) -> str:
     """One line a comparison."""
-    lines = ["what                     iterpo      TRL  times  memory MiB (of TRL's)"]
+    lines = ["what                     iterpo      TRL  times  the learner's memory in MiB (of TRL's)"]
     for part in ("update", "step"):
         for name, row in found.get(part, {}).items():
             ours, trl = row["seconds"]["iterpo"], row["seconds"]["trl"]
             memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_trls_memory']:.2f})"
+            if engine := row.get("of_iterpo", {}).get("engine_peak_mib"):
+                memory += f", its engine {engine:.0f}"
             lines.append(f"{part + ' ' + name:22s} {ours:7.2f}s {trl:7.2f}s {row['times_faster']:6.2f}  {memory}")
     for name, row in found.get("reward", {}).items():
         told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in REACHED]

@@ -26,9 +26,11 @@ def our_curve(services: Services, steps: int, seed: int) -> Curve:
 
 
 def reached(trl: Curve, iterpo: Curve) -> dict[str, float]:
-    """REACHED of one seed, and the tokens that both had."""
+    """REACHED of one seed, and the tokens that both had. Raises ValueError when ours ended before it had as many."""
     tokens, theirs = trl[-1]
     sampled, rewards = (list(column) for column in zip(*iterpo, strict=True))
+    if sampled[-1] < tokens:
+        raise ValueError(f"ours ended at {sampled[-1]} of {tokens} tokens: give it more steps")
     return {
         "tokens": tokens,
         "trl": theirs,
@@ -39,12 +41,12 @@ def reached(trl: Curve, iterpo: Curve) -> dict[str, float]:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean with a 95 % interval by Student's t, where there are two seeds at least."""
+    """Mean with a 95 % interval by Student's t, where there are three seeds at least: of two it says nothing."""
     mean = statistics.mean(values)
     found: dict[str, Any] = {"mean": round(mean, 4)}
-    if len(values) < 2:
+    if len(values) < 3:
         return found
-    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
+    quantile = {3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
     half = quantile * statistics.stdev(values) / len(values) ** 0.5
     return found | {"interval": [round(mean - half, 4), round(mean + half, 4)]}
 

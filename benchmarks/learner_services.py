@@ -21,7 +21,18 @@ from iterpo.supervisor import Supervisor
 from iterpo.types import GateDecision, IterationRow
 from iterpo.v1 import learner_pb2
 
-ANYTHING = {"min_heldout_gain": -1.0, "max_kl": 100.0}
+ANYTHING = {
+    "min_heldout_gain": -1.0,
+    "min_slice_gain": -1.0,
+    "min_gold_gain": -1.0,
+    "min_win_rate": 0.0,
+    "max_kl": 100.0,
+    "max_length_ratio": 100.0,
+    "max_unfinished_gain": 1.0,
+    "max_refusal_gain": 1.0,
+    "max_same_answer_gain": 1.0,
+    "max_relative_norm": 100.0,
+}
 """What a method does is measured, not stopped."""
 
 
@@ -58,14 +69,17 @@ class Services:
                 rows.append(wire.row_from_proto(run_id, news.row))
         if run.state != learner_pb2.RUN_STATE_FINISHED:
             raise RuntimeError(f"{run_id} did not finish: {run.status}")
+        if refused := [row.iteration for row in rows if not row.promoted]:
+            raise RuntimeError(f"{run_id}: the gate refused iterations {refused}, whatever its bounds")
         return rows
 
-    def step(self, method: str) -> dict[str, Any]:
+    def step(self, method: str, seed: int) -> dict[str, Any]:
         """The second iteration of a run: the first one has a new model's first batch."""
-        row = self.run(method, 2)[-1]
+        row = self.run(method, 2, seed)[-1]
         return {
             "seconds": row.seconds,
             "sampled_tokens": row.metrics["sampled_tokens"],
+            "trained_completions": row.metrics["completions"],
             "sampling_seconds": row.metrics["sampling_seconds"],
             "update_seconds": row.metrics["learner_seconds"],
             "load_seconds": row.load_ms / 1000,

@@ -62,6 +62,8 @@ def main(base: str, method: str, dtype: str, seed: str) -> None:
     }
     trainer = TRAINERS[method](base, common, read("prompts.jsonl"))
     trainer.create_optimizer()
+    if trainer.args.gradient_checkpointing:  # as its training loop does, which a single update does not enter
+        trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
 
     def peak() -> dict[str, float]:
         return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -160,9 +162,10 @@ def online_dpo(base: str, common: dict[str, Any], rows: list[dict[str, Any]]) ->
     tokenizer = AutoTokenizer.from_pretrained(base)
 
     def rewards(completions: list[Any], completion_ids: list[Any], **_: Any) -> list[float]:
-        SAMPLED["tokens"] += sum(map(len, completion_ids))
+        eos = tokenizer.eos_token_id  # rows are padded, and TRL hands them over whole
+        SAMPLED["tokens"] += sum(ids.index(eos) + 1 if eos in ids else len(ids) for ids in completion_ids)
         texts = [c[0]["content"] if isinstance(c, list) else c for c in completions]
-        return [reward_of(t, tokenizer.eos_token_id in ids) for t, ids in zip(texts, completion_ids, strict=True)]
+        return [reward_of(t, eos in ids) for t, ids in zip(texts, completion_ids, strict=True)]
 
     return OnlineDPOTrainer(
         # As TRL's GRPO and DPO do by default. The checkpoint's bfloat16, which this one would take, is emulated on CPUs

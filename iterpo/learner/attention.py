@@ -131,11 +131,12 @@ def is_plain(config: Any) -> bool:
 
 
 def scores_bytes(layout: Layout, q: Tensor) -> int:
-    """What `attend` keeps of one layer for the backward: each weight in the products' type, and in float32 before."""
+    """What `attend` keeps of one layer for the backward: each weight in the products' type, and, where that is shorter,
+    in float32 before."""
     groups, prompt = layout.prompts.shape
     count, length = layout.answers.shape[1:]
     cells = groups * q.shape[1] * (prompt * prompt + count * length * (prompt + length))
-    return cells * (q.element_size() + 4)
+    return cells * (q.element_size() + 4 * (q.element_size() < 4))
 
 
 def _prompts(x: Tensor, kv: int) -> Tensor:

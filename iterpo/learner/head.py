@@ -8,19 +8,28 @@ which no coefficient enters. So one pass over the head gives every token's log-p
 its slope: what the log-prob's gradient is with respect to the hidden state. A coefficient that becomes known later
 multiplies the slope, and the head is not looked at again. The entropy's gradient is -p (log p + H) / T, that of
 KL(q; p) is (p - q) / T.
+
+Not implemented: logits that are more than the hidden states times one matrix (`refuse_other_heads`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from iterpo.errors import InvalidConfig
+
 CHUNK_BYTES = {"cpu": 16 * 1024**2, "cuda": 64 * 1024**2}
 """Of the logits that exist at the same time, in float32: 85 tokens at a vocabulary of 49152 on CPUs. On two cores four
 times as many are not faster, and take 100 MiB more (docs/performance.md); on GPUs nothing was compared."""
+
+PROBED_TOKENS = 8
+ROUNDING = 0.02
+"""Of the largest logit: bfloat16 rounds to a 250th. Known factors on logits are 1/4 and less, or more than 1."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Head:
 
     @torch.no_grad()
     def slopes(self, hidden: Tensor, targets: Tensor, temperature: Tensor, entropy: bool = False) -> Slopes:
+        """Of the tokens `targets` [B]; with `entropy`, its slopes too. Slopes are in the weight's type."""
         logprobs, of_logprobs, of_entropy = [], [], []
         for h, t, y in self._chunks(hidden, temperature, targets):
             p, log_p = self._softmax(h, t, y)
@@ -99,3 +109,27 @@ class Head:
 
     def _chunks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         return zip(*(t.split(self.chunk) for t in tensors), strict=True)
+
+
+@torch.no_grad()
+def refuse_other_heads(model: Any) -> None:
+    """Raises InvalidConfig for a model whose logits are not what `Head` makes of its hidden states: its head adds a
+    bias (Phi), or its logits are scaled (Granite, Cohere) or capped (Gemma 2)."""
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    if getattr(head, "bias", None) is not None:
+        raise _other("its head adds a bias")
+    if cap := getattr(config, "final_logit_softcapping", None):
+        raise _other(f"final_logit_softcapping is {cap}")
+    ids = torch.arange(PROBED_TOKENS, device=head.weight.device)[None] % config.vocab_size
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    plain, actual = (hidden @ head.weight.T).float(), model(input_ids=ids, use_cache=False).logits.float()
+    if (plain - actual).abs().max() > ROUNDING * plain.abs().max():
+        raise _other("its logits are scaled, or otherwise changed")
+
+
+def _other(why: str) -> InvalidConfig:
+    return InvalidConfig(
+        f"Logits of this model are not its hidden states times one matrix: {why}.",
+        "Name another in model.path: those of Llama, Mistral, Qwen and SmolLM are learned.",
+        "HEAD_NOT_IMPLEMENTED",
+    )

@@ -110,16 +110,19 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _left_to_the_container() -> int:
-    """By control groups (version 2), which the machine's free memory knows nothing of."""
-    limit, used = (CONTROL_GROUP / name for name in ("memory.max", "memory.current"))
+    """By control groups (version 2), which the machine's free memory knows nothing of. Files that were read, a model's
+    say, count as used there until somebody needs the room: what has lain idle is free."""
+    limit, used, parts = ((CONTROL_GROUP / f"memory.{name}") for name in ("max", "current", "stat"))
     try:
-        return int(limit.read_text()) - int(used.read_text())
-    except (OSError, ValueError):  # no such group, or "max"
+        counted = dict(line.split() for line in parts.read_text().splitlines())
+        return int(limit.read_text()) - int(used.read_text()) + int(counted["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such group, or "max"
         return 1 << 62
 
 
 def kept_bytes(forward: Callable[[], object]) -> int:
-    """Bytes that autograd keeps for the backward of `forward`, each storage once, trained parameters left out."""
+    """Bytes that autograd keeps for the backward of `forward`, each storage once. Trained parameters are left out;
+    frozen weights count wherever they are used, so what tokens keep is the difference of two lengths."""
     storages: dict[int, torch.UntypedStorage] = {}
     """By address, kept until all are counted: what is freed meanwhile would give its address to the next one."""
 

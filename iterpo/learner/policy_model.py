@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 from iterpo.errors import CorruptModel
 from iterpo.learner.attention import is_plain, shared_prompts
 from iterpo.learner.gates import keep_less
-from iterpo.learner.head import Head, Slopes
+from iterpo.learner.head import Head, Slopes, refuse_other_heads
 from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches
 from iterpo.learner.recompute import recomputed
@@ -51,8 +51,10 @@ class Pass:
     tokens: Tensor
     """[b] where its tokens lie among those of all completions."""
     hidden: Tensor
+    """[b, hidden]"""
     slopes: Slopes
     kl_slopes: Tensor | None
+    """[b, hidden] of KL(reference; current), when asked for."""
 
     @property
     def logprobs(self) -> Tensor:
@@ -98,6 +100,7 @@ class PolicyModel:
         keep_less(model)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
+        refuse_other_heads(model)
         self.decoder = model.get_decoder()
         self.shares_prompts = is_plain(self.decoder.config)
         self.head = Head(model.get_output_embeddings().weight)

@@ -32,6 +32,8 @@ State = tuple[Adapter, dict[str, Any], Adapter | None]
 
 
 class Trainer:
+    """One model's optimiser, and what an algorithm does with it: `update` is an iteration."""
+
     def __init__(
         self,
         model: PolicyModel,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from iterpo.errors import InvalidConfig
 from iterpo.learner import head as module
-from iterpo.learner.head import Head
+from iterpo.learner.head import Head, refuse_other_heads
 
 EXACT = 1e-13
 
@@ -84,3 +88,39 @@ def test_no_more_logits_exist_at_a_time_than_a_chunk_has():
     assert Head(torch.zeros(49_152, 1)).chunk * 49_152 * 4 <= module.CHUNK_BYTES["cpu"]
     assert Head(torch.zeros(152_000, 1)).chunk == module.CHUNK_BYTES["cpu"] // (4 * 152_000)
     assert Head(torch.zeros(10**8, 1)).chunk == 1
+
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+
+
+def random_model(kind: str, **more: float) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **more)).eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "granite"])
+def test_a_head_that_is_one_matrix_is_taken(kind):
+    refuse_other_heads(random_model(kind))  # Granite's divisor of logits is 1 unless it is set
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "why"),
+    [
+        ("granite", {"logits_scaling": 8.0}, "scaled"),
+        ("cohere", {"logit_scale": 0.0625}, "scaled"),
+        ("gemma2", {"final_logit_softcapping": 30.0, "head_dim": 8}, "final_logit_softcapping is 30.0"),
+        ("phi", {}, "adds a bias"),
+    ],
+)
+def test_a_head_that_is_more_is_refused_with_its_reason(kind, more, why):
+    with pytest.raises(InvalidConfig, match=why) as refusal:
+        refuse_other_heads(random_model(kind, **more))
+    assert "model.path" in refusal.value.fix
