@@ -33,9 +33,6 @@ from benchmarks.learner_task import (
     task,
 )
 
-PIECE_TOKENS = 4096
-"""Of one forward and backward at most, padding included, in float32: of prompts of 64 tokens the system ended the whole
-task at once beside us for want of memory (20.8 of 24 GB), of prompts of 512 tokens eight answers (18.9 GB)."""
 MOST_STEPS = 1000
 SAMPLED = Counter[str]()
 """Tokens of answers, since the process began."""
@@ -192,13 +189,11 @@ TRAINERS = {"grpo": grpo, "dpo": dpo, "online_dpo": online_dpo}
 
 def timed_update(trainer: Any, inputs: dict[str, Any]) -> float:
     model = trainer.model.train()
-    pieces = cut(inputs)
-    trainer.current_gradient_accumulation_steps = len(pieces)
+    trainer.current_gradient_accumulation_steps = 1
     started = time.monotonic()
-    for piece in pieces:
-        with trainer.accelerator.autocast():
-            loss = trainer.compute_loss(model, piece)
-        trainer.accelerator.backward(loss / (1 if "num_items_in_batch" in piece else len(pieces)))
+    with trainer.accelerator.autocast():
+        loss = trainer.compute_loss(model, inputs)
+    trainer.accelerator.backward(loss)
     trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
@@ -240,29 +235,6 @@ def dpo_tensors(given: Task, trainer: Any) -> dict[str, Any]:
 
 
 TENSORS = {"grpo": grpo_tensors, "dpo": dpo_tensors}
-
-
-def cut(inputs: dict[str, Any]) -> list[dict[str, Any]]:
-    """In pieces whose gradients are added up, as gradient accumulation does: 64 sequences of 560 tokens do not fit into
-    24 GB at once. Pairs stay pairs."""
-    import torch
-
-    paired = "input_ids" in inputs
-    shapes = [inputs[name].shape for name in (("input_ids",) if paired else ("prompt_ids", "completion_ids"))]
-    total, width = shapes[0][0], sum(shape[1] for shape in shapes)
-    rows = 1 << (PIECE_TOKENS // width).bit_length() - 1  # 32 with prompts of 64 tokens, 4 with 512
-    count = -(-total // rows)
-
-    def parts(value: Any) -> list[Any]:
-        if not value.ndim:
-            return [value] * count
-        if not paired:
-            return list(value.split(rows))
-        halves = (half.split(rows // 2) for half in value.chunk(2))
-        return [torch.cat(both) for both in zip(*halves, strict=True)]
-
-    whole = {name: parts(value) for name, value in inputs.items()}
-    return [dict(zip(whole, values, strict=True)) for values in zip(*whole.values(), strict=True)]
 
 
 class Stepping:
