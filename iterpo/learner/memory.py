@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 MOST_TOKENS = {"cpu": 768, "cuda": 16384}
 """Longer rows are not faster (docs/performance.md; not measured on a GPU)."""
 LONGER = 8
-"""Times these, where memory allows, is the longest row of answers to one long prompt: cut into rows of 768, answers to a
-prompt of 2,000 tokens took six times as long (docs/performance.md)."""
+"""Times these, where memory allows, is the longest row of answers to one long prompt: those to a prompt of 2,000 tokens
+took six times as long as rows of 768 (docs/performance.md)."""
 FEWEST_TOKENS = 64
 """Shorter rows are mostly prompt, which every row computes again. A guess, as SHARE is."""
 CONTROL_GROUP = Path("/sys/fs/cgroup")
