@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterpo.learner import attention
+from iterpo.learner.memory import kept_bytes
 from iterpo.learner.packing import PADDING, SHARED, micro_batches, pack, padded_batches
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
@@ -168,6 +169,16 @@ def test_scores_that_are_computed_again_give_the_same_gradient(tiny_model, monke
     again.backward(made, weights)
     assert calls
     assert torch.equal(gradient(again), gradient(kept))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scores_are_counted_as_they_are_kept(dtype):
+    """Of a long prompt they are nearly all that is kept; counted twice, they would be computed again for nothing."""
+    layout = pack(groups([200], [4]))
+    q, k, v = (torch.randn(len(layout.ids), 4, 2, dtype=dtype, requires_grad=True) for _ in range(3))
+    kept = kept_bytes(lambda: attention.attend(q, k, v, layout, 1.0))
+    counted = attention.scores_bytes(layout, q)
+    assert 0.8 * kept < counted <= kept, (kept, counted)
 
 
 def test_answers_do_not_see_each_other_nor_another_prompt(tiny_model):
