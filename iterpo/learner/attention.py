@@ -24,8 +24,8 @@ from iterpo.learner.packing import Layout
 
 NAME = "iterpo_shared_prompt"
 KEPT_BYTES = 512 * 1024**2
-"""Of all layers' scores: above it they are computed once more in the backward instead of kept, which takes a fifth longer
-(docs/performance.md)."""
+"""Of all layers' scores: above it they are computed once more in the backward instead of kept, which takes a fifth
+longer (docs/performance.md)."""
 
 
 def shared_prompt_attention(
