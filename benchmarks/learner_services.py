@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.learner_task import settings
 from benchmarks.machine import peak_memory_mib
+from benchmarks.open_gate import ANYTHING
 from iterpo import wire
 from iterpo.clients.channel import connect_service
 from iterpo.clients.inference import InferenceClient, PolicyClient
@@ -20,20 +21,6 @@ from iterpo.run_data import read_run_data
 from iterpo.supervisor import Supervisor
 from iterpo.types import GateDecision, IterationRow
 from iterpo.v1 import learner_pb2
-
-ANYTHING = {
-    "min_heldout_gain": -1.0,
-    "min_slice_gain": -1.0,
-    "min_gold_gain": -1.0,
-    "min_win_rate": 0.0,
-    "max_kl": 100.0,
-    "max_length_ratio": 100.0,
-    "max_unfinished_gain": 1.0,
-    "max_refusal_gain": 1.0,
-    "max_same_answer_gain": 1.0,
-    "max_relative_norm": 100.0,
-}
-"""What a method does is measured, not stopped."""
 
 
 class Services:

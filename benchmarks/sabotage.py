@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import descendants
+from benchmarks.open_gate import ANYTHING
 from benchmarks.people import make_gold, one_friendly_sentence
 from iterpo.clients.annotation import Annotation
 from iterpo.clients.channel import connect_service
@@ -35,17 +36,6 @@ from services.instruments import usable_bytes
 RUN_ID = "drill"
 HEALTHY_ITERATIONS = 2
 ENDLESS = 10_000
-ANYTHING: Mapping[str, Any] = {
-    "min_heldout_gain": -1.0,
-    "min_win_rate": 0.0,
-    "min_slice_gain": -1.0,
-    "max_kl": 50.0,
-    "max_length_ratio": 100.0,
-    "max_unfinished_gain": 1.0,
-    "max_same_answer_gain": 1.0,
-    "max_relative_norm": 10.0,
-}
-"""A gate that lets through what a labeler is gamed with: a drill is about what is seen."""
 SMALL: Mapping[str, Any] = {
     "algorithm": "grpo",
     "labeler": "e",

@@ -29,7 +29,7 @@ times as many are not faster, and take 100 MiB more (docs/performance.md); on GP
 
 PROBED_TOKENS = 8
 ROUNDING = 0.02
-"""Of the largest logit: bfloat16 rounds to a 250th. Known factors on logits are 1/4 and less, or more than 1."""
+"""Of the largest logit: bfloat16 rounds to a 250th, and a factor that is nearer to 1 would hardly matter."""
 
 
 @dataclass(frozen=True)

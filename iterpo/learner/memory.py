@@ -114,12 +114,13 @@ def free_bytes(device: torch.device) -> int:
 def _left_to_the_container() -> int:
     """By control groups (version 2), which the machine's free memory knows nothing of. Files that were read, a model's
     say, count as used there until somebody needs the room: what has lain idle is free."""
-    limit, used, parts = ((CONTROL_GROUP / f"memory.{name}") for name in ("max", "current", "stat"))
+    limit, used, parts = (CONTROL_GROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     try:
-        counted = dict(line.split() for line in parts.read_text().splitlines())
-        return int(limit.read_text()) - int(used.read_text()) + int(counted["inactive_file"])
-    except (OSError, ValueError, KeyError):  # no such group, or "max"
+        left = int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
         return 1 << 62
+    counted = dict(line.split() for line in parts.read_text().splitlines())
+    return left + int(counted["inactive_file"])
 
 
 def kept_bytes(forward: Callable[[], object]) -> int:
