@@ -7,15 +7,15 @@ The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at m
     reward  the held-out reward after as many sampled tokens, GRPO, five seeds
     same_batches  seven steps of GRPO on the batches that TRL sampled: how near both end
 
-and two of the learner with itself: `memory`, over the size of a batch and of the vocabulary, and `without`, an update
-without one of its parts.
+and two of the learner with itself: `memory`, over the size of a batch and of the vocabulary, and `without`, GRPO's
+updates with and without each of its parts.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
 Both sides compute in bfloat16 where the hardware multiplies it, else in float32. Ours has the allocator that
 `iterpo up` gives it (iterpo.allocator). TRL runs with its defaults, gradient checkpointing among them, and generates
 with transformers, as it does without a GPU. Steps of iterpo go through its services and include publishing, proof, gate
 and swap. TRL's packages are installed apart from ours, under HOME/trl. On two cores without bfloat16: update and step
-two hours, reward three.
+two and a half hours, without one and a half, reward two.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
-    parser.add_argument("--cases", nargs="*", choices=CASES, help="of update and step, these alone (without it: all)")
+    parser.add_argument(
+        "--cases", nargs="*", choices=CASES, help="of update, step and without, these alone (default: all)"
+    )
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
@@ -177,15 +179,16 @@ class Bench:
         yield "grpo", {"steps": REWARD_STEPS, "distance_of_the_way": round(distance, 4), "heldout_reward": rounded}
 
     def without(self) -> Any:
-        """The same update without a part of the learner, GRPO, in one process."""
-        for tokens in (64, 512):
-            child = self._ours(self._base, "grpo")
-            asks = {name: side_asked(child, {"prompt_tokens": tokens, "without": name}) for name in ("", *WITHOUT)}
-            answers = in_turn(self._rounds, f"without, {tokens} tokens", asks)
-            child.shutdown()
-            seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
-            slower = {name: round(seconds[name] / seconds[""], 2) for name in WITHOUT}
-            yield f"grpo_{tokens}", {"rounds": self._rounds, "seconds": round(seconds[""], 2), "times_slower": slower}
+        """The same update with and without a part of the learner, in turn."""
+        for method, tokens in UPDATES:
+            if method != "grpo" or not self._wants(f"{method}_{tokens}"):
+                continue
+            for part in (*WITHOUT, "tcmalloc"):
+                sides = {"iterpo": self._ours(self._base, method), "without": self._ours(self._base, method, part)}
+                asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}
+                yield f"{method}_{tokens} {part}", compared(self._rounds, f"without {part}, {tokens} tokens", asks)
+                for child in sides.values():
+                    child.shutdown()
 
     def memory(self) -> Any:
         """Peaks of one update each, in a process of its own."""
@@ -201,8 +204,9 @@ class Bench:
         print(f"memory {base.name} x {batches}: {answer['peak_mib']:.0f} MiB", file=sys.stderr)
         return {name: round(value, 1) for name, value in answer.items()}
 
-    def _ours(self, base: Path, method: str) -> Child:
-        return Child("benchmarks.learner_side", str(base), method, self.dtype, **environment())
+    def _ours(self, base: Path, method: str, without: str = "") -> Child:
+        allocator = {} if without == "tcmalloc" else environment()
+        return Child("benchmarks.learner_side", str(base), method, self.dtype, without, **allocator)
 
     def _trl(self, method: str, seed: int = 0) -> Child:
         paths = f"{Path.cwd()}:{self._trl_path}"
@@ -243,18 +247,20 @@ def in_turn(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, list[di
 
 
 def compared(rounds: int, title: str, sides: dict[str, Ask]) -> dict[str, Any]:
+    """`sides`: iterpo and another one."""
     answers = in_turn(rounds, title, sides)
+    ours, other = answers
     seconds = {name: statistics.median(a["seconds"] for a in rows) for name, rows in answers.items()}
     peaks = {name: max(a["peak_mib"] for a in rows) for name, rows in answers.items()}
-    both = zip(answers["iterpo"], answers["trl"], strict=True)
+    both = zip(answers[ours], answers[other], strict=True)
     return {
         "rounds": rounds,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "times_faster": round(seconds["trl"] / seconds["iterpo"], 2),
-        "times_faster_by_round": [round(trl["seconds"] / ours["seconds"], 2) for ours, trl in both],
+        "times_faster": round(seconds[other] / seconds[ours], 2),
+        "times_faster_by_round": [round(b["seconds"] / a["seconds"], 2) for a, b in both],
         "peak_memory_mib": {name: round(value) for name, value in peaks.items()},
-        "share_of_trls_memory": round(peaks["iterpo"] / peaks["trl"], 3),
-        **{f"of_{side}": medians(rows) for side, rows in answers.items()},
+        "share_of_memory": round(peaks[ours] / peaks[other], 3),
+        **{f"of_{side}": of for side, rows in answers.items() if (of := medians(rows))},
     }
 
 
@@ -287,22 +293,20 @@ def random_model(base: Path, folder: Path, vocabulary: int) -> Path:
 
 def table(found: dict[str, Any]) -> str:
     """One line a comparison."""
-    lines = ["what                     iterpo      TRL  times  the learner's memory in MiB (of TRL's)"]
-    for part in ("update", "step"):
+    lines = ["what                               iterpo    other  times  the learner's memory in MiB (of the other's)"]
+    for part, other in (("update", "trl"), ("step", "trl"), ("without", "without")):
         for name, row in found.get(part, {}).items():
-            ours, trl = row["seconds"]["iterpo"], row["seconds"]["trl"]
-            memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_trls_memory']:.2f})"
+            ours, others = row["seconds"]["iterpo"], row["seconds"][other]
+            memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_memory']:.2f})"
             if engine := row.get("of_iterpo", {}).get("engine_peak_mib"):
                 memory += f", its engine {engine:.0f}"
-            lines.append(f"{part + ' ' + name:22s} {ours:7.2f}s {trl:7.2f}s {row['times_faster']:6.2f}  {memory}")
+            lines.append(f"{part + ' ' + name:32s} {ours:7.2f}s {others:7.2f}s {row['times_faster']:6.2f}  {memory}")
     for name, row in found.get("reward", {}).items():
         told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in REACHED]
         lines.append(f"held-out reward {name}: " + ", ".join(told))
     for name, row in found.get("same_batches", {}).items():
         rewards, distance = row["heldout_reward"], row["distance_of_the_way"]
         lines.append(f"{name} on TRL's batches: {distance:.1%} of its way apart, held-out reward {rewards}")
-    for name, row in found.get("without", {}).items():
-        lines.append(f"{name} in {row['seconds']:.2f} s; times slower without: {row['times_slower']}")
     lines += [f"memory {name}: {row['peak_mib']:.0f} MiB" for name, row in found.get("memory", {}).items()]
     return "".join(f"{line}\n" for line in lines)
 

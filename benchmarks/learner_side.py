@@ -1,7 +1,7 @@
-"""iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL METHOD DTYPE`, asked by
+"""iterpo's side of the learner's comparison: `python -m benchmarks.learner_side MODEL METHOD DTYPE [WITHOUT]`, asked by
 benchmarks.learner. A request {"prompt_tokens": N} is answered by one update on given completions; with {"batches": K},
-on K times as many; with {"without": PART}, without one of WITHOUT. {"learn": FOLDER} is answered by updates on the
-batches that TRL kept there, from the adapter that it began with."""
+on K times as many. {"learn": FOLDER} is answered by updates on the batches that TRL kept there, from the adapter that
+it began with. WITHOUT: one of the parts below, which the learner then lacks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,8 @@ from benchmarks.child import serve_parent
 from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
 from services.torch_environment import set_defaults
 
-WITHOUT = ("packing", "one_pass", "short_rows", "long_rows")
-"""What an update can be done without, to see what it is worth."""
 
-
-def main(base: Path, method: str, dtype: str) -> None:
+def main(base: Path, method: str, dtype: str, without: str = "") -> None:
     set_defaults(OMP_WAIT_POLICY="passive")
     from iterpo.algorithms import resolve
     from iterpo.learner.learner import LoraLearner
@@ -32,6 +29,8 @@ def main(base: Path, method: str, dtype: str) -> None:
     config = RunConfig.model_validate(settings(method) | {"dtype": dtype, "lora": lora})
     algorithm = resolve(config)
     learner = LoraLearner(base, algorithm, config)
+    if without in WITHOUT:
+        WITHOUT[without](learner)
     made = {"dpo": pairs}.get(method, groups)
 
     def answer(request: dict[str, Any]) -> dict[str, float]:
@@ -40,32 +39,58 @@ def main(base: Path, method: str, dtype: str) -> None:
         given = [task(request["prompt_tokens"], seed) for seed in range(request.get("batches", 1))]
         everything = [group for n, each in enumerate(given) for group in made(each, f"{n}/")]
         selection = algorithm.response_sampling.select(everything, 0)
-        with less(learner, request.get("without", "")):
-            started = time.monotonic()
-            learner.update(selection)
-            seconds = time.monotonic() - started
+        started = time.monotonic()
+        learner.update(selection)
+        seconds = time.monotonic() - started
         return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
     serve_parent(answer)
 
 
-@contextmanager
-def less(learner: Any, part: str) -> Iterator[None]:
-    """Without packing, every sequence is padded to its row's longest and has its own prompt; without telling
-    coefficients on the way, a pass that measures goes before; in rows of 4096 tokens and of 256, whatever is found."""
+def pad(learner: Any) -> None:
+    """Every sequence to its row's longest, each with a prompt of its own."""
+    learner.model.shares_prompts = False
+
+
+def measure_first(learner: Any) -> None:
+    """All log-probs in a pass of their own, before the one that is differentiated."""
+    learner.trainer._told_on_the_way = lambda *_: None  # noqa: SLF001
+
+
+def whole_head(learner: Any) -> None:
+    """The logits of all of a row's tokens at once."""
+    learner.model.head.chunk = sys.maxsize
+
+
+def gates_as_autograd(learner: Any) -> None:
+    for module in learner.model.peft.modules():
+        if isinstance(vars(module).get("forward"), partial):  # what iterpo.learner.gates puts there
+            del module.forward
+
+
+def scores_again(_learner: Any) -> None:
+    """No row's attention weights are kept for the backward."""
+    from iterpo.learner import attention
+
+    attention.KEPT_BYTES = 0
+
+
+def rows_of(length: int, learner: Any) -> None:
     from iterpo.learner.memory import TokenBudget
 
-    model, trainer = learner.model, learner.trainer
-    shares, budget, told = model.shares_prompts, model.budget, trainer._told_on_the_way  # noqa: SLF001
-    model.shares_prompts = shares and part != "packing"
-    if length := {"short_rows": 4096, "long_rows": 256}.get(part):
-        model.budget = TokenBudget(length)
-    if part == "one_pass":
-        trainer._told_on_the_way = lambda *_: None  # noqa: SLF001
-    try:
-        yield
-    finally:
-        model.shares_prompts, model.budget, trainer._told_on_the_way = shares, budget, told  # noqa: SLF001
+    learner.model.budget = TokenBudget(length)
+
+
+WITHOUT: dict[str, Callable[[Any], None]] = {
+    "packing": pad,
+    "one_pass": measure_first,
+    "chunked_head": whole_head,
+    "gates": gates_as_autograd,
+    "kept_scores": scores_again,
+    "short_rows": partial(rows_of, 4096),
+    "long_rows": partial(rows_of, 256),
+}
+"""What an update can be done without, to see what it is worth."""
 
 
 def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:
