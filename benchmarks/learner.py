@@ -183,7 +183,7 @@ class Bench:
         for method, tokens in UPDATES:
             if method != "grpo" or not self._wants(f"{method}_{tokens}"):
                 continue
-            for part in (*WITHOUT, "tcmalloc"):
+            for part in WITHOUT:
                 sides = {"iterpo": self._ours(self._base, method), "without": self._ours(self._base, method, part)}
                 asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}
                 yield f"{method}_{tokens} {part}", compared(self._rounds, f"without {part}, {tokens} tokens", asks)
@@ -294,13 +294,13 @@ def random_model(base: Path, folder: Path, vocabulary: int) -> Path:
 def table(found: dict[str, Any]) -> str:
     """One line a comparison."""
     lines = ["what                               iterpo    other  times  the learner's memory in MiB (of the other's)"]
-    for part, other in (("update", "trl"), ("step", "trl"), ("without", "without")):
+    for part in ("update", "step", "without"):
         for name, row in found.get(part, {}).items():
-            ours, others = row["seconds"]["iterpo"], row["seconds"][other]
+            ours, other = row["seconds"].values()
             memory = f"{row['peak_memory_mib']['iterpo']} ({row['share_of_memory']:.2f})"
             if engine := row.get("of_iterpo", {}).get("engine_peak_mib"):
                 memory += f", its engine {engine:.0f}"
-            lines.append(f"{part + ' ' + name:32s} {ours:7.2f}s {others:7.2f}s {row['times_faster']:6.2f}  {memory}")
+            lines.append(f"{part + ' ' + name:32s} {ours:7.2f}s {other:7.2f}s {row['times_faster']:6.2f}  {memory}")
     for name, row in found.get("reward", {}).items():
         told = [f"{side} {row[side]['mean']:.3f} {row[side].get('interval', '')}" for side in REACHED]
         lines.append(f"held-out reward {name}: " + ", ".join(told))

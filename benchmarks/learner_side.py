@@ -29,7 +29,7 @@ def main(base: Path, method: str, dtype: str, without: str = "") -> None:
     config = RunConfig.model_validate(settings(method) | {"dtype": dtype, "lora": lora})
     algorithm = resolve(config)
     learner = LoraLearner(base, algorithm, config)
-    if without in WITHOUT:
+    if without:
         WITHOUT[without](learner)
     made = {"dpo": pairs}.get(method, groups)
 
@@ -63,9 +63,12 @@ def whole_head(learner: Any) -> None:
 
 
 def gates_as_autograd(learner: Any) -> None:
-    for module in learner.model.peft.modules():
-        if isinstance(vars(module).get("forward"), partial):  # what iterpo.learner.gates puts there
-            del module.forward
+    """Undoes iterpo.learner.gates, which puts a partial in place of a layer's forward."""
+    layers = [m for m in learner.model.peft.modules() if isinstance(vars(m).get("forward"), partial)]
+    if not layers:
+        raise RuntimeError("no gated layer keeps less: see how iterpo.learner.gates marks them")
+    for layer in layers:
+        del layer.forward
 
 
 def scores_again(_learner: Any) -> None:
@@ -89,6 +92,7 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
     "kept_scores": scores_again,
     "short_rows": partial(rows_of, 4096),
     "long_rows": partial(rows_of, 256),
+    "tcmalloc": lambda _learner: None,  # benchmarks.learner starts the process without it
 }
 """What an update can be done without, to see what it is worth."""
 
