@@ -101,6 +101,7 @@ class PolicyModel:
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         refuse_other_heads(model)
+        self._leave_types_to_autocast()
         self.decoder = model.get_decoder()
         self.shares_prompts = is_plain(self.decoder.config)
         self.head = Head(model.get_output_embeddings().weight)
@@ -117,6 +118,13 @@ class PolicyModel:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
+
+    def _leave_types_to_autocast(self) -> None:
+        """PEFT widens what goes into an adapter to the type of its weights, and autocast narrows it again: two copies of
+        every layer's input."""
+        for layer in self.peft.modules():
+            if isinstance(layer, LoraLinear):
+                layer.cast_input_dtype_enabled = not self.mixed
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:

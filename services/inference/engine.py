@@ -215,7 +215,9 @@ def arguments(
         "worker_extension_cls": "services.inference.worker.Worker",
     }
     if device == "cpu":
-        common["block_size"] = CPU_BLOCK_TOKENS
+        from services.inference.cpu_waiting import CpuExecutor  # vLLM must not be loaded before its environment is set
+
+        common |= {"block_size": CPU_BLOCK_TOKENS, "distributed_executor_backend": CpuExecutor}
     if device == "gpu":
         common["gpu_memory_utilization"] = GPU_MEMORY_SHARE / engines
     if lora_slots:

@@ -17,7 +17,10 @@ from iterpo.policies.merge import merged_weights
 from services.inference import leash
 
 if current_platform.is_cpu():
-    import services.inference.cpu_lora  # noqa: F401  (gives the platform another way to apply slots)
+    # Each gives vLLM something else for CPUs: how to apply slots, norms, how to wait.
+    import services.inference.cpu_lora
+    import services.inference.cpu_norm
+    import services.inference.cpu_waiting  # noqa: F401
 
 # Here and not when the service asks: it may have ended before the engine could hear it.
 leash.follow()

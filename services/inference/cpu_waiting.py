@@ -1,0 +1,28 @@
+"""The processes of a CPU engine sleep while they wait for each other.
+
+vLLM's spin for a second after every message, which is nothing where a GPU works. On a CPU the waiting one takes time
+from the working one, and so from all threads of a product, which wait for the slowest: a batch took 5.9 s instead of
+4.9; after it, the learner had to share a core for a second.
+
+Importing this file makes queues that are made later wait so. The worker's process imports it by
+services/inference/worker.py, the scheduler's by unpickling `CpuExecutor`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.distributed.device_communicators import shm_broadcast
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+
+class Asleep(shm_broadcast.SpinCondition):  # type: ignore[misc]  # vLLM is not typed
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more | {"busy_loop_s": 0})
+
+
+shm_broadcast.SpinCondition = Asleep
+
+
+class CpuExecutor(MultiprocExecutor):  # type: ignore[misc]
+    """vLLM's, in a process whose queues are these."""
