@@ -59,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
     q_prompt, k_prompt, v_prompt = (_prompts(x, kv) for x, _ in spread)  # [G, kv, r, P, d]
     causal = _causal(prompt_length, q.device)
     scores = (q_prompt.flatten(2, 3) @ k_prompt[:, :, 0].mT).view(*q_prompt.shape[:-1], prompt_length)
-    weights = _softmax(scores.masked_fill(~causal, -torch.inf), scaling, q.dtype)
+    weights = _softmax(scores.masked_fill(~causal, -torch.inf), scaling)
     seen = weights.flatten(2, 3) @ v_prompt[:, :, 0]
     of_prompts = seen.view(groups, kv, -1, prompt_length, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
     of_answers = of_prompts[:0]
@@ -71,7 +71,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
         to_own = q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT
         to_own = to_own.view(*q_own.shape[:-1], length).masked_fill(~_causal(length, q.device), -torch.inf)
         scores = torch.cat([to_prompt.view(*q_own.shape[:-1], prompt_length), to_own], -1)
-        on_prompt, on_own = _softmax(scores, scaling, q.dtype).split([prompt_length, length], -1)
+        on_prompt, on_own = _softmax(scores, scaling).split([prompt_length, length], -1)
         seen = (on_prompt.reshape(groups, kv, -1, prompt_length) @ v_prompt[:, :, 0]).view(q_own.shape)
         seen = seen + (on_own.flatten(3, 4) @ v_own[:, :, :, 0]).view(q_own.shape)
         of_answers = seen.permute(0, 2, 4, 1, 3, 5).reshape(groups * count * length, heads, width)
@@ -132,12 +132,10 @@ def is_plain(config: Any) -> bool:
 
 
 def scores_bytes(layout: Layout, q: Tensor) -> int:
-    """What `attend` keeps of one layer for the backward: each weight in the products' type, and, where that is shorter,
-    in float32 before."""
+    """What `attend` keeps of one layer's weights for the backward."""
     groups, prompt = layout.prompts.shape
     count, length = layout.answers.shape[1:]
-    cells = groups * q.shape[1] * (prompt * prompt + count * length * (prompt + length))
-    return cells * (q.element_size() + 4 * (q.element_size() < 4))
+    return groups * q.shape[1] * (prompt * prompt + count * length * (prompt + length)) * q.element_size()
 
 
 def _prompts(x: Tensor, kv: int) -> Tensor:
@@ -158,9 +156,33 @@ def _causal(length: int, device: torch.device) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def _softmax(scores: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
-    wide = scores if scores.dtype == torch.float64 else scores.float()
-    return (wide * scaling).softmax(-1).to(dtype)
+class _Softmax(torch.autograd.Function):
+    """Weights of scores, over the last dimension, in the scores' type; computed in float32 at least, and kept once,
+    where autograd keeps those in float32 too."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, scaling: float) -> Tensor:
+        ctx.scaling = scaling
+        weights = (_wide(scores) * scaling).softmax(-1).to(scores.dtype)
+        ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weights,) = ctx.saved_tensors
+        wide = _wide(weights)
+        of_scores = torch.ops.aten._softmax_backward_data(_wide(gradient), wide, -1, wide.dtype)  # noqa: SLF001
+        return of_scores.mul_(ctx.scaling).to(gradient.dtype), None
+
+
+def _softmax(scores: Tensor, scaling: float) -> Tensor:
+    weights: Tensor = _Softmax.apply(scores, scaling)  # type: ignore[no-untyped-call]  # torch's apply
+    return weights
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Not narrower than float32."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 AttentionInterface.register(NAME, shared_prompt_attention)

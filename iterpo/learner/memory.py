@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MOST_TOKENS = {"cpu": 768, "cuda": 16384}
-"""Longer rows are not faster (docs/performance.md; not measured on a GPU)."""
+"""Longer rows are not faster, or not for the memory that they take (docs/performance.md; not measured on a GPU)."""
+NARROW = 2
+"""Times these on CPUs in a type of two bytes, which takes half the memory a token."""
 LONGER = 8
 """Times these, where memory allows, is the longest row of answers to one long prompt: those to a prompt of 2,000 tokens
 took six times as long as rows of 768 (docs/performance.md)."""
@@ -94,14 +96,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def fitting_budget(
-    device: torch.device, bytes_a_token: float, tokens: int | None = None, processes: int = 1
+    device: torch.device,
+    dtype: torch.dtype,
+    bytes_a_token: float,
+    tokens: int | None = None,
+    processes: int = 1,
 ) -> TokenBudget:
     """What fits into a share of the memory that is free now, of which each of the `processes` on the device takes its
-    part; rows of `tokens`, never more, or as long as fits and is fast."""
+    part; rows of `tokens`, never more, or as long as fits and is fast in `dtype`, which the model computes in."""
     fits = max(FEWEST_TOKENS, int(SHARE * free_bytes(device) / processes / max(1.0, bytes_a_token)))
     if tokens:
         return TokenBudget(tokens, fits=fits)
-    usual = min(MOST_TOKENS[device.type], fits)
+    narrow = device.type == "cpu" and dtype.itemsize == 2
+    usual = min(MOST_TOKENS[device.type] * (NARROW if narrow else 1), fits)
     return TokenBudget(usual, min(LONGER * usual, fits), fits)
 
 

@@ -3,8 +3,9 @@
 A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
 attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
 one no real token sees it. The head is evaluated in chunks (`head`), so neither logits nor their gradient are ever kept
-for all tokens. Gated layers keep less than autograd would (`gates`). How long a row may be is found from free memory
-(`memory`); layers of a sequence that is longer are computed again in the backward (`recompute`). Dropout is off.
+for all tokens. Gated layers and norms keep less than autograd would (`gates`, `norms`). How long a row may be is found
+from free memory (`memory`); layers of a sequence that is longer are computed again in the backward (`recompute`).
+Dropout is off.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
+from iterpo.learner import gates, norms
 from iterpo.learner.attention import is_plain, shared_prompts
-from iterpo.learner.gates import keep_less
 from iterpo.learner.head import Head, Slopes, refuse_other_heads
 from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches
@@ -97,7 +98,8 @@ class PolicyModel:
         self.served_dtype = compute if compute is torch.float64 else compute_dtype("auto", self.device.type)
         """What an engine on hardware like this one rounds merged weights to, unless it is told otherwise."""
         model = model.to(compute)
-        keep_less(model)
+        gates.keep_less(model)
+        norms.keep_less(model)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         refuse_other_heads(model)
@@ -108,7 +110,7 @@ class PolicyModel:
         self.team = Team()
         self.budget = TokenBudget(max(PROBE_LENGTHS))
         processes = present().size if self.device.type == "cpu" else 1
-        self.budget = fitting_budget(self.device, self._bytes_a_token(), budget, processes)
+        self.budget = fitting_budget(self.device, compute, self._bytes_a_token(), budget, processes)
 
     def _lora(self) -> PeftLoraConfig:
         return PeftLoraConfig(
@@ -120,8 +122,8 @@ class PolicyModel:
         )
 
     def _leave_types_to_autocast(self) -> None:
-        """PEFT widens what goes into an adapter to the type of its weights, and autocast narrows it again: two copies of
-        every layer's input."""
+        """PEFT widens what goes into an adapter to its weights' type, and autocast narrows it again: two copies of all
+        layers' inputs."""
         for layer in self.peft.modules():
             if isinstance(layer, LoraLinear):
                 layer.cast_input_dtype_enabled = not self.mixed

@@ -65,8 +65,10 @@ def test_a_model_goes_when_nobody_has_it_any_more(tiny_model):
 def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000_000)
 
-    def found(bytes_a_token: float, tokens: int | None = None, processes: int = 1) -> tuple[int, int, int]:
-        budget = fitting_budget(CPU, bytes_a_token, tokens, processes)
+    def found(
+        bytes_a_token: float, tokens: int | None = None, processes: int = 1, dtype: torch.dtype = torch.float32
+    ) -> tuple[int, int, int]:
+        budget = fitting_budget(CPU, dtype, bytes_a_token, tokens, processes)
         return budget.tokens, budget.most, budget.fits
 
     share, usual = int(memory.SHARE * 500), MOST_TOKENS["cpu"]
@@ -74,6 +76,7 @@ def test_the_budget_is_a_share_of_free_memory_within_bounds(monkeypatch):
     assert found(200) == (usual, 10 * share, 10 * share)
     assert found(200, processes=2) == (usual, 5 * share, 5 * share)
     assert found(1) == (usual, LONGER * usual, 2000 * share)
+    assert found(1, dtype=torch.bfloat16) == (2 * usual, 2 * LONGER * usual, 2000 * share)
     assert found(10**9) == (FEWEST_TOKENS, FEWEST_TOKENS, FEWEST_TOKENS)
     assert found(2000, tokens=4096) == (4096, 4096, share)
 

@@ -16,6 +16,8 @@ from iterpo.learner.packing import PADDING, SHARED, micro_batches, pack, padded_
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
+ABOVE = torch.ones(3, 4, dtype=torch.bool).triu(2)
+
 CLOSE = 1e-10
 
 
@@ -179,6 +181,27 @@ def test_scores_are_counted_as_they_are_kept(dtype):
     kept = kept_bytes(lambda: attention.attend(q, k, v, layout, 1.0))
     counted = attention.scores_bytes(layout, q)
     assert 0.8 * kept < counted <= kept, (kept, counted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_are_kept_once_have_autograds_gradient_to_the_last_bit(dtype):
+    def with_gradient(softmax):
+        scores = torch.linspace(-3, 3, 12, dtype=dtype).view(3, 4).masked_fill(ABOVE, -torch.inf).requires_grad_()
+        weights = softmax(scores)
+        (weights * torch.linspace(-1, 2, 12, dtype=dtype).view(3, 4)).sum().backward()
+        return weights.detach(), scores.grad
+
+    ours = with_gradient(lambda scores: attention._softmax(scores, 0.5))
+    autograds = with_gradient(lambda scores: (scores * 0.5).softmax(-1))
+    assert all(torch.equal(*both) for both in zip(ours, autograds, strict=True))
+    assert ours[1].abs().max() > 0.05
+
+
+def test_in_bfloat16_weights_are_kept_in_two_bytes_each():
+    """Autograd keeps four more, of the softmax in float32."""
+    scores = torch.randn(5, 8, dtype=torch.bfloat16, requires_grad=True)
+    assert kept_bytes(lambda: attention._softmax(scores, 1.0)) == 2 * 40
+    assert kept_bytes(lambda: scores.float().softmax(-1).to(torch.bfloat16)) == 4 * 40
 
 
 def test_answers_do_not_see_each_other_nor_another_prompt(tiny_model):
