@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.child import serve_parent
 from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
-from services.torch_environment import set_defaults
+from services.torch_environment import SPIN_A_LITTLE, set_defaults
 
 
 def main(base: Path, method: str, dtype: str, without: str = "") -> None:
-    set_defaults(OMP_WAIT_POLICY="passive")
+    set_defaults(**SPIN_A_LITTLE)
     from iterpo.algorithms import resolve
     from iterpo.learner.learner import LoraLearner
     from iterpo.run_config import RunConfig

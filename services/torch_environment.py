@@ -3,6 +3,10 @@
 oneDNN and torch's wrapper of it keep a compiled product for each shape that they have met, 1,024 each. Batches and
 texts have ever new lengths, so both caches fill up: bfloat16 products of 600 lengths with three matrices took a
 gibibyte. With 64 each they took 70 MiB, and no longer (a step has some ten shapes).
+
+An update or a step of the engine is hundreds of small products, between which OpenMP's threads wait. Threads that sleep at
+once take up to a tenth longer than those that spin for a moment; those that spin longer steal the cores of whoever else
+computes (DECISIONS.md).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 from iterpo import allocator
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+SPIN_A_LITTLE = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 
 
 def set_defaults(**more: str) -> None:

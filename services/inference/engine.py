@@ -14,7 +14,7 @@ from iterpo.config import InferenceSettings
 from iterpo.errors import InvalidInput, Unavailable
 from iterpo.types import FinishReason, SamplingSettings
 from services.inference import leash
-from services.torch_environment import set_defaults
+from services.torch_environment import SPIN_A_LITTLE, set_defaults
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -182,9 +182,7 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
     if device == "cpu":
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
-        # A step is some 500 small products. Threads that sleep between them cost 50 us a product, a quarter of the
-        # speed; threads that spin as long as they like steal the learner's and the other engine's cores.
-        defaults |= {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+        defaults |= SPIN_A_LITTLE
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     set_defaults(**defaults)
 

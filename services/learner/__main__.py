@@ -20,7 +20,7 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
 from services.learner.servicer import LearnerServicer
 from services.learner.sinks import check, no_sinks, open_sinks
-from services.torch_environment import set_defaults
+from services.torch_environment import SPIN_A_LITTLE, set_defaults
 
 
 async def serve(settings: Settings) -> None:
@@ -45,9 +45,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's")
     arguments = parser.parse_args()
-    # Read by OpenMP when torch is imported. Threads that spin while they wait steal the engine's cores: on two busy
-    # cores bf16 matrix products run at 199 GFLOP/s with spinning threads and at 541 with sleeping ones.
-    set_defaults(OMP_WAIT_POLICY="passive")
+    set_defaults(**SPIN_A_LITTLE)
     return run_service(lambda: serve(load(arguments.config, arguments.set)))
 
 
