@@ -205,8 +205,10 @@ class Bench:
         return {name: round(value, 1) for name, value in answer.items()}
 
     def _ours(self, base: Path, method: str, without: str = "") -> Child:
-        allocator = {} if without == "tcmalloc" else environment()
-        return Child("benchmarks.learner_side", str(base), method, self.dtype, without, **allocator)
+        process = {} if without == "tcmalloc" else environment()
+        if without == "spinning":
+            process |= {"GOMP_SPINCOUNT": "0"}
+        return Child("benchmarks.learner_side", str(base), method, self.dtype, without, **process)
 
     def _trl(self, method: str, seed: int = 0) -> Child:
         paths = f"{Path.cwd()}:{self._trl_path}"

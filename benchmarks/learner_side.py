@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,22 @@ def whole_head(learner: Any) -> None:
     learner.model.head.chunk = sys.maxsize
 
 
-def gates_as_autograd(learner: Any) -> None:
-    """Undoes iterpo.learner.gates, which puts a partial in place of a layer's forward."""
-    layers = [m for m in learner.model.peft.modules() if isinstance(vars(m).get("forward"), partial)]
+def as_autograd(part: str, learner: Any) -> None:
+    """Undoes iterpo.learner.gates or norms, which put a partial in place of a layer's forward."""
+    ours = import_module(f"iterpo.learner.{part}")._forward  # noqa: SLF001
+    layers = [m for m in learner.model.peft.modules() if getattr(vars(m).get("forward"), "func", None) is ours]
     if not layers:
-        raise RuntimeError("no gated layer keeps less: see how iterpo.learner.gates marks them")
+        raise RuntimeError(f"no layer keeps less: see how iterpo.learner.{part} marks them")
     for layer in layers:
         del layer.forward
+
+
+def widened_inputs(learner: Any) -> None:
+    """As PEFT has them: adapters' inputs in the type of their weights."""
+    from peft.tuners.lora import Linear
+
+    for layer in (m for m in learner.model.peft.modules() if isinstance(m, Linear)):
+        layer.cast_input_dtype_enabled = True
 
 
 def scores_again(_learner: Any) -> None:
@@ -88,13 +98,17 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
     "packing": pad,
     "one_pass": measure_first,
     "chunked_head": whole_head,
-    "gates": gates_as_autograd,
+    "gates": partial(as_autograd, "gates"),
+    "norms": partial(as_autograd, "norms"),
+    "narrow_inputs": widened_inputs,
     "kept_scores": scores_again,
     "short_rows": partial(rows_of, 4096),
     "long_rows": partial(rows_of, 256),
-    "tcmalloc": lambda _learner: None,  # benchmarks.learner starts the process without it
+    "tcmalloc": lambda _learner: None,
+    "spinning": lambda _learner: None,
 }
-"""What an update can be done without, to see what it is worth."""
+"""What an update can be done without, to see what it is worth; of the last two benchmarks.learner starts the process
+without them."""
 
 
 def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:

@@ -4,9 +4,9 @@ oneDNN and torch's wrapper of it keep a compiled product for each shape that the
 texts have ever new lengths, so both caches fill up: bfloat16 products of 600 lengths with three matrices took a
 gibibyte. With 64 each they took 70 MiB, and no longer (a step has some ten shapes).
 
-An update or a step of the engine is hundreds of small products, between which OpenMP's threads wait. Threads that sleep at
-once take up to a tenth longer than those that spin for a moment; those that spin longer steal the cores of whoever else
-computes (DECISIONS.md).
+An update or a step of the engine is hundreds of small products, between which OpenMP's threads wait. With threads that
+sleep at once it takes a tenth longer than with those that spin for a moment; those that spin longer steal the cores of
+whoever else computes (DECISIONS.md).
 """
 
 from __future__ import annotations
