@@ -15,7 +15,7 @@ Both sides compute in bfloat16 where the hardware multiplies it, else in float32
 `iterpo up` gives it (iterpo.allocator). TRL runs with its defaults, gradient checkpointing among them, and generates
 with transformers, as it does without a GPU. Steps of iterpo go through its services and include publishing, proof, gate
 and swap. TRL's packages are installed apart from ours, under HOME/trl. On two cores without bfloat16: update and step
-two and a half hours, without one and a half, reward two.
+two and a half hours, without some three, reward two; with it some half of that.
 """
 
 from __future__ import annotations
