@@ -34,7 +34,7 @@ from typing import Any
 from benchmarks.child import Child
 from benchmarks.learner_curves import REACHED, Curve, draw, our_curve, reached, summary
 from benchmarks.learner_services import Services
-from benchmarks.learner_side import WITHOUT
+from benchmarks.learner_side import OF_BFLOAT16, WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
 from iterpo.allocator import environment
@@ -184,6 +184,8 @@ class Bench:
             if method != "grpo" or not self._wants(f"{method}_{tokens}"):
                 continue
             for part in WITHOUT:
+                if part in OF_BFLOAT16 and self.dtype != "bfloat16":
+                    continue
                 sides = {"iterpo": self._ours(self._base, method), "without": self._ours(self._base, method, part)}
                 asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}
                 yield f"{method}_{tokens} {part}", compared(self._rounds, f"without {part}, {tokens} tokens", asks)

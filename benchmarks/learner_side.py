@@ -110,6 +110,9 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
 """What an update can be done without, to see what it is worth; of the last two benchmarks.learner starts the process
 without them."""
 
+OF_BFLOAT16 = ("norms", "narrow_inputs")
+"""Parts that there are in bfloat16 alone."""
+
 
 def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:
     """Writes the adapter after the last of TRL's batches to `ours.safetensors`, and tells how far it lies from TRL's,

@@ -99,7 +99,8 @@ class PolicyModel:
         """What an engine on hardware like this one rounds merged weights to, unless it is told otherwise."""
         model = model.to(compute)
         gates.keep_less(model)
-        norms.keep_less(model)
+        if self.mixed:  # in one type for all there is nothing to save
+            norms.keep_less(model)
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         refuse_other_heads(model)

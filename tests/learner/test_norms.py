@@ -68,7 +68,8 @@ def test_norms_that_compute_something_else_are_left_alone(other):
     assert "forward" not in vars(other[0])
 
 
-def test_all_of_the_policys_norms_keep_less(tiny_model):
-    norms = [m for m in model(tiny_model).decoder.modules() if isinstance(m, LlamaRMSNorm)]
+@pytest.mark.parametrize(("dtype", "less"), [("bfloat16", True), ("float32", False)])
+def test_the_policys_norms_keep_less_where_a_norm_is_wider_than_its_input(tiny_model, dtype, less):
+    norms = [m for m in model(tiny_model, dtype=dtype).decoder.modules() if isinstance(m, LlamaRMSNorm)]
     assert len(norms) >= 3
-    assert all("forward" in vars(m) for m in norms)
+    assert {"forward" in vars(m) for m in norms} == {less}
