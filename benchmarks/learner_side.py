@@ -17,11 +17,11 @@ from typing import Any
 
 from benchmarks.child import serve_parent
 from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
-from services.torch_environment import SPIN_A_LITTLE, set_defaults
+from services.torch_environment import set_defaults, spin_a_little
 
 
 def main(base: Path, method: str, dtype: str, without: str = "") -> None:
-    set_defaults(**SPIN_A_LITTLE)
+    set_defaults(**spin_a_little())
     from iterpo.algorithms import resolve
     from iterpo.learner.learner import LoraLearner
     from iterpo.run_config import RunConfig

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import Tensor
 
 
 def compute_dtype(name: str, device: str) -> torch.dtype:
@@ -26,3 +27,8 @@ def has_bfloat16(device: str) -> bool:
     if "AVX" in torch.backends.cpu.get_cpu_capability():  # oneDNN calls AVX-512 without BF16 enough, and converts
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
+def wide(x: Tensor) -> Tensor:
+    """x for sums and exponentials: not narrower than float32; x itself, where it is not."""
+    return x if x.dtype == torch.float64 else x.float()

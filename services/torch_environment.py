@@ -26,6 +26,11 @@ def set_defaults(**more: str) -> None:
         os.environ.setdefault(name, value)
 
 
+def spin_a_little() -> dict[str, str]:
+    """For `set_defaults`; nothing where the user says how threads wait, which GOMP_SPINCOUNT would overrule."""
+    return {} if "OMP_WAIT_POLICY" in os.environ else SPIN_A_LITTLE
+
+
 def give_back_memory() -> None:
     """After a model: it holds cycles of references, which are collected some time or never, and what is freed stays
     with the allocator until it is asked."""

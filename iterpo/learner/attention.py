@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from iterpo.learner.packing import Layout
+from iterpo.precision import wide
 
 NAME = "iterpo_shared_prompt"
 KEPT_BYTES = 512 * 1024**2
@@ -163,26 +164,21 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, scaling: float) -> Tensor:
         ctx.scaling = scaling
-        weights = (_wide(scores) * scaling).softmax(-1).to(scores.dtype)
+        weights = (wide(scores) * scaling).softmax(-1).to(scores.dtype)
         ctx.save_for_backward(weights)
         return weights
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weights,) = ctx.saved_tensors
-        wide = _wide(weights)
-        of_scores = torch.ops.aten._softmax_backward_data(_wide(gradient), wide, -1, wide.dtype)  # noqa: SLF001
+        full = wide(weights)
+        of_scores = torch.ops.aten._softmax_backward_data(wide(gradient), full, -1, full.dtype)  # noqa: SLF001
         return of_scores.mul_(ctx.scaling).to(gradient.dtype), None
 
 
 def _softmax(scores: Tensor, scaling: float) -> Tensor:
     weights: Tensor = _Softmax.apply(scores, scaling)  # type: ignore[no-untyped-call]  # torch's apply
     return weights
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Not narrower than float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 AttentionInterface.register(NAME, shared_prompt_attention)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from iterpo.errors import InvalidConfig
+from iterpo.precision import wide
 
 CHUNK_BYTES = {"cpu": 16 * 1024**2, "cuda": 64 * 1024**2}
 """Of the logits that exist at the same time, in float32: 85 tokens at a vocabulary of 49152 on CPUs. On two cores four
@@ -89,9 +90,8 @@ class Head:
         return torch.cat(parts)
 
     def _scaled(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        logits = hidden @ self.weight.T
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return wide if bool((temperature == 1).all()) else wide.div_(temperature[:, None].to(wide.dtype))
+        logits = wide(hidden @ self.weight.T)
+        return logits if bool((temperature == 1).all()) else logits.div_(temperature[:, None].to(logits.dtype))
 
     def _softmax(self, hidden: Tensor, temperature: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Probabilities [b, vocabulary], and the log-probs [b] of the targets; in one buffer."""

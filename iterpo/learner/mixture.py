@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from iterpo.precision import wide
+
 if TYPE_CHECKING:
     from iterpo.learner.policy_model import PolicyModel
 
@@ -62,4 +64,4 @@ class _Reader:
             out = self._model.decoder(input_ids=ids, past_key_values=self._cache, use_cache=True)
         self._cache = out.past_key_values
         logits: Tensor = out.last_hidden_state[0, -1] @ self._model.head.weight.T
-        return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+        return wide(logits).log_softmax(-1)

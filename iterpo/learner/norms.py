@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iterpo.precision import wide
+
 
 def keep_less(decoder: nn.Module) -> None:
     """From now on, in every such norm of a transformers model. They are known by what they compute."""
@@ -42,19 +44,14 @@ def _forward(norm: Any, x: Tensor) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = _wide(x)
-        r = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        full = wide(x)
+        r = torch.rsqrt(full.pow(2).mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, r)
-        return weight * (wide * r).to(x.dtype)
+        return weight * (full * r).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, weight, r = ctx.saved_tensors
-        wide, g = _wide(x), _wide(gradient * weight)
-        along = (g * wide).mean(-1, keepdim=True) * r * r
-        return torch.addcmul(g, wide, along, value=-1).mul_(r).to(x.dtype), None, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Not narrower than float32."""
-    return x if x.dtype == torch.float64 else x.float()
+        full, g = wide(x), wide(gradient * weight)
+        along = (g * full).mean(-1, keepdim=True) * r * r
+        return torch.addcmul(g, full, along, value=-1).mul_(r).to(x.dtype), None, None
