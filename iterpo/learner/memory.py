@@ -47,11 +47,22 @@ class TokenBudget:
         """A row of answers to one long prompt may have as many."""
         self.fits = fits
         """A longer row does not fit into this process's memory, unless its layers are recomputed."""
+        self._longest = 0
+        """Of the rows that did not fit."""
         self.team = Team()
 
     def agree(self) -> None:
         """All ranks of the team cut alike: as the one with the least memory does."""
         self.tokens, self.most = self.team.least(self.tokens), self.team.least(self.most)
+
+    def too_long(self, tokens: int) -> bool:
+        """Whether a row's layers must be recomputed. The log says so of the longest yet."""
+        if tokens <= self.fits:
+            return False
+        if tokens > self._longest:
+            logger.warning("a row of %d tokens, where %d fit: its layers are computed twice", tokens, self.fits)
+            self._longest = tokens
+        return True
 
     def halve(self) -> None:
         """Raises ResourceExhausted when rows are as short as they may get."""

@@ -358,7 +358,7 @@ class PolicyModel:
         return hidden
 
     def _too_long(self, tokens: int) -> bool:
-        return torch.is_grad_enabled() and tokens > self.budget.fits
+        return torch.is_grad_enabled() and self.budget.too_long(tokens)
 
     def _bytes_a_token(self) -> float:
         """From what two short rows keep for their backward: the difference is what tokens take."""

@@ -124,6 +124,13 @@ def test_the_longest_rows_are_halved_first_and_usual_ones_only_then():
     assert (budget.tokens, budget.most, budget.fits) == (64, 250, 250)
 
 
+def test_the_log_says_when_layers_are_computed_twice_and_not_for_every_row(caplog):
+    budget = TokenBudget(64, fits=100)
+    with caplog.at_level(logging.WARNING):
+        assert [budget.too_long(tokens) for tokens in (100, 150, 150, 120, 151)] == [False, True, True, True, True]
+    assert [message.split()[3] for message in caplog.messages] == ["150", "151"]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     budget = TokenBudget(512)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):

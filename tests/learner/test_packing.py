@@ -183,6 +183,15 @@ def test_scores_are_counted_as_they_are_kept(dtype):
     assert 0.8 * kept < counted <= kept, (kept, counted)
 
 
+def test_queries_keys_and_values_are_kept_once_though_two_products_read_an_answers_queries():
+    """Of 8 heads, 16 numbers each. A prompt of one token, eight answers of three: masks are 1, 1 and 3 x 3 bytes."""
+    layout = pack([answer((5,), (6, 7, 8, 9))] * 8)
+    assert len(layout.ids) == 1 + 8 * 3
+    q, k, v = (torch.randn(25, 8, 16, requires_grad=True) for _ in "qkv")
+    kept = kept_bytes(lambda: attention.attend(q, k, v, layout, 1.0))
+    assert kept == 3 * 25 * 8 * 16 * 4 + attention.scores_bytes(layout, q) + 1 + 1 + 9
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_that_are_kept_once_have_autograds_gradient_to_the_last_bit(dtype):
     def with_gradient(softmax):
