@@ -6,6 +6,7 @@ those), then the next prompt. Positions go on from the prompt for each answer, a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,34 +55,45 @@ def micro_batches(completions: Sequence[Completion], budget: int, most: int = 0,
 
     Answers to one prompt stay together as far as they fit, those to a long prompt (SHARED) in a row of up to `most`
     tokens. Prompts and answers of like length are neighbours, the longest first: an allocation that will not fit fails
-    at once. A completion beyond all that gets a row of its own. Rows are shorter where several ranks are to have some
-    each; a prompt's answers are cut for that only where there are fewer prompts than ranks.
+    at once. A completion beyond all that gets a row of its own. Rows are of like length, since the longest one says how
+    much memory it takes. They are shorter where several ranks are to have some each; a prompt's answers are cut for
+    that only where there are fewer prompts than ranks.
     """
     groups = _groups(completions)
     if ranks > 1 and groups:
         share = _share(completions, groups, ranks)
         budget, most = min(budget, share), most if len(groups) >= ranks else min(most, share)
+    lengths = [len(c.token_ids) for c in completions]
+    ordered = [(prompt, sorted(members, key=lambda i: -lengths[i])) for prompt, members in groups]
+    ordered.sort(key=lambda group: (len(group[0]), lengths[group[1][0]]), reverse=True)
+    rows = filled_in_turn(ordered, lengths, budget, most)
+    # As even as may be: the lowest budget that needs no more rows, and cuts no prompt's answers that fitted.
+    sizes = [_Row().with_group(len(prompt), [lengths[i] for i in members]).tokens for prompt, members in ordered]
+    lowest = max((size for size in sizes if size <= budget), default=1)
+    enough = bisect_left(
+        range(lowest, budget),
+        True,
+        key=lambda tokens: len(filled_in_turn(ordered, lengths, tokens, most)) <= len(rows),
+    )
+    return filled_in_turn(ordered, lengths, lowest + enough, most)
 
-    def longest(group: _Group) -> tuple[int, int]:
-        prompt, members = group
-        return len(prompt), max(len(completions[i].token_ids) for i in members)
 
+def filled_in_turn(groups: Sequence[_Group], lengths: Sequence[int], budget: int, most: int) -> list[list[int]]:
+    """Rows that are full before the next one begins. `lengths`: of all answers, in tokens."""
     batches: list[list[int]] = []
     row = _Row()
-    for prompt, members in sorted(groups, key=longest, reverse=True):
-        ordered = sorted(members, key=lambda i: -len(completions[i].token_ids))
-        lengths = [len(completions[i].token_ids) for i in ordered]
-        longer = row.with_group(len(prompt), lengths)
+    for prompt, members in groups:
+        longer = row.with_group(len(prompt), [lengths[i] for i in members])
         if batches and longer.fits(budget):
-            batches[-1] += ordered
+            batches[-1] += members
             row = longer
             continue
         row, room = _Row(), max(budget, min(most, SHARED * len(prompt)))
-        for index, length in zip(ordered, lengths, strict=True):
-            longer = row.with_answer(len(prompt), length, begun=row.tokens > 0)
+        for index in members:
+            longer = row.with_answer(len(prompt), lengths[index], begun=row.tokens > 0)
             if not row.tokens or not longer.fits(room):
                 batches.append([])
-                longer = _Row().with_answer(len(prompt), length, begun=False)
+                longer = _Row().with_answer(len(prompt), lengths[index], begun=False)
             batches[-1].append(index)
             row = longer
     return batches

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iterpo.learner import attention
 from iterpo.learner.memory import kept_bytes
-from iterpo.learner.packing import PADDING, SHARED, micro_batches, pack, padded_batches
+from iterpo.learner.packing import PADDING, SHARED, filled_in_turn, micro_batches, pack, padded_batches
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
@@ -72,10 +72,32 @@ def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget, 
         return min(most, SHARED * len(min(prompts))) if len(prompts) == 1 else budget
 
     assert all(fits(batch) or fits(batch, room(batch)) or len(batch) == 1 for batch in batches)
-    # Nobody has a row of his own who could have sat, with all answers to his prompt, with the ones before.
-    for before, after in pairwise(batches):
-        whole = [i for i in range(len(made)) if made[i].prompt_token_ids == made[after[0]].prompt_token_ids]
+    # Nobody begins a row who could have sat, with all answers to his prompt, with the ones before; evened out, rows are
+    # no more.
+    prompts = {c.prompt_token_ids: [i for i, o in enumerate(made) if o.prompt_token_ids == c.prompt_token_ids] for c in made}
+    in_turn = filled_in_turn(list(prompts.items()), [len(c.token_ids) for c in made], budget, most)
+    for before, after in pairwise(in_turn):
+        whole = prompts[made[after[0]].prompt_token_ids]
         assert set(whole) & set(before) or not fits((*before, *whole))
+
+
+def lengths_of_rows(made: list[Completion], budget: int) -> list[int]:
+    return [len(pack([made[i] for i in batch]).ids) for batch in micro_batches(made, budget)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "rows"),
+    [
+        ([4] * 8, 70, [60, 60, 40]),  # three groups of 20 tokens a row: 70 would hold no more
+        ([4] * 8, 90, [80, 80]),
+        ([4] * 5, 90, [60, 40]),  # filled in turn: 80 and 20
+        ([8], 24, [20, 20]),  # eight answers of 4 to a prompt of 4; in turn: 24 and 16
+        ([5, 1], 24, [24, 8]),  # 20 and 16, were the five answers parted, and their prompt computed twice
+    ],
+)
+def test_rows_are_as_even_as_may_be_and_no_more(sizes, budget, rows):
+    made = [answer((5, 6, 7, 8 + g), (9,) * 5) for g, size in enumerate(sizes) for _ in range(size)]
+    assert lengths_of_rows(made, budget) == rows
 
 
 def test_eight_groups_of_eight_answers_of_different_lengths_are_one_row():
@@ -93,7 +115,7 @@ def test_a_prompt_of_many_tokens_is_computed_once_for_its_answers_though_the_row
     """80 tokens instead of four rows of 50. Answers to a prompt of 4 tokens are cut where the budget is full: to
     compute it twice costs little."""
     short = [answer((5, 6, 7, 8), (9,) * 16)] * 4
-    assert micro_batches(LONG + short, 50, most=100) == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert micro_batches(LONG + short, 50, most=100) == [[0, 1, 2, 3], [4, 5], [6, 7]]
     assert [len(batch) for batch in micro_batches(LONG, 50, most=60)] == [2, 2]
     assert [len(batch) for batch in micro_batches(LONG, 50)] == [1, 1, 1, 1]
 
