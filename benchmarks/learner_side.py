@@ -64,21 +64,13 @@ def whole_head(learner: Any) -> None:
 
 
 def as_autograd(part: str, learner: Any) -> None:
-    """Undoes iterpo.learner.gates or norms, which put a partial in place of a layer's forward."""
+    """Undoes iterpo.learner.adapters, gates or norms, which put a partial in place of a layer's forward."""
     ours = import_module(f"iterpo.learner.{part}")._forward  # noqa: SLF001
     layers = [m for m in learner.model.peft.modules() if getattr(vars(m).get("forward"), "func", None) is ours]
     if not layers:
         raise RuntimeError(f"no layer keeps less: see how iterpo.learner.{part} marks them")
     for layer in layers:
         del layer.forward
-
-
-def widened_inputs(learner: Any) -> None:
-    """As PEFT has them: adapters' inputs in the type of their weights."""
-    from peft.tuners.lora import Linear
-
-    for layer in (m for m in learner.model.peft.modules() if isinstance(m, Linear)):
-        layer.cast_input_dtype_enabled = True
 
 
 def scores_again(_learner: Any) -> None:
@@ -98,9 +90,9 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
     "packing": pad,
     "one_pass": measure_first,
     "chunked_head": whole_head,
+    "adapters": partial(as_autograd, "adapters"),
     "gates": partial(as_autograd, "gates"),
     "norms": partial(as_autograd, "norms"),
-    "narrow_inputs": widened_inputs,
     "kept_scores": scores_again,
     "short_rows": partial(rows_of, 4096),
     "long_rows": partial(rows_of, 256),
@@ -110,7 +102,7 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
 """What an update can be done without, to see what it is worth; of the last two benchmarks.learner starts the process
 without them."""
 
-OF_BFLOAT16 = ("norms", "narrow_inputs")
+OF_BFLOAT16 = ("norms",)
 """Parts that there are in bfloat16 alone."""
 
 

@@ -10,7 +10,7 @@ Registered with transformers under NAME. Not implemented: fused kernels; sliding
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,22 +58,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float) -> T
     count, length = layout.answers.shape[1:]
     spread = [_Spread.apply(x, layout) for x in (q, k, v)]  # type: ignore[no-untyped-call]  # torch's apply
     q_prompt, k_prompt, v_prompt = (_prompts(x, kv) for x, _ in spread)  # [G, kv, r, P, d]
-    causal = _causal(prompt_length, q.device)
     scores = (q_prompt.flatten(2, 3) @ k_prompt[:, :, 0].mT).view(*q_prompt.shape[:-1], prompt_length)
-    weights = _softmax(scores.masked_fill(~causal, -torch.inf), scaling)
+    [weights] = _weights(scaling, (scores, _later(prompt_length, q.device)))
     seen = weights.flatten(2, 3) @ v_prompt[:, :, 0]
     of_prompts = seen.view(groups, kv, -1, prompt_length, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
     of_answers = of_prompts[:0]
     if length:
         q_own, k_own, v_own = (_answers(x, kv) for _, x in spread)  # [G, kv, n, r, C, d]
         q_own = q_own.contiguous()  # two products read it: laid out once, it is kept once
-        to_prompt = q_own.flatten(2, 4) @ k_prompt[:, :, 0].mT
-        to_prompt = to_prompt.masked_fill(~layout.known[:, None, None], -torch.inf)
-        to_own = q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT
-        to_own = to_own.view(*q_own.shape[:-1], length).masked_fill(~_causal(length, q.device), -torch.inf)
-        scores = torch.cat([to_prompt.view(*q_own.shape[:-1], prompt_length), to_own], -1)
-        on_prompt, on_own = _softmax(scores, scaling).split([prompt_length, length], -1)
-        seen = (on_prompt.reshape(groups, kv, -1, prompt_length) @ v_prompt[:, :, 0]).view(q_own.shape)
+        to_prompt = (q_own.flatten(2, 4) @ k_prompt[:, :, 0].mT).view(*q_own.shape[:-1], prompt_length)
+        to_own = (q_own.flatten(3, 4) @ k_own[:, :, :, 0].mT).view(*q_own.shape[:-1], length)
+        unknown = ~layout.known[:, None, None, None, None]
+        on_prompt, on_own = _weights(scaling, (to_prompt, unknown), (to_own, _later(length, q.device)))
+        seen = (on_prompt.view(groups, kv, -1, prompt_length) @ v_prompt[:, :, 0]).view(q_own.shape)
         seen = seen + (on_own.flatten(3, 4) @ v_own[:, :, :, 0]).view(q_own.shape)
         of_answers = seen.permute(0, 2, 4, 1, 3, 5).reshape(groups * count * length, heads, width)
     found: Tensor = _Collect.apply(of_prompts, of_answers, layout)  # type: ignore[no-untyped-call]  # torch's apply
@@ -153,32 +150,55 @@ def _padded(x: Tensor) -> Tensor:
     return torch.cat([x, x.new_zeros(1, *x.shape[1:])])
 
 
-def _causal(length: int, device: torch.device) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+def _later(length: int, device: torch.device) -> Tensor:
+    """[length, length] what a token does not see: those after it."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
-class _Softmax(torch.autograd.Function):
-    """Weights of scores, over the last dimension, in the scores' type; computed in float32 at least, and kept once,
-    where autograd keeps those in float32 too."""
+def _weights(scaling: float, *blocks: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Of blocks of scores [..., M_i], which lie side by side, and of what they hide: the softmax over all of them, in
+    blocks of their own."""
+    scores, hidden = zip(*blocks, strict=True)
+    weights: tuple[Tensor, ...] = _Weights.apply(scaling, hidden, *scores)  # type: ignore[no-untyped-call]
+    return weights
+
+
+class _Weights(torch.autograd.Function):
+    """In the scores' type, computed in float32 at least. Each block is kept once, as the product with the values keeps
+    it; autograd would keep it in float32 too. What is hidden has no weight, and so no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, scaling: float) -> Tensor:
+    def forward(ctx: Any, scaling: float, hidden: tuple[Tensor, ...], *scores: Tensor) -> tuple[Tensor, ...]:
         ctx.scaling = scaling
-        weights = (wide(scores) * scaling).softmax(-1).to(scores.dtype)
-        ctx.save_for_backward(weights)
+        full, blocks = _side_by_side(scores)
+        full.mul_(scaling)
+        for block, unseen in zip(blocks, hidden, strict=True):
+            block.masked_fill_(unseen, -torch.inf)
+        weights = _apart(full.softmax(-1), scores)
+        ctx.save_for_backward(*weights)
         return weights
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (weights,) = ctx.saved_tensors
-        full = wide(weights)
-        of_scores = torch.ops.aten._softmax_backward_data(wide(gradient), full, -1, full.dtype)  # noqa: SLF001
-        return of_scores.mul_(ctx.scaling).to(gradient.dtype), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weights, _ = _side_by_side(ctx.saved_tensors)
+        of_weights, _ = _side_by_side(gradients)
+        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)  # noqa: SLF001
+        return None, None, *_apart(of_scores.mul_(ctx.scaling), gradients)
 
 
-def _softmax(scores: Tensor, scaling: float) -> Tensor:
-    weights: Tensor = _Softmax.apply(scores, scaling)  # type: ignore[no-untyped-call]  # torch's apply
-    return weights
+def _side_by_side(blocks: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    """A copy in float32 at least, and the blocks in it."""
+    widths = [block.shape[-1] for block in blocks]
+    full = blocks[0].new_empty(*blocks[0].shape[:-1], sum(widths), dtype=wide(blocks[0][:0]).dtype)
+    parts = full.split(widths, -1)
+    for part, block in zip(parts, blocks, strict=True):
+        part.copy_(block)
+    return full, parts
+
+
+def _apart(full: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    parts = full.split([block.shape[-1] for block in like], -1)
+    return tuple(part.to(block.dtype).contiguous() for part, block in zip(parts, like, strict=True))
 
 
 AttentionInterface.register(NAME, shared_prompt_attention)

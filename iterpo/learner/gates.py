@@ -1,8 +1,9 @@
-"""Gated layers, down(silu(gate(x)) * up(x)), that keep less for the backward: silu(gate) is computed once more there.
+"""Gated layers, down(silu(gate(x)) * up(x)), that keep gate and up alone for the backward: silu(gate), and its product
+with up, which the adapter of `down` looks at, are computed once more there.
 
-It is as wide as a layer gets, and cheap: one pass over memory. The same operations on the same numbers, so the same
-gradient to the last bit. Not implemented: other activations, gate and up in one projection; their layers stay as they
-are.
+They are as wide as a layer gets, and cheap: a pass over memory each. The same operations on the same numbers, so the
+same gradient to the last bit. Not implemented: other activations, gate and up in one projection; their layers stay as
+they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from iterpo.learner import adapters
 
 
 def keep_less(decoder: nn.Module) -> None:
@@ -34,18 +37,48 @@ def _is_gated(layer: Any) -> bool:
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    out: Tensor = layer.down_proj(_Gated.apply(layer.gate_proj(x), layer.up_proj(x)))  # type: ignore[no-untyped-call]
+    gate, up = layer.gate_proj(x), layer.up_proj(x)
+    product = adapters.product_of(layer.down_proj) if adapters.is_in_one(layer.down_proj) else None
+    if product is None:
+        plain: Tensor = layer.down_proj(_Gated.apply(gate, up))  # type: ignore[no-untyped-call]  # torch's apply
+        return plain
+    out: Tensor = _GatedDown.apply(gate, up, *product)  # type: ignore[no-untyped-call]
     return out
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return nn.functional.silu(gate) * up
+
+
+def _backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    of_gate: Tensor = torch.ops.aten.silu_backward(grad * up, gate)
+    return of_gate, grad * nn.functional.silu(gate)
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return nn.functional.silu(gate) * up
+        return _gated(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        of_gate: Tensor = torch.ops.aten.silu_backward(grad * up, gate)
-        return of_gate, grad * nn.functional.silu(gate)
+        return _backward(grad, *ctx.saved_tensors)
+
+
+class _GatedDown(torch.autograd.Function):
+    """With an adapter's `down`."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, *product: Any) -> Tensor:
+        out, low = adapters.forward(_gated(gate, up), product)
+        ctx.product = product
+        ctx.save_for_backward(gate, up, low)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up, low = ctx.saved_tensors
+        of_gated, of_a, of_b = adapters.backward(grad, _gated(gate, up), low, ctx.product)
+        assert of_gated is not None
+        return *_backward(of_gated, gate, up), None, None, of_a, of_b, None

@@ -3,9 +3,9 @@
 A micro-batch is one row of tokens without padding, each prompt in it once (`packing`, `attention`), unless the model's
 attention is not the plain causal one: then sequences are padded to the right, which needs no mask, since under a causal
 one no real token sees it. The head is evaluated in chunks (`head`), so neither logits nor their gradient are ever kept
-for all tokens. Gated layers and norms keep less than autograd would (`gates`, `norms`). How long a row may be is found
-from free memory (`memory`); layers of a sequence that is longer are computed again in the backward (`recompute`).
-Dropout is off.
+for all tokens. LoRA layers, gated layers and norms keep less than autograd would (`adapters`, `gates`, `norms`). How
+long a row may be is found from free memory (`memory`); layers of a sequence that is longer are computed again in the
+backward (`recompute`). Dropout is off.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from iterpo.errors import CorruptModel
-from iterpo.learner import gates, norms
+from iterpo.learner import adapters, gates, norms
 from iterpo.learner.attention import is_plain, shared_prompts
 from iterpo.learner.head import Head, Slopes, refuse_other_heads
 from iterpo.learner.memory import TokenBudget, fitting_budget, kept_bytes
 from iterpo.learner.packing import micro_batches, pack, padded_batches
 from iterpo.learner.recompute import recomputed
 from iterpo.learner.team import Team, present
+from iterpo.policies.merge import rounded
 from iterpo.precision import compute_dtype
 from iterpo.run_config import LoraConfig
 from iterpo.types import Completion, FinishReason
@@ -101,10 +102,11 @@ class PolicyModel:
         gates.keep_less(model)
         if self.mixed:  # in one type for all there is nothing to save
             norms.keep_less(model)
+        self._squares: dict[Tensor, float] = {}
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
+        adapters.in_one(self.peft)
         refuse_other_heads(model)
-        self._leave_types_to_autocast()
         self.decoder = model.get_decoder()
         self.shares_prompts = is_plain(self.decoder.config)
         self.head = Head(model.get_output_embeddings().weight)
@@ -121,13 +123,6 @@ class PolicyModel:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-
-    def _leave_types_to_autocast(self) -> None:
-        """PEFT widens what goes into an adapter to its weights' type, and autocast narrows it again: two copies of all
-        layers' inputs."""
-        for layer in self.peft.modules():
-            if isinstance(layer, LoraLinear):
-                layer.cast_input_dtype_enabled = not self.mixed
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -277,7 +272,7 @@ class PolicyModel:
             for layer, weight in zip(layers, pristine, strict=True):
                 a, b = layer.lora_A[POLICY].weight.float(), layer.lora_B[POLICY].weight.float()
                 update = layer.scaling[POLICY] * (b @ a)
-                served = (weight.float() + update).to(self.served_dtype)
+                served = rounded(weight.float() + update, self.served_dtype)
                 layer.base_layer.weight.data = served.to(weight.dtype).detach()
             with self.peft.disable_adapter():
                 yield
@@ -305,12 +300,18 @@ class PolicyModel:
             if not bool(a.isfinite().all() & b.isfinite().all()):
                 return {"relative_norm": math.nan}
             squares = torch.linalg.eigvals((b.T @ b) @ (a @ a.T)).real.clamp(min=0) * module.scaling[POLICY] ** 2
-            whole += float(module.get_base_layer().weight.double().square().sum())
+            whole += self._square(module.get_base_layer().weight)
             changed += float(squares.sum())
             if squares.max() > 0:
                 ranks.append(float(squares.sum() / squares.max()))
         numbers = {"relative_norm": math.sqrt(changed / whole)}
         return numbers | ({"stable_rank": sum(ranks) / len(ranks)} if ranks else {})
+
+    def _square(self, weight: Tensor) -> float:
+        """|W|^2 of a frozen weight: told once."""
+        if weight not in self._squares:
+            self._squares[weight] = float(weight.double().square().sum())
+        return self._squares[weight]
 
     def save_adapter(self, directory: Path) -> None:
         """Write the two files of the policy's PEFT adapter."""

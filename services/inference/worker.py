@@ -42,7 +42,8 @@ class Worker:
         made = None
         if adapter:
             made = adapters.parse({name: (Path(adapter) / name).read_bytes() for name in ADAPTER_FILES}, max_rank)
-        self.reload_weights(weights_iterator=merged_weights(Path(base), made))  # type: ignore[attr-defined]  # vLLM's
+        weights = merged_weights(Path(base), made, self.model_runner.model_config.dtype)
+        self.reload_weights(weights_iterator=weights)  # type: ignore[attr-defined]  # vLLM's
         give_back()
 
     def give_back_memory(self) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from iterpo.learner import adapters
 from iterpo.learner.gates import keep_less
 from iterpo.learner.memory import kept_bytes
 from tests.learner.test_policy_model import model
@@ -60,11 +61,16 @@ def test_layers_that_compute_something_else_are_left_alone(other):
     assert all(torch.equal(*both) for both in zip(expected, with_gradients(other), strict=True))
 
 
-def test_the_policys_own_layers_keep_less(tiny_model):
+@pytest.mark.parametrize(("in_one", "kept_less"), [(True, 2), (False, 1)])
+def test_the_policys_own_layers_keep_less(tiny_model, in_one, kept_less):
+    """Neither silu(gate), nor, with adapters in one function, its product with up."""
     made = model(tiny_model)
+    if not in_one:
+        for module in filter(adapters.is_in_one, made.peft.modules()):
+            del module.forward
     gated = [module for module in made.decoder.modules() if isinstance(module, LlamaMLP)]
     less = made._bytes_a_token()
     for module in gated:
         del module.forward  # the instance's; the class's is back
     assert gated
-    assert made._bytes_a_token() - less == 8 * len(gated) * made.decoder.config.intermediate_size
+    assert made._bytes_a_token() - less == kept_less * 8 * len(gated) * made.decoder.config.intermediate_size

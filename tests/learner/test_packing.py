@@ -16,8 +16,6 @@ from iterpo.learner.packing import PADDING, SHARED, filled_in_turn, micro_batche
 from iterpo.types import Completion, FinishReason
 from tests.learner.test_policy_model import gradient, model
 
-ABOVE = torch.ones(3, 4, dtype=torch.bool).triu(2)
-
 CLOSE = 1e-10
 
 
@@ -74,7 +72,9 @@ def test_micro_batches_cover_everything_once_and_keep_the_budget(shape, budget, 
     assert all(fits(batch) or fits(batch, room(batch)) or len(batch) == 1 for batch in batches)
     # Nobody begins a row who could have sat, with all answers to his prompt, with the ones before; evened out, rows are
     # no more.
-    prompts = {c.prompt_token_ids: [i for i, o in enumerate(made) if o.prompt_token_ids == c.prompt_token_ids] for c in made}
+    prompts = {
+        c.prompt_token_ids: [i for i, o in enumerate(made) if o.prompt_token_ids == c.prompt_token_ids] for c in made
+    }
     in_turn = filled_in_turn(list(prompts.items()), [len(c.token_ids) for c in made], budget, most)
     for before, after in pairwise(in_turn):
         whole = prompts[made[after[0]].prompt_token_ids]
@@ -206,32 +206,41 @@ def test_scores_are_counted_as_they_are_kept(dtype):
 
 
 def test_queries_keys_and_values_are_kept_once_though_two_products_read_an_answers_queries():
-    """Of 8 heads, 16 numbers each. A prompt of one token, eight answers of three: masks are 1, 1 and 3 x 3 bytes."""
+    """Of 8 heads, 16 numbers each; a prompt of one token, eight answers of three. Besides, weights alone are kept."""
     layout = pack([answer((5,), (6, 7, 8, 9))] * 8)
     assert len(layout.ids) == 1 + 8 * 3
     q, k, v = (torch.randn(25, 8, 16, requires_grad=True) for _ in "qkv")
     kept = kept_bytes(lambda: attention.attend(q, k, v, layout, 1.0))
-    assert kept == 3 * 25 * 8 * 16 * 4 + attention.scores_bytes(layout, q) + 1 + 1 + 9
+    assert kept == 3 * 25 * 8 * 16 * 4 + attention.scores_bytes(layout, q)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_that_are_kept_once_have_autograds_gradient_to_the_last_bit(dtype):
-    def with_gradient(softmax):
-        scores = torch.linspace(-3, 3, 12, dtype=dtype).view(3, 4).masked_fill(ABOVE, -torch.inf).requires_grad_()
-        weights = softmax(scores)
-        (weights * torch.linspace(-1, 2, 12, dtype=dtype).view(3, 4)).sum().backward()
-        return weights.detach(), scores.grad
+    """Over two blocks side by side, of which one hides a token from everybody, the other what comes later."""
+    hidden = torch.tensor([False, True]), attention._later(3, torch.device("cpu"))
 
-    ours = with_gradient(lambda scores: attention._softmax(scores, 0.5))
-    autograds = with_gradient(lambda scores: (scores * 0.5).softmax(-1))
-    assert all(torch.equal(*both) for both in zip(ours, autograds, strict=True))
-    assert ours[1].abs().max() > 0.05
+    def with_gradient(weights_of):
+        scores = [torch.linspace(-3, 3, 3 * width, dtype=dtype).view(3, width).requires_grad_() for width in (2, 3)]
+        weights = weights_of(*scores)
+        loss = sum((w * torch.linspace(-1, 2, w.numel(), dtype=dtype).view_as(w)).sum() for w in weights)
+        loss.backward()
+        return [*(w.detach() for w in weights), *(s.grad for s in scores)]
+
+    def autograds(*scores):
+        seen = [s.masked_fill(h, -torch.inf) for s, h in zip(scores, hidden, strict=True)]
+        return (torch.cat(seen, -1) * 0.5).softmax(-1).split([2, 3], -1)
+
+    ours = with_gradient(lambda *scores: attention._weights(0.5, *zip(scores, hidden, strict=True)))
+    theirs = with_gradient(autograds)
+    assert all(torch.equal(*both) for both in zip(ours, theirs, strict=True))
+    assert min(gradient.abs().max() for gradient in ours[2:]) > 0.02
+    assert all((weights.masked_select(h) == 0).all() for weights, h in zip(ours[:2], hidden, strict=True))
 
 
 def test_in_bfloat16_weights_are_kept_in_two_bytes_each():
     """Autograd keeps four more, of the softmax in float32."""
-    scores = torch.randn(5, 8, dtype=torch.bfloat16, requires_grad=True)
-    assert kept_bytes(lambda: attention._softmax(scores, 1.0)) == 2 * 40
+    scores, none = torch.randn(5, 8, dtype=torch.bfloat16, requires_grad=True), torch.zeros(8, dtype=torch.bool)
+    assert kept_bytes(lambda: attention._weights(1.0, (scores, none))) == 2 * 40
     assert kept_bytes(lambda: scores.float().softmax(-1).to(torch.bfloat16)) == 4 * 40
 
 
