@@ -38,8 +38,7 @@ def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight.to(dtype)
     thresholds = (torch.arange(weight.shape[-1], device=weight.device) * STEP + (1 << 15)) % (1 << 16)
     bits = weight.contiguous().view(torch.int32) + thresholds.to(torch.int32)
-    # bfloat16 is float32's upper half: the second of two, on every machine that torch has wheels for.
-    return bits.view(torch.int16)[..., 1::2].contiguous().view(torch.bfloat16)
+    return bits.bitwise_and_(-1 << 16).view(torch.float32).to(dtype)  # bfloat16 is float32's upper half
 
 
 def merged_weights(
