@@ -46,24 +46,22 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _gated(gate: Tensor, up: Tensor) -> Tensor:
-    return nn.functional.silu(gate) * up
-
-
-def _backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+def _backward(grad: Tensor, gate: Tensor, up: Tensor, activated: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of gate and up; `activated`: silu(gate)."""
     of_gate: Tensor = torch.ops.aten.silu_backward(grad * up, gate)
-    return of_gate, grad * nn.functional.silu(gate)
+    return of_gate, grad * activated
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return _gated(gate, up)
+        return nn.functional.silu(gate) * up
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return _backward(grad, *ctx.saved_tensors)
+        gate, up = ctx.saved_tensors
+        return _backward(grad, gate, up, nn.functional.silu(gate))
 
 
 class _GatedDown(torch.autograd.Function):
@@ -71,7 +69,7 @@ class _GatedDown(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, *product: Any) -> Tensor:
-        out, low = adapters.forward(_gated(gate, up), product)
+        out, low = adapters.forward(nn.functional.silu(gate) * up, product)
         ctx.product = product
         ctx.save_for_backward(gate, up, low)
         return out
@@ -79,6 +77,7 @@ class _GatedDown(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, low = ctx.saved_tensors
-        of_gated, of_a, of_b = adapters.backward(grad, _gated(gate, up), low, ctx.product)
+        activated = nn.functional.silu(gate)
+        of_gated, of_a, of_b = adapters.backward(grad, activated * up, low, ctx.product)
         assert of_gated is not None
-        return *_backward(of_gated, gate, up), None, None, of_a, of_b, None
+        return *_backward(of_gated, gate, up, activated), None, None, of_a, of_b, None

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -102,7 +102,6 @@ class PolicyModel:
         gates.keep_less(model)
         if self.mixed:  # in one type for all there is nothing to save
             norms.keep_less(model)
-        self._squares: dict[Tensor, float] = {}
         self.lora = lora
         self.peft = get_peft_model(model, self._lora(), autocast_adapter_dtype=self.mixed).to(self.device).eval()
         adapters.in_one(self.peft)
@@ -292,7 +291,7 @@ class PolicyModel:
         """Of the update BA to the weights W that it changes: `relative_norm`, |BA| / |W| in Frobenius norms over all
         modules, and `stable_rank`, the mean over changed modules of |BA|^2 over its largest singular value squared,
         from 1 to r. r x r products only: (BA)'(BA) and (B'B)(AA') share their eigenvalues but for zeros."""
-        changed, whole, ranks = 0.0, 0.0, []
+        changed, ranks = 0.0, []
         for module in self.peft.modules():
             if not isinstance(module, LoraLinear) or POLICY not in module.lora_A:
                 continue
@@ -300,18 +299,17 @@ class PolicyModel:
             if not bool(a.isfinite().all() & b.isfinite().all()):
                 return {"relative_norm": math.nan}
             squares = torch.linalg.eigvals((b.T @ b) @ (a @ a.T)).real.clamp(min=0) * module.scaling[POLICY] ** 2
-            whole += self._square(module.get_base_layer().weight)
             changed += float(squares.sum())
             if squares.max() > 0:
                 ranks.append(float(squares.sum() / squares.max()))
-        numbers = {"relative_norm": math.sqrt(changed / whole)}
+        numbers = {"relative_norm": math.sqrt(changed / self._whole)}
         return numbers | ({"stable_rank": sum(ranks) / len(ranks)} if ranks else {})
 
-    def _square(self, weight: Tensor) -> float:
-        """|W|^2 of a frozen weight: told once."""
-        if weight not in self._squares:
-            self._squares[weight] = float(weight.double().square().sum())
-        return self._squares[weight]
+    @cached_property
+    def _whole(self) -> float:
+        """|W|^2 over all modules that the policy's adapter changes; they are frozen."""
+        layers = (m for m in self.peft.modules() if isinstance(m, LoraLinear) and POLICY in m.lora_A)
+        return sum(float(layer.get_base_layer().weight.double().square().sum()) for layer in layers)
 
     def save_adapter(self, directory: Path) -> None:
         """Write the two files of the policy's PEFT adapter."""
