@@ -11,8 +11,8 @@ and two of the learner with itself: `memory`, over the size of a batch and of th
 updates with and without each of its parts.
 
 Each side is a process of its own (peak memory is a process's), asked in turn; medians of the rounds after a warm-up.
-Both sides compute in bfloat16 where the hardware multiplies it, else in float32. Ours has the allocator that
-`iterpo up` gives it (iterpo.allocator). TRL runs with its defaults, gradient checkpointing among them, and generates
+Both sides compute in bfloat16 where the hardware multiplies it, else in float32. Ours has the libraries
+that `iterpo up` gives it (iterpo.preload). TRL runs with its defaults, gradient checkpointing among them, and generates
 with transformers, as it does without a GPU. Steps of iterpo go through its services and include publishing, proof, gate
 and swap. TRL's packages are installed apart from ours, under HOME/trl. On two cores without bfloat16: update and step
 two and a half hours, without some three, reward two; with it some half of that.
@@ -37,8 +37,8 @@ from benchmarks.learner_services import Services
 from benchmarks.learner_side import OF_BFLOAT16, WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
-from iterpo.allocator import environment
 from iterpo.embedded_model import prepare
+from iterpo.preload import environment
 
 ROUNDS = 5
 UPDATES = (("grpo", 64), ("grpo", 512), ("dpo", 64))
@@ -207,9 +207,9 @@ class Bench:
         return {name: round(value, 1) for name, value in answer.items()}
 
     def _ours(self, base: Path, method: str, without: str = "") -> Child:
-        process = {} if without == "tcmalloc" else environment()
+        process = environment(without)
         if without == "spinning":
-            process |= {"GOMP_SPINCOUNT": "0"}
+            process |= {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
         return Child("benchmarks.learner_side", str(base), method, self.dtype, without, **process)
 
     def _trl(self, method: str, seed: int = 0) -> Child:

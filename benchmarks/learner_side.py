@@ -17,11 +17,11 @@ from typing import Any
 
 from benchmarks.child import serve_parent
 from benchmarks.learner_task import LORA_ALPHA, LORA_RANK, Task, settings, task
-from services.torch_environment import set_defaults, spin_a_little
+from services.torch_environment import set_defaults
 
 
 def main(base: Path, method: str, dtype: str, without: str = "") -> None:
-    set_defaults(**spin_a_little())
+    set_defaults()
     from iterpo.algorithms import resolve
     from iterpo.learner.learner import LoraLearner
     from iterpo.run_config import RunConfig
@@ -96,10 +96,11 @@ WITHOUT: dict[str, Callable[[Any], None]] = {
     "kept_scores": scores_again,
     "short_rows": partial(rows_of, 4096),
     "long_rows": partial(rows_of, 256),
-    "tcmalloc": lambda _learner: None,
+    "allocator": lambda _learner: None,
+    "openmp": lambda _learner: None,
     "spinning": lambda _learner: None,
 }
-"""What an update can be done without, to see what it is worth; of the last two benchmarks.learner starts the process
+"""What an update can be done without, to see what it is worth; of the last three benchmarks.learner starts the process
 without them."""
 
 OF_BFLOAT16 = ("norms",)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from iterpo import allocator
+from iterpo import preload
 from iterpo.config import SERVICES, Settings, load
 from iterpo.errors import InvalidConfig, IterpoError, Unavailable, WrongState, system_error
 
@@ -206,7 +206,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | allocator.environment() | {SUPERVISED: "1", "PYTHONUNBUFFERED": "1"},
+                env=os.environ | preload.environment() | {SUPERVISED: "1", "PYTHONUNBUFFERED": "1"},
             )
         child.ready = False
         self._tell(child, "started", f"{child.spec.name} is starting (process {child.process.pid})")

@@ -12,7 +12,7 @@ RUN useradd --uid 10001 --create-home --home-dir /data iterpo
 USER 10001
 WORKDIR /data
 VOLUME /data
-ENV PATH=/opt/iterpo/bin:$PATH LD_PRELOAD=libtcmalloc_minimal.so.4
+ENV PATH=/opt/iterpo/bin:$PATH LD_PRELOAD=libtcmalloc_minimal.so.4:/opt/iterpo/lib/libiomp5.so
 EXPOSE 50053 9103
 # The configuration is mounted at /etc/iterpo/iterpo.toml; docs/operations.md has one.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["iterpo", "health", "learner", "--config", "/etc/iterpo/iterpo.toml"]

@@ -14,7 +14,7 @@ from iterpo.config import InferenceSettings
 from iterpo.errors import InvalidInput, Unavailable
 from iterpo.types import FinishReason, SamplingSettings
 from services.inference import leash
-from services.torch_environment import set_defaults, spin_a_little
+from services.torch_environment import set_defaults
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -182,7 +182,6 @@ def set_environment(settings: InferenceSettings, device: str) -> None:
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
     if device == "cpu":
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
-        defaults |= spin_a_little()
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     set_defaults(**defaults)
 

@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from iterpo.allocator import give_back
 from iterpo.errors import (
     Conflict,
     InvalidInput,
@@ -27,6 +26,7 @@ from iterpo.errors import (
 )
 from iterpo.policies.canary import Judgement, Verdict
 from iterpo.policies.replicas import View
+from iterpo.preload import give_back
 from iterpo.types import BASE_VERSION, BEGINS, RUN, GateDecision, PolicyState, PolicyVersion
 from services.inference import registry_file
 from services.inference.delivery import Delivery, not_loaded

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from vllm.platforms import current_platform
 
-from iterpo.allocator import give_back
 from iterpo.policies import adapter as adapters
 from iterpo.policies.manifest import ADAPTER_FILES
 from iterpo.policies.merge import merged_weights
+from iterpo.preload import give_back
 from services.inference import leash
 
 if current_platform.is_cpu():

@@ -20,7 +20,7 @@ from services.learner.metrics import LearnerMetrics
 from services.learner.runs import RunManager
 from services.learner.servicer import LearnerServicer
 from services.learner.sinks import check, no_sinks, open_sinks
-from services.torch_environment import set_defaults, spin_a_little
+from services.torch_environment import set_defaults
 
 
 async def serve(settings: Settings) -> None:
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=None, help="iterpo.toml; without it, the defaults")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's")
     arguments = parser.parse_args()
-    set_defaults(**spin_a_little())
+    set_defaults()
     return run_service(lambda: serve(load(arguments.config, arguments.set)))
 
 
