@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 
 MOST_TOKENS = {"cpu": 768, "cuda": 16384}
 """Longer rows are not faster, or not for the memory that they take (docs/performance.md; not measured on a GPU)."""
-NARROW = 2
-"""Times these on CPUs in a type of two bytes, which takes half the memory a token."""
+MOST_NARROW = 1280
+"""On CPUs in a type of two bytes, which takes half the memory a token; rows of 1,536 were no faster."""
 LONGER = 8
 """Times these, where memory allows, is the longest row of answers to one long prompt: those to a prompt of 2,000 tokens
 took six times as long as rows of 768 (docs/performance.md)."""
@@ -119,7 +119,7 @@ def fitting_budget(
     if tokens:
         return TokenBudget(tokens, fits=fits)
     narrow = device.type == "cpu" and dtype.itemsize == 2
-    usual = min(MOST_TOKENS[device.type] * (NARROW if narrow else 1), fits)
+    usual = min(MOST_NARROW if narrow else MOST_TOKENS[device.type], fits)
     return TokenBudget(usual, min(LONGER * usual, fits), fits)
 
 
