@@ -82,12 +82,25 @@ def test_a_ray_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
 def nodes() -> Iterator[Any]:
     """Two logical nodes on this machine, of two CPUs each."""
     small = {"object_store_memory": 100 * 1024 * 1024}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **small})
+    cluster = head_node(num_cpus=2, include_dashboard=False, **small)
     cluster.add_node(num_cpus=2, **small)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+def head_node(**settings: Any) -> Cluster:
+    """Ray gives its control service 30 s, of which it needs one, and says no more than that they were over: a busy
+    machine gets more of them, and what the service said is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_gcs_server_port_wait_time_s", "120")
+        try:
+            return Cluster(initialize_head=True, head_node_args=settings)
+        except RuntimeError as error:
+            logs = Path("/tmp/ray/session_latest/logs")  # noqa: S108  (Ray's place)
+            said = "\n".join(log.read_text()[-4000:] for log in sorted(logs.glob("gcs_server.*")))
+            raise RuntimeError(f"{error}; LD_PRELOAD={os.environ.get('LD_PRELOAD')}; its log:\n{said}") from error
 
 
 def test_what_cannot_be_placed_is_said(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,35 @@ def test_a_reader_that_sleeps_hears_all_messages_in_order_and_takes_no_time_mean
     assert seconds[0] < 0.25  # of one second; a reader that spins takes all of it on an idle core
 
 
+def test_no_message_waits_for_a_call_that_was_lost() -> None:
+    """Messages close upon each other, of which vLLM's socket drops some calls: those were heard five seconds later."""
+    pytest.importorskip("vllm")
+    from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+
+    import services.inference.cpu_waiting  # noqa: F401
+
+    writer = MessageQueue(1, 1)
+    handle = writer.export_handle()
+    late: list[float] = []
+
+    def read() -> None:
+        reader = MessageQueue.create_from_handle(handle, 0)
+        reader.wait_until_ready()
+        late.extend(time.monotonic() - reader.dequeue(timeout=20) for _ in range(50 * MESSAGES))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    writer.wait_until_ready()
+    for _ in range(50 * MESSAGES):
+        writer.enqueue(time.monotonic())
+        time.sleep(0.0001)
+    thread.join(timeout=60)
+    del writer
+    gc.collect()
+    assert len(late) == 50 * MESSAGES
+    assert max(late) < 1
+
+
 def test_the_schedulers_process_sleeps_because_its_executor_comes_from_this_file() -> None:
     """It is unpickled in a process that has imported nothing of ours."""
     pytest.importorskip("vllm")
