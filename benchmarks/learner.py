@@ -209,7 +209,7 @@ class Bench:
     def _ours(self, base: Path, method: str, without: str = "") -> Child:
         process = environment(without)
         if without == "spinning":
-            process |= {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+            process = process | {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
         return Child("benchmarks.learner_side", str(base), method, self.dtype, without, **process)
 
     def _trl(self, method: str, seed: int = 0) -> Child:

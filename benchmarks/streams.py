@@ -108,7 +108,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 async def in_turn(rounds: int, sides: dict[str, Callable[[], Any]], pause_seconds: float = 0.0) -> dict[str, list[Any]]:
     """Every side once a round, so that what the machine does meanwhile meets them all; the first round warms up.
 
-    `pause_seconds` before each: an engine that has just answered spins for a second, and takes the cores of the other.
+    `pause_seconds` before each: a bare engine of vLLM that has just answered spins for a second, and takes the cores of
+    the other.
     """
     found: dict[str, list[Any]] = {name: [] for name in sides}
     for number in range(rounds + 1):

@@ -18,12 +18,12 @@ from iterpo import preload
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 SPIN_A_LITTLE = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-"""GNU's rounds, and Intel's milliseconds."""
+"""GNU's rounds, and Intel's milliseconds. (vLLM gives the workers of its engines 5 of them, whatever was set.)"""
 
 
 def set_defaults(**more: str) -> None:
-    """Before torch is imported; only a composition root may. Values of the user's stay; an OMP_WAIT_POLICY would be
-    overruled."""
+    """Before torch is imported; only a composition root may. Values of the user's stay. Where OMP_WAIT_POLICY says how
+    threads wait nothing else does: it would be overruled."""
     waiting = {} if "OMP_WAIT_POLICY" in os.environ else SPIN_A_LITTLE
     for name, value in (SMALL_CACHES | waiting | more).items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-# Serves policies: vLLM on CPU. For GPUs: pip install '.[gpu,trace]' on a CUDA image.
+# Serves policies: vLLM on CPU. For GPUs: pip install '.[gpu,trace]' on a CUDA image, without libiomp5 in LD_PRELOAD.
 #   docker build -f deploy/images/inference.Dockerfile -t iterpo-inference .
 FROM python:3.11.9-slim-bookworm AS build
 WORKDIR /src

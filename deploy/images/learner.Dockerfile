@@ -1,4 +1,4 @@
-# Learns. For GPUs: pip install '.[learner,trace]' on a CUDA image.
+# Learns. For GPUs: pip install '.[learner,trace]' on a CUDA image, without libiomp5 in LD_PRELOAD.
 #   docker build -f deploy/images/learner.Dockerfile -t iterpo-learner .
 FROM python:3.11.9-slim-bookworm AS build
 WORKDIR /src

@@ -10,8 +10,8 @@ from iterpo.types import Prompt, SamplingSettings
 from iterpo.v1 import types_pb2
 
 PAUSE_SECONDS = 2.0
-"""Between two requests: a steady client, not a load test. vLLM's processes spin while they generate, and on two cores
-an update beside a client that asks without a pause takes three times as long."""
+"""Between two requests: a steady client, not a load test. on two cores an update beside a client
+that asks without a pause takes three times as long."""
 
 
 class Traffic:

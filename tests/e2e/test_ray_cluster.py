@@ -99,7 +99,7 @@ def head_node(**settings: Any) -> Cluster:
             return Cluster(initialize_head=True, head_node_args=settings)
         except RuntimeError as error:
             logs = Path("/tmp/ray/session_latest/logs")
-            said = "\n".join(log.read_text()[-4000:] for log in sorted(logs.glob("gcs_server.*")))
+            said = "\n".join(log.read_text(errors="replace")[-4000:] for log in sorted(logs.glob("gcs_server.*")))
             raise RuntimeError(f"{error}; LD_PRELOAD={os.environ.get('LD_PRELOAD')}; its log:\n{said}") from error
 
 
