@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 MOST_TOKENS = {"cpu": 768, "cuda": 16384}
 """Longer rows are not faster, or not for the memory that they take (docs/performance.md; not measured on a GPU)."""
 MOST_NARROW = 1280
-"""On CPUs in a type of two bytes, which takes half the memory a token. Rows of 1,536 would take up to a seventh less
+"""On CPUs in a type of two bytes, which takes half the memory a token. Rows of 1,536 would take up to a sixth less
 time and 150 to 600 MiB more (DECISIONS.md): a quarter of TRL's memory is the bound."""
 LONGER = 8
 """Times these, where memory allows, is the longest row of answers to one long prompt: those to a prompt of 2,000 tokens
