@@ -4,7 +4,7 @@ The embedded model, LoRA of rank 16 on all linear layers, 64 completions of at m
 
     update  one update on given completions: GRPO with prompts of 64 and of 512 tokens, DPO with prompts of 64
     step    a whole step with sampling: GRPO (8 prompts x 8 answers), online DPO (32 prompts x 2)
-    reward  the held-out reward after as many sampled tokens, GRPO, five seeds
+    reward  the held-out reward after as many sampled tokens, GRPO, five seeds (or --seeds)
     same_batches  seven steps of GRPO on the batches that TRL sampled: how near both end
 
 and two of the learner with itself: `memory`, over the size of a batch and of the vocabulary, and `without`, GRPO's
@@ -34,7 +34,7 @@ from typing import Any
 from benchmarks.child import Child
 from benchmarks.learner_curves import REACHED, Curve, draw, our_curve, reached, summary
 from benchmarks.learner_services import Services
-from benchmarks.learner_side import OF_BFLOAT16, WITHOUT
+from benchmarks.learner_side import OF_BFLOAT16, OF_LIBRARIES, WITHOUT
 from benchmarks.learner_task import GROUPS, SIZE, task
 from benchmarks.machine import hardware_key, versions
 from iterpo.embedded_model import prepare
@@ -44,7 +44,7 @@ ROUNDS = 5
 UPDATES = (("grpo", 64), ("grpo", 512), ("dpo", 64))
 STEPS = ("grpo", "online_dpo")
 CASES = (*(f"{method}_{tokens}" for method, tokens in UPDATES), *STEPS)
-SEEDS, REWARD_STEPS = range(5), 7
+SEEDS, REWARD_STEPS = 5, 7
 BATCHES = (1, 2, 4)
 """Of 64 completions."""
 VOCABULARIES = (49_152, 152_000)
@@ -76,13 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of reward (default: %(default)s)")
     parser.add_argument(
         "--cases", nargs="*", choices=CASES, help="of update, step and without, these alone (default: all)"
     )
     arguments = parser.parse_args(argv)
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    bench = Bench(arguments.home, arguments.rounds, arguments.cases, found)
+    bench = Bench(arguments.home, arguments.rounds, arguments.seeds, arguments.cases, found)
     for part in arguments.only:
         about = {"date": time.strftime("%Y-%m-%d"), "dtype": bench.dtype, "versions": versions()}
         for name, row in getattr(bench, part)():
@@ -95,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Bench:
-    def __init__(self, home: Path, rounds: int, cases: Sequence[str] | None, found: dict[str, Any]) -> None:
+    def __init__(self, home: Path, rounds: int, seeds: int, cases: Sequence[str] | None, found: dict[str, Any]) -> None:
         """`found`: earlier results."""
-        self._home, self._rounds, self._cases, self._found = home, rounds, cases, found
+        self._home, self._rounds, self._seeds, self._cases, self._found = home, rounds, seeds, cases, found
         self._base = prepare(home / "models", print)
         self._trl_path = install_trl(home / "trl")
         self.dtype = usual_dtype()
@@ -142,7 +143,7 @@ class Bench:
         seeds = self._found.get("reward", {}).get("grpo", {}).get("by_seed", {})
         services = Services(self._home / "bench-learner" / time.strftime("%H%M%S"), self._base)
         try:
-            for seed in (seed for seed in SEEDS if str(seed) not in seeds):
+            for seed in (seed for seed in range(self._seeds) if str(seed) not in seeds):
                 curves = {"trl": self._trl_curve(seed), "iterpo": our_curve(services, REWARD_STEPS + 2, seed)}
                 seeds = seeds | {str(seed): reached(**curves) | {f"{side}_steps": c for side, c in curves.items()}}
                 print(f"reward, seed {seed}: {seeds[str(seed)]}", file=sys.stderr, flush=True)
@@ -185,6 +186,9 @@ class Bench:
                 continue
             for part in WITHOUT:
                 if part in OF_BFLOAT16 and self.dtype != "bfloat16":
+                    continue
+                if part in OF_LIBRARIES and environment(part) == environment():
+                    print(f"without {part}: not measured. {OF_LIBRARIES[part]}", file=sys.stderr, flush=True)
                     continue
                 sides = {"iterpo": self._ours(self._base, method), "without": self._ours(self._base, method, part)}
                 asks = {name: side_asked(child, {"prompt_tokens": tokens}) for name, child in sides.items()}

@@ -106,6 +106,12 @@ without them."""
 OF_BFLOAT16 = ("norms",)
 """Parts that there are in bfloat16 alone."""
 
+OF_LIBRARIES = {
+    "allocator": "There is no tcmalloc: apt install libtcmalloc-minimal4, and unset LD_PRELOAD.",
+    "openmp": "There is no Intel OpenMP: pip install intel-openmp, and unset LD_PRELOAD.",
+}
+"""Parts that are compiled libraries (iterpo.preload), and what helps where they are missing."""
+
 
 def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:
     """Writes the adapter after the last of TRL's batches to `ours.safetensors`, and tells how far it lies from TRL's,
