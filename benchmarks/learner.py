@@ -76,11 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=list(PARTS), help="these parts; others stay as found"
     )
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="of reward (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of reward; those found stay (default: %(default)s)")
     parser.add_argument(
         "--cases", nargs="*", choices=CASES, help="of update, step and without, these alone (default: all)"
     )
     arguments = parser.parse_args(argv)
+    if min(arguments.rounds, arguments.seeds) < 1:
+        parser.error("--rounds and --seeds are at least 1")
     path = arguments.out / f"learner-{hardware_key()}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     bench = Bench(arguments.home, arguments.rounds, arguments.seeds, arguments.cases, found)

@@ -107,10 +107,10 @@ OF_BFLOAT16 = ("norms",)
 """Parts that there are in bfloat16 alone."""
 
 OF_LIBRARIES = {
-    "allocator": "There is no tcmalloc: apt install libtcmalloc-minimal4, and unset LD_PRELOAD.",
-    "openmp": "There is no Intel OpenMP: pip install intel-openmp, and unset LD_PRELOAD.",
+    "allocator": "It needs tcmalloc (apt install libtcmalloc-minimal4), and no LD_PRELOAD (unset it).",
+    "openmp": "It needs Intel's OpenMP (pip install intel-openmp), and no LD_PRELOAD (unset it).",
 }
-"""Parts that are compiled libraries (iterpo.preload), and what helps where they are missing."""
+"""Parts that are compiled libraries (iterpo.preload), and what helps where none is left out."""
 
 
 def learn_as_trl(learner: Any, folder: Path) -> dict[str, float]:
