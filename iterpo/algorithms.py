@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from iterpo.errors import InvalidConfig
+from iterpo.errors import InvalidConfig, nearest
 from iterpo.gradient_coefficient import (
     COEFFICIENTS,
     MISMATCH,
@@ -415,5 +414,5 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 
 def _suggest(name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return (f"Did you mean {near[0]!r}? " if near else "") + f"Use one of: {', '.join(known)}."
+    near = nearest(name, known)
+    return (f"Did you mean {near!r}? " if near else "") + f"Use one of: {', '.join(known)}."

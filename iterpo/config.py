@@ -10,7 +10,6 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -26,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from iterpo.errors import InvalidConfig
+from iterpo.errors import InvalidConfig, nearest
 from iterpo.run_config import RunConfig
 from iterpo.store.address import is_postgresql
 from iterpo.tokens import ROLES, Grant, read_tokens
@@ -548,5 +547,5 @@ def valid_keys(place: list[str]) -> list[str]:
 
 
 def _nearest(key: str, valid: list[str]) -> str:
-    near = get_close_matches(key, valid, n=1)
-    return f"Did you mean `{near[0]}`?" if near else f"Valid keys are: {', '.join(valid)}."
+    near = nearest(key, valid)
+    return f"Did you mean `{near}`?" if near else f"Valid keys are: {', '.join(valid)}."

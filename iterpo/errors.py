@@ -7,6 +7,8 @@ gRPC status it maps to (see services/host.py). The command line prints the messa
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class IterpoError(Exception):
@@ -105,3 +107,10 @@ def system_error(error: OSError) -> IterpoError:
     return WrongState(
         said, "Mend the path or its permissions, or set data_dir to a directory that may be written.", "SYSTEM_ERROR"
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant: of those that look alike, one of the same letters first, since difflib
+    finds `gspo` as near to `gpro` as `grpo`. None where nothing is near."""
+    alike = get_close_matches(name, list(known))
+    return next((each for each in alike if sorted(each) == sorted(name)), alike[0] if alike else None)

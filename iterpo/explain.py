@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from iterpo.algorithms import Algorithm, resolve
 from iterpo.batch_json import is_stranger, needs, parse, spread, token_batch
-from iterpo.errors import InvalidConfig, InvalidInput
+from iterpo.errors import InvalidConfig, InvalidInput, nearest
 from iterpo.run_config import RunConfig
 
 
@@ -93,10 +92,10 @@ def configured(method: str, settings: Mapping[str, str]) -> Algorithm:
             config.setdefault("kl", {})[name] = _value(text)
         else:
             known = [*own, *(f"kl.{k}" for k in asdict(base.kl)), "normalizer", "mismatch", "off_policy_mask"]
-            near = get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             raise InvalidInput(
                 f"Method {method!r} has no parameter {name!r}.",
-                (f"Did you mean {near[0]!r}? " if near else "") + f"Set one of: {', '.join(known)}.",
+                (f"Did you mean {near!r}? " if near else "") + f"Set one of: {', '.join(known)}.",
                 "UNKNOWN_PARAMETER",
             )
     try:

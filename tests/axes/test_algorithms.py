@@ -51,6 +51,7 @@ def test_single_fields_can_be_overridden_and_the_rest_stays():
     ("config", "message"),
     [
         ({"algorithm": "grp"}, "Did you mean 'grpo'"),
+        ({"algorithm": "gpro"}, "Did you mean 'grpo'"),
         ({"normalizer": {"name": "per_tokn"}}, "Did you mean 'per_token'"),
         ({"gradient_coefficient": {"clip": 1}}, "Its keys are: advantage"),
         ({"kl": {"betta": 1}}, "Its keys are: beta, estimator, place"),
